@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What every Quintet service shares: the durable job runtime, workers, artifacts, backup, configuration, telemetry and the server.
+
+pub mod status;
