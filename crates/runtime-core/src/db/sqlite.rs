@@ -1,0 +1,169 @@
+//! SQLite connections: WAL, `synchronous=FULL`, cached statements, online snapshots.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{
+    ErrorCode, OpenFlags,
+    types::{ToSqlOutput, ValueRef},
+};
+
+use super::{Connection, Dialect, Error, Row, Tx, Value};
+
+pub(super) struct Sqlite(rusqlite::Connection);
+
+impl Sqlite {
+    pub(super) fn open(path: &Path, read_only: bool) -> Result<Self, Error> {
+        let fail = |message: String| Error::Open { database: path.display().to_string(), message };
+        if let Some(folder) = path.parent().filter(|_| !read_only) {
+            fs::create_dir_all(folder).map_err(|e| fail(e.to_string()))?;
+        }
+        let mut flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        flags |= if read_only {
+            OpenFlags::SQLITE_OPEN_READ_ONLY
+        } else {
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+        };
+        let connection = rusqlite::Connection::open_with_flags(path, flags).map_err(|e| fail(e.to_string()))?;
+        let set_up = || -> rusqlite::Result<()> {
+            connection.busy_timeout(Duration::from_secs(10))?;
+            if !read_only {
+                connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+                connection.pragma_update(None, "synchronous", "full")?;
+                connection.pragma_update(None, "foreign_keys", "on")?;
+            }
+            connection.set_prepared_statement_cache_capacity(128);
+            Ok(())
+        };
+        set_up().map_err(|e| fail(e.to_string()))?;
+        Ok(Self(connection))
+    }
+}
+
+impl rusqlite::ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Int(value) => ValueRef::Integer(*value),
+            Self::Real(value) => ValueRef::Real(*value),
+            Self::Text(value) => ValueRef::Text(value.as_bytes()),
+            Self::Blob(value) => ValueRef::Blob(value),
+        }))
+    }
+}
+
+/// SQLite numbers `$n` by first appearance; bind by the number in the name instead.
+fn bind(statement: &mut rusqlite::Statement<'_>, params: &[Value]) -> Result<(), Error> {
+    for index in 1..=statement.parameter_count() {
+        let number = statement.parameter_name(index).and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());
+        let value = number.and_then(|n| params.get(n.checked_sub(1)?));
+        let value = value.ok_or_else(|| Error::Statement(format!("parameter {index} has no value")))?;
+        statement.raw_bind_parameter(index, value).map_err(error)?;
+    }
+    Ok(())
+}
+
+impl Tx for Sqlite {
+    fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, Error> {
+        let mut statement = self.0.prepare_cached(sql).map_err(error)?;
+        bind(&mut statement, params)?;
+        statement.raw_execute().map(|n| n as u64).map_err(error)
+    }
+
+    fn execute_many(&mut self, sql: &str, rows: &[Vec<Value>]) -> Result<u64, Error> {
+        let mut statement = self.0.prepare_cached(sql).map_err(error)?;
+        let mut changed = 0;
+        for row in rows {
+            bind(&mut statement, row)?;
+            changed += statement.raw_execute().map_err(error)? as u64;
+        }
+        Ok(changed)
+    }
+
+    fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, Error> {
+        let mut statement = self.0.prepare_cached(sql).map_err(error)?;
+        bind(&mut statement, params)?;
+        let columns = statement.column_count();
+        let mut rows = statement.raw_query();
+        let mut result = Vec::new();
+        while let Some(row) = rows.next().map_err(error)? {
+            let mut values = Vec::with_capacity(columns);
+            for index in 0..columns {
+                values.push(match row.get_ref(index).map_err(error)? {
+                    ValueRef::Null => Value::Null,
+                    ValueRef::Integer(value) => Value::Int(value),
+                    ValueRef::Real(value) => Value::Real(value),
+                    ValueRef::Text(value) => Value::Text(String::from_utf8_lossy(value).into_owned()),
+                    ValueRef::Blob(value) => Value::Blob(value.to_vec()),
+                });
+            }
+            result.push(Row(values));
+        }
+        Ok(result)
+    }
+
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+}
+
+impl Connection for Sqlite {
+    fn batch(&mut self, sql: &str) -> Result<(), Error> {
+        self.0.execute_batch(sql).map_err(error)
+    }
+
+    fn is_broken(&mut self) -> bool {
+        false
+    }
+}
+
+fn error(error: rusqlite::Error) -> Error {
+    let text = error.to_string();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation) => Error::Constraint(text),
+        Some(ErrorCode::DiskFull) => Error::Full(text),
+        _ => Error::Statement(text),
+    }
+}
+
+/// Locks the database for one owner until the file is dropped.
+pub(super) fn own(path: &Path) -> Result<File, Error> {
+    let fail = |message: String| Error::Open { database: path.display().to_string(), message };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|e| fail(e.to_string()))?;
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = File::create(PathBuf::from(name)).map_err(|e| fail(e.to_string()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::Owned(path.display().to_string())),
+        Err(fs::TryLockError::Error(e)) => Err(fail(e.to_string())),
+    }
+}
+
+/// Copies a database that is in use: SQLite's online backup into a temporary file, synced, then renamed.
+pub(super) fn snapshot(source: &Path, to: &Path) -> Result<(), Error> {
+    let io = |e: std::io::Error| Error::Statement(format!("snapshot to {}: {e}", to.display()));
+    let folder = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(io)?;
+    let temporary = tempfile::Builder::new().prefix(".snapshot-").tempfile_in(folder).map_err(io)?;
+    {
+        let from = Sqlite::open(source, true)?;
+        let mut into = rusqlite::Connection::open(temporary.path()).map_err(error)?;
+        let backup = rusqlite::backup::Backup::new(&from.0, &mut into).map_err(error)?;
+        // All pages in one step: the copy is of one moment, and writers are not held up in WAL mode.
+        while backup.step(-1).map_err(error)? != rusqlite::backup::StepResult::Done {
+            std::thread::yield_now();
+        }
+        drop(backup);
+        // The copy travels alone: without WAL there is no second file that would have to go with it.
+        into.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(())).map_err(error)?;
+    }
+    temporary.as_file().sync_all().map_err(io)?;
+    temporary.persist(to).map_err(|e| io(e.error))?;
+    File::open(folder).and_then(|f| f.sync_all()).map_err(io)
+}

@@ -1,0 +1,113 @@
+//! One contract suite for both databases.
+
+use std::sync::Arc;
+
+use super::*;
+
+const SCHEMA: &[Migration] = &[Migration {
+    name: "0001_items",
+    sqlite: "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, score REAL, body BLOB)",
+    postgres: "CREATE TABLE items (id BIGINT PRIMARY KEY, name TEXT NOT NULL UNIQUE, score DOUBLE PRECISION, body BYTEA)",
+}];
+
+async fn on_both<F: AsyncFn(String)>(suite: F) {
+    let folder = tempfile::tempdir().unwrap();
+    suite(format!("sqlite://{}/some/test.db", folder.path().display())).await;
+    let server = testing::PostgresServer::start().unwrap();
+    suite(with_schema(&server.database().unwrap(), "items")).await;
+}
+
+fn insert(id: i64, name: &str) -> impl FnOnce(&mut dyn Tx) -> Result<u64, Error> + Send + 'static {
+    let row = [Value::from(id), Value::from(name), Value::from(0.5 * id as f64), Value::from(vec![0, 1, 255])];
+    move |tx| tx.execute("INSERT INTO items (id, name, score, body) VALUES ($1, $2, $3, $4)", &row)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_and_reads_every_type() {
+    on_both(async |url| {
+        let db = Db::open(&url, SCHEMA).unwrap();
+        db.write(insert(7, "seven")).await.unwrap();
+        let null: Vec<Value> = vec![8.into(), "eight".into(), Value::Null, Value::Null];
+        let many: Vec<Vec<Value>> = (100..300)
+            .map(|i| vec![i.into(), format!("n{i}").into(), Value::Null, vec![1u8].into()])
+            .chain([null])
+            .collect();
+        let sql = "INSERT INTO items (id, name, score, body) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING";
+        assert_eq!(db.write(move |tx| tx.execute_many(sql, &many)).await, Ok::<_, Error>(201));
+        let rows = db
+            .read(|tx| tx.query("SELECT $2, id, name, score, body FROM items WHERE id < $1 ORDER BY id", &[9.into(), "x".into()]))
+            .await;
+        let rows: Vec<Row> = rows.unwrap_or_else(|e: Error| panic!("{e}"));
+        assert_eq!(rows.len(), 2);
+        assert_eq!((rows[0].text(0), rows[0].int(1), rows[0].text(2)), (Ok("x"), Ok(7), Ok("seven")));
+        assert_eq!((rows[0].real(3), rows[0].blob(4)), (Ok(3.5), Ok(&[0u8, 1, 255][..])));
+        assert_eq!((rows[1].opt_real(3), rows[1].opt_blob(4)), (Ok(None), Ok(None)));
+        assert!(matches!(rows[0].int(2), Err(Error::Column { index: 2, .. })));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_request_fails_alone() {
+    on_both(async |url| {
+        let db = Arc::new(Db::open(&url, SCHEMA).unwrap());
+        // All queued before the writer can answer: they share commits.
+        let tasks: Vec<_> = (0..200)
+            .map(|i| {
+                let db = db.clone();
+                tokio::spawn(async move { db.write(insert(i, &format!("n{}", i / 2))).await })
+            })
+            .collect();
+        let mut failed = 0;
+        for task in tasks {
+            match task.await.unwrap() {
+                Ok(changed) => assert_eq!(changed, 1),
+                Err(Error::Constraint(_)) => failed += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        let rows = db.read(|tx| tx.query("SELECT count(*) FROM items", &[])).await.unwrap_or_else(|e: Error| panic!("{e}"));
+        assert_eq!((failed, rows[0].int(0).unwrap()), (100, 100));
+        let panicked = db.write(|_| -> Result<(), Error> { panic!("on purpose") }).await;
+        assert!(matches!(panicked, Err(Error::Statement(_))));
+        db.write(insert(1000, "after")).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reopens_and_refuses_a_newer_schema_and_a_second_owner() {
+    on_both(async |url| {
+        let db = Db::open_exclusive(&url, SCHEMA).unwrap();
+        db.write(insert(1, "kept")).await.unwrap();
+        assert!(matches!(Db::open_exclusive(&url, SCHEMA), Err(Error::Owned(_))));
+        let second = Db::open(&url, SCHEMA).unwrap();
+        let rows = second.read(|tx| tx.query("SELECT name FROM items", &[])).await.unwrap_or_else(|e: Error| panic!("{e}"));
+        assert_eq!(rows[0].text(0), Ok("kept"));
+        assert!(matches!(Db::open(&url, &[]), Err(Error::NewerSchema(name)) if name == "0001_items"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn snapshot_of_a_database_in_use_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::open(&format!("sqlite://{}/a.db", folder.path().display()), SCHEMA).unwrap();
+    for i in 0..50 {
+        db.write(insert(i, &format!("n{i}"))).await.unwrap();
+    }
+    let copy = folder.path().join("copies/b.db");
+    db.snapshot(&copy).await.unwrap();
+    db.write(insert(99, "later")).await.unwrap();
+    let copy = Db::open(&format!("sqlite://{}", copy.display()), SCHEMA).unwrap();
+    let rows = copy.read(|tx| tx.query("SELECT count(*) FROM items", &[])).await.unwrap_or_else(|e: Error| panic!("{e}"));
+    assert_eq!(rows[0].int(0), Ok(50));
+}
+
+#[test]
+fn urls() {
+    assert!(matches!(Db::open("mysql://x", &[]), Err(Error::Url(_))));
+    assert_eq!(redact("postgresql://u:secret@h/d"), "postgresql://u:***@h/d");
+    let error = Db::open("sqlite:///proc/none/x.db", &[]).unwrap_err();
+    assert!(matches!(error, Error::Open { .. }), "{error}");
+}
