@@ -1,0 +1,5 @@
+//! Configuration.
+
+mod secret;
+
+pub use secret::{MASK, Secret};

@@ -1,0 +1,274 @@
+//! Around every gRPC call: trace context, the caller's deadline, panics, metrics, and the end of streams at shutdown.
+use std::{
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use axum::{Router, body::Body};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::Code;
+use tower::Service as _;
+use tracing::{Instrument as _, Span, field};
+
+use crate::{
+    status::{self, ErrorReason},
+    telemetry,
+};
+
+/// Frames that a stream may still send after the cut when it always has one ready; a unary answer has two.
+const FRAMES_AFTER_CUT: u32 = 8;
+
+/// Whether a request is gRPC: by its content type, which gRPC requires.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let Some(rest) = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))
+    else {
+        return false;
+    };
+    matches!(rest.first(), None | Some(b'+' | b';'))
+}
+
+/// Answers one call through the router of the services.
+pub(super) async fn call(mut router: Router, request: Request<Body>, cut: CancellationToken) -> Response<Body> {
+    let (service, method) = names(request.uri().path());
+    let span = tracing::info_span!(
+        "rpc",
+        otel.name = request.uri().path(),
+        otel.kind = "server",
+        rpc.system = "grpc",
+        rpc.service = service,
+        rpc.method = method,
+        rpc.grpc.status_code = field::Empty,
+    );
+    telemetry::set_remote_parent(&span, request.headers());
+    let record = Record { start: Instant::now(), service, method, span: span.clone(), done: false };
+    let limit = timeout(request.headers());
+    // A handler that panics must not take down the other calls of the connection.
+    let answer = AssertUnwindSafe(router.call(request)).catch_unwind().instrument(span);
+    let outcome = match limit {
+        None => Some(answer.await),
+        Some(limit) => tokio::time::timeout(limit, answer).await.ok(),
+    };
+    let response = match outcome {
+        Some(Ok(Ok(response))) => response,
+        Some(Ok(Err(never))) => match never {},
+        Some(Err(_)) => status::Error::new(ErrorReason::Internal, "the call failed unexpectedly; see the server's log")
+            .into_status()
+            .into_http(),
+        None => {
+            status::Error::new(ErrorReason::DeadlineExceeded, "the caller's deadline passed").into_status().into_http()
+        }
+    };
+    watch(response, record, cut)
+}
+
+/// A call that is refused before it reaches a service.
+pub(super) fn refuse(reason: ErrorReason, message: &str) -> Response<Body> {
+    status::Error::new(reason, message).into_status().into_http()
+}
+
+fn watch(response: Response<Body>, mut record: Record, cut: CancellationToken) -> Response<Body> {
+    if let Some(code) = code(response.headers()) {
+        // A trailers-only answer: there is no body to watch.
+        record.finish(code);
+        return response;
+    }
+    let (parts, inner) = response.into_parts();
+    let body = CallBody { inner, record, cut, waiting: None, frames_after_cut: 0, ended: false };
+    Response::from_parts(parts, Body::new(body))
+}
+
+/// `/package.Service/Method` in its parts.
+fn names(path: &str) -> (String, String) {
+    let mut parts = path.trim_start_matches('/').splitn(2, '/');
+    (parts.next().unwrap_or_default().to_owned(), parts.next().unwrap_or_default().to_owned())
+}
+
+fn code(headers: &HeaderMap) -> Option<Code> {
+    headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+/// The caller's `grpc-timeout`: at most eight digits and a unit. One that cannot be read is no limit, as in other servers.
+fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// Counts a call once, when its status is known or the client has gone.
+struct Record {
+    start: Instant,
+    service: String,
+    method: String,
+    span: Span,
+    done: bool,
+}
+
+impl Record {
+    fn finish(&mut self, code: Code) {
+        if std::mem::replace(&mut self.done, true) {
+            return;
+        }
+        self.span.record("rpc.grpc.status_code", code as i32);
+        // A path that nobody serves must not become a label: anyone could make as many as they like.
+        let (service, method) = match code {
+            Code::Unimplemented => (String::from("unknown"), String::from("unknown")),
+            _ => (std::mem::take(&mut self.service), std::mem::take(&mut self.method)),
+        };
+        let seconds = self.start.elapsed().as_secs_f64();
+        metrics::histogram!("grpc_server_handling_seconds", "grpc_service" => service.clone(), "grpc_method" => method.clone())
+            .record(seconds);
+        metrics::counter!("grpc_server_handled_total", "grpc_service" => service, "grpc_method" => method, "grpc_code" => name(code))
+            .increment(1);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.finish(Code::Cancelled);
+    }
+}
+
+/// The code's name in gRPC's own spelling of metrics.
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// An answer's body: passes everything on, and at the cut ends a stream that waits for more with UNAVAILABLE.
+/// A unary answer is ready as soon as there is a body, so it is never cut. Frames end where messages end.
+struct CallBody {
+    inner: Body,
+    record: Record,
+    cut: CancellationToken,
+    waiting: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    frames_after_cut: u32,
+    ended: bool,
+}
+
+impl CallBody {
+    fn shut_down(&mut self) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.ended = true;
+        self.record.finish(Code::Unavailable);
+        let mut trailers = HeaderMap::new();
+        Poll::Ready(Some(match status::shutting_down().add_header(&mut trailers) {
+            Ok(()) => Ok(Frame::trailers(trailers)),
+            Err(error) => Err(axum::Error::new(error)),
+        }))
+    }
+}
+
+impl HttpBody for CallBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        if this.frames_after_cut >= FRAMES_AFTER_CUT {
+            return this.shut_down();
+        }
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.record.finish(code(trailers).unwrap_or(Code::Unknown));
+                } else if this.cut.is_cancelled() {
+                    this.frames_after_cut += 1;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.ended = true;
+                this.record.finish(Code::Internal);
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Ready(None) => {
+                this.ended = true;
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let cut = &this.cut;
+                let waiting = this.waiting.get_or_insert_with(|| Box::pin(cut.clone().cancelled_owned()));
+                ready!(waiting.as_mut().poll(cx));
+                this.shut_down()
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_type_tells_grpc_apart() {
+        let of = |value: &str| is_grpc(&HeaderMap::from_iter([(CONTENT_TYPE, value.parse().unwrap())]));
+        assert!(of("application/grpc") && of("application/grpc+proto") && of("application/grpc;x=y"));
+        assert!(!of("application/grpc-web") && !of("application/json") && !is_grpc(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn deadlines_are_read_as_the_protocol_says() {
+        let of =
+            |value: &str| timeout(&HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), value.parse().unwrap())]));
+        assert_eq!(of("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(of("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for bad in ["", "m", "123456789m", "-1S", "1.5S", "5", "5é"] {
+            let header = HeaderMap::from_iter([(
+                "grpc-timeout".parse().unwrap(),
+                http::HeaderValue::from_bytes(bad.as_bytes()).unwrap(),
+            )]);
+            assert_eq!(timeout(&header), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_split_the_path() {
+        assert_eq!(names("/quintet.v1.JobService/GetJob"), ("quintet.v1.JobService".into(), "GetJob".into()));
+        assert_eq!(names(""), (String::new(), String::new()));
+    }
+}
