@@ -1,1 +1,25 @@
-//! Placeholder.
+//! What training, conversion and benchmarking share about encoders and labelled text, free of any engine.
+//!
+//! * [`checkpoint`]: Hugging Face checkpoint folders, read and written.
+//! * [`tokenizer`]: words and text to sub-tokens.
+//! * [`data`]: labelled words from CoNLL and JSONL files.
+//! * [`align`]: labels of words to labels of sub-tokens and back, and [`batch`]: rows to padded batches.
+//! * [`seqeval`]: entity metrics equal to the Python package's.
+//! * [`evaluation`]: the rows and logits that training leaves for conversion to verify against.
+//! * [`random`]: seeded streams that do not depend on library versions.
+//! * [`files`]: files and folders that appear whole or not at all.
+//! * [`testing`]: tiny checkpoints for tests.
+
+pub mod align;
+pub mod batch;
+pub mod checkpoint;
+pub mod data;
+mod error;
+pub mod evaluation;
+pub mod files;
+pub mod random;
+pub mod seqeval;
+pub mod testing;
+pub mod tokenizer;
+
+pub use error::Error;

@@ -1,0 +1,122 @@
+//! Labels of words to labels of sub-tokens, and predictions of sub-tokens back to words.
+use crate::{
+    Error,
+    data::{LabelSet, Sentence},
+    tokenizer::WordTokenizer,
+};
+
+/// The label that the loss ignores.
+pub const IGNORED: i64 = -100;
+
+/// A row for the encoder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Sub-tokens with the special ones.
+    pub input_ids: Vec<i64>,
+    /// Label id on the first sub-token of each word; [`IGNORED`] on the others and on special tokens.
+    pub labels: Vec<i64>,
+    /// Word of each sub-token; none for special tokens.
+    pub words: Vec<Option<usize>>,
+    /// Words of the sentence, those cut off included.
+    pub word_count: usize,
+}
+
+/// What alignment did to a split.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Alignment {
+    /// Rows.
+    pub rows: usize,
+    /// Rows longer than `max_length`.
+    pub truncated_rows: usize,
+    /// Words without a sub-token: cut off, or without any character the tokenizer keeps. The model cannot see them; in
+    /// evaluation they count as predicted `O`, so that scores are not flattered by leaving them out.
+    pub unseen_words: usize,
+}
+
+/// Encodes sentences whose tags are all in `labels`.
+pub fn encode(
+    sentences: &[Sentence],
+    tokenizer: &WordTokenizer,
+    labels: &LabelSet,
+    max_length: usize,
+) -> Result<(Vec<Encoded>, Alignment), Error> {
+    let mut alignment = Alignment { rows: sentences.len(), ..Alignment::default() };
+    let mut rows = Vec::with_capacity(sentences.len());
+    for sentence in sentences {
+        let tokens = tokenizer.encode_words(&sentence.words, max_length)?;
+        let mut row = Encoded {
+            input_ids: tokens.ids,
+            labels: Vec::with_capacity(tokens.words.len()),
+            words: tokens.words,
+            word_count: sentence.words.len(),
+        };
+        let mut seen = 0;
+        for (index, word) in row.words.iter().enumerate() {
+            let first = word.filter(|_| is_first(&row.words, index));
+            row.labels.push(match first.and_then(|word| sentence.tags.get(word)) {
+                Some(tag) => label_id(labels, tag)?,
+                None => IGNORED,
+            });
+            seen += usize::from(first.is_some());
+        }
+        alignment.truncated_rows += usize::from(tokens.truncated);
+        alignment.unseen_words += row.word_count - seen.min(row.word_count);
+        rows.push(row);
+    }
+    Ok((rows, alignment))
+}
+
+fn label_id(labels: &LabelSet, tag: &str) -> Result<i64, Error> {
+    match labels.id(tag) {
+        Some(id) => Ok(id as i64),
+        None => Err(Error::argument("labels", format!("`{tag}` is not among {}", labels.names().join(", ")))),
+    }
+}
+
+fn is_first(words: &[Option<usize>], index: usize) -> bool {
+    index.checked_sub(1).is_none_or(|before| words[before] != words[index])
+}
+
+impl Encoded {
+    /// Sub-tokens, the special ones included.
+    pub fn length(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// Label ids by word from label ids by sub-token: that of the first sub-token, `outside` for words without any.
+    pub fn word_labels(&self, predicted: &[usize], outside: usize) -> Vec<usize> {
+        let mut labels = vec![outside; self.word_count];
+        for (index, (word, label)) in self.words.iter().zip(predicted).enumerate() {
+            if let Some(slot) = word.filter(|_| is_first(&self.words, index)).and_then(|word| labels.get_mut(word)) {
+                *slot = *label;
+            }
+        }
+        labels
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn sentence(words: &str, tags: &str) -> Sentence {
+        let split = |text: &str| text.split(' ').map(str::to_owned).collect();
+        Sentence { words: split(words), tags: split(tags), line: 1 }
+    }
+
+    #[test]
+    fn first_sub_tokens_carry_the_tag() {
+        let dir = tempfile::tempdir().unwrap();
+        let tokenizer = testing::tokenizer(dir.path(), &["new", "##port"]);
+        let sentences = [sentence("in newport \u{200b} x", "O B-loc O O"), sentence("newport", "B-loc")];
+        let labels = LabelSet::of(&sentences);
+        let (rows, alignment) = encode(&sentences, &tokenizer, &labels, 5).unwrap();
+        // [CLS] i ##n new [SEP]: two words are cut, one is invisible to the tokenizer.
+        assert_eq!(rows[0].words, [None, Some(0), Some(0), Some(1), None]);
+        assert_eq!(rows[0].labels, [IGNORED, 0, IGNORED, 1, IGNORED]);
+        assert_eq!(rows[1].labels, [IGNORED, 1, IGNORED, IGNORED]);
+        assert_eq!(alignment, Alignment { rows: 2, truncated_rows: 1, unseen_words: 2 });
+        assert_eq!(rows[0].word_labels(&[9, 2, 9, 1, 9], 0), [2, 1, 0, 0]);
+    }
+}

@@ -1,0 +1,122 @@
+//! Rows to padded batches.
+use crate::{
+    align::{Encoded, IGNORED},
+    random::Stream,
+};
+
+/// Padded rows, row-major, each array of `rows * length` elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Rows.
+    pub rows: usize,
+    /// Sub-tokens a row, padding included.
+    pub length: usize,
+    /// Vocabulary ids; the padding token at the end.
+    pub input_ids: Vec<i64>,
+    /// 1 for a sub-token, 0 for padding.
+    pub attention_mask: Vec<i64>,
+    /// Label ids; [`IGNORED`] for padding.
+    pub labels: Vec<i64>,
+}
+
+/// Pads rows to `length`, or to the longest of them when that is longer.
+pub fn pad<'a>(rows: impl IntoIterator<Item = &'a Encoded>, length: usize, pad_token_id: usize) -> Batch {
+    let rows: Vec<&Encoded> = rows.into_iter().collect();
+    let length = rows.iter().map(|row| row.length()).max().unwrap_or(0).max(length);
+    let mut batch = Batch {
+        rows: rows.len(),
+        length,
+        input_ids: vec![pad_token_id as i64; rows.len() * length],
+        attention_mask: vec![0; rows.len() * length],
+        labels: vec![IGNORED; rows.len() * length],
+    };
+    for (index, row) in rows.into_iter().enumerate() {
+        let cells = index * length..index * length + row.length();
+        batch.input_ids[cells.clone()].copy_from_slice(&row.input_ids);
+        batch.attention_mask[cells.clone()].fill(1);
+        batch.labels[cells].copy_from_slice(&row.labels);
+    }
+    batch
+}
+
+/// The order of an epoch, cut into batches of `batch_size` rows (the last may be smaller).
+///
+/// With `group_by_length` as in `transformers` (`get_length_grouped_indices`): a permutation is cut into megabatches of up to
+/// 50 batches, each sorted by descending length, and the longest row of all comes first, so that running out of memory
+/// shows at once. Without it, the permutation alone.
+pub fn epoch(lengths: &[usize], batch_size: usize, group_by_length: bool, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
+    let batch_size = batch_size.max(1);
+    let mut order = Stream::new(seed, "epoch", epoch).permutation(lengths.len());
+    if group_by_length {
+        let megabatch = batch_size * (lengths.len() / (batch_size * 4)).clamp(1, 50);
+        // Stable, so that rows of one length keep their random order.
+        order.chunks_mut(megabatch).for_each(|chunk| chunk.sort_by_key(|row| std::cmp::Reverse(lengths[*row])));
+        let longest =
+            (0..order.len()).step_by(megabatch).max_by_key(|at| (lengths[order[*at]], std::cmp::Reverse(*at)));
+        if let Some(longest) = longest {
+            order.swap(0, longest);
+        }
+    }
+    order.chunks(batch_size).map(<[usize]>::to_vec).collect()
+}
+
+/// Batches for evaluation: all rows by descending length, so that little is padded.
+pub fn by_length(lengths: &[usize], batch_size: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|row| std::cmp::Reverse(lengths[*row]));
+    order.chunks(batch_size.max(1)).map(<[usize]>::to_vec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(length: usize) -> Encoded {
+        Encoded {
+            input_ids: vec![7; length],
+            labels: vec![1; length],
+            words: (0..length).map(Some).collect(),
+            word_count: length,
+        }
+    }
+
+    #[test]
+    fn rows_are_padded_to_the_longest() {
+        let batch = pad([&row(1), &row(3)], 0, 9);
+        assert_eq!((batch.rows, batch.length), (2, 3));
+        assert_eq!(batch.input_ids, [7, 9, 9, 7, 7, 7]);
+        assert_eq!(batch.attention_mask, [1, 0, 0, 1, 1, 1]);
+        assert_eq!(batch.labels, [1, IGNORED, IGNORED, 1, 1, 1]);
+        assert_eq!(pad([&row(1)], 4, 9).length, 4);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_row_comes_once(lengths in proptest::collection::vec(1usize..50, 1..200), size in 1usize..20, group in proptest::bool::ANY) {
+            let batches = epoch(&lengths, size, group, 3, 1);
+            let mut rows: Vec<usize> = batches.concat();
+            if group {
+                proptest::prop_assert_eq!(lengths[rows[0]], *lengths.iter().max().unwrap());
+            }
+            rows.sort_unstable();
+            proptest::prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
+            proptest::prop_assert!(batches.iter().rev().skip(1).all(|batch| batch.len() == size));
+        }
+    }
+
+    #[test]
+    fn grouping_saves_padding_and_seeds_differ() {
+        let lengths: Vec<usize> = (0..1000).map(|n| 1 + (n * 7919) % 60).collect();
+        let padded = |batches: &[Vec<usize>]| -> usize {
+            batches.iter().map(|b| b.len() * b.iter().map(|r| lengths[*r]).max().unwrap()).sum()
+        };
+        let used: usize = lengths.iter().sum();
+        let grouped = epoch(&lengths, 16, true, 1, 0);
+        assert!(padded(&grouped) < used * 11 / 10, "{} of {used}", padded(&grouped));
+        assert!(padded(&epoch(&lengths, 16, false, 1, 0)) > used * 15 / 10);
+        assert_eq!(grouped, epoch(&lengths, 16, true, 1, 0));
+        assert_ne!(grouped, epoch(&lengths, 16, true, 2, 0));
+        assert_ne!(grouped, epoch(&lengths, 16, true, 1, 1));
+        assert!(padded(&by_length(&lengths, 16)) < used * 11 / 10);
+    }
+}
