@@ -1,0 +1,296 @@
+//! Runs the engine: takes requests that have queued up, commits their effects together, then answers.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use quintet_proto::v1::{ErrorClass, Job, JobEvent};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    engine::{ClaimFilter, Engine},
+    model::{Millis, job_error},
+    store,
+};
+use crate::{
+    db::{Db, Error},
+    status::ErrorReason,
+};
+
+/// Requests of one commit at most.
+const MAX_BATCH: usize = 512;
+/// Requests that may wait before their callers do.
+const QUEUE: usize = 8192;
+/// Events that a watcher may lag behind before it reads them from the store.
+const EVENT_BUFFER: usize = 16_384;
+
+/// Where the time comes from.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since 1970.
+    fn now(&self) -> Millis;
+}
+
+/// The clock of the machine.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Millis {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
+type Request = Box<dyn FnOnce(&mut Engine, Millis) -> Answer + Send>;
+
+/// A handle on the durable jobs of one database; clones share it.
+#[derive(Clone)]
+pub struct Jobs {
+    requests: mpsc::Sender<Request>,
+    db: Db,
+    events: broadcast::Sender<Arc<JobEvent>>,
+    waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Vec<Job>>>>>,
+}
+
+/// Names of workers that live and die with the server's process begin with this.
+pub const LOCAL_WORKER: &str = "local/";
+
+impl Jobs {
+    /// Opens the store at `url` for this process alone and starts the engine; it ends with `drain`.
+    ///
+    /// Attempts of local workers of an earlier process are given back to the queue at once.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn open(url: &str, clock: Arc<dyn Clock>, drain: CancellationToken) -> Result<Self, Error> {
+        let url = url.to_owned();
+        let db = tokio::task::spawn_blocking(move || Db::open_exclusive(&url, store::MIGRATIONS))
+            .await
+            .unwrap_or_else(|_| Err(Error::Statement("opening the job store panicked".into())))?;
+        let (requests, receiver) = mpsc::channel(QUEUE);
+        let (events, _) = broadcast::channel(EVENT_BUFFER);
+        let jobs = Self { requests, db: db.clone(), events: events.clone(), waiting: Arc::default() };
+        let mut actor = Actor { db, clock, events, waiting: jobs.waiting.clone(), engine: None };
+        actor.load().await?;
+        tokio::spawn(actor.run(receiver, drain));
+        let restarted = job_error(ErrorReason::WorkerCrashed, "the server was restarted", ErrorClass::Preemption);
+        jobs.run(move |engine, now| {
+            engine.give_up(|job| job.worker.starts_with(LOCAL_WORKER), &restarted, now);
+        })
+        .await?;
+        Ok(jobs)
+    }
+
+    /// The store behind, for reading.
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Runs `f` on the engine and returns its answer once its effects are stored.
+    ///
+    /// # Errors
+    /// The commit failed: then nothing of `f` happened.
+    pub async fn run<T, F>(&self, f: F) -> Result<T, Error>
+    where
+        F: FnOnce(&mut Engine, Millis) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let request: Request = Box::new(move |engine, now| {
+            let value = f(engine, now);
+            Box::new(move |commit| {
+                // The caller may have gone; what it asked for is done all the same.
+                let _ = reply.send(commit.map(|()| value));
+            })
+        });
+        self.requests.send(request).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Claims jobs, waiting up to `wait` for one.
+    ///
+    /// # Errors
+    /// The commit failed.
+    pub async fn claim(&self, filter: ClaimFilter, wait: Duration) -> Result<Vec<Job>, Error> {
+        let (sender, mut receiver) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
+        let waiting = self.waiting.clone();
+        let request: Request = Box::new(move |engine, now| {
+            let claimed = engine.claim(filter, now);
+            Box::new(move |commit| {
+                let claimed = commit.map(|()| claimed);
+                // Registered before the answers to waiting claims go out, which may be one of this very commit.
+                if let Ok(Err(waiter)) = &claimed {
+                    waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(*waiter, sender);
+                }
+                let _ = reply.send(claimed);
+            })
+        });
+        self.requests.send(request).await.map_err(|_| Error::Closed)?;
+        let waiter = match answer.await.map_err(|_| Error::Closed)?? {
+            Ok(jobs) => return Ok(jobs),
+            Err(waiter) => waiter,
+        };
+        let mut guard = WaitGuard { jobs: self.clone(), waiter, receiver: None };
+        if let Ok(jobs) = tokio::time::timeout(wait, &mut receiver).await {
+            guard.waiter = 0;
+            return Ok(jobs.unwrap_or_default());
+        }
+        guard.receiver = Some(receiver);
+        self.run(move |engine, _| engine.stop_waiting(waiter)).await?;
+        let jobs = guard.receiver.take().and_then(|mut r| r.try_recv().ok()).unwrap_or_default();
+        guard.waiter = 0;
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&waiter);
+        Ok(jobs)
+    }
+
+    /// The job of this uid, live or ended, and the hash of the request that made it when it has ended.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn get(&self, uid: &str) -> Result<Option<Job>, Error> {
+        let live = {
+            let uid = uid.to_owned();
+            self.run(move |engine, _| engine.get(&uid).cloned()).await?
+        };
+        match live {
+            Some(job) => Ok(Some(job)),
+            None => Ok(store::get(&self.db, uid).await?.map(|(job, _)| job)),
+        }
+    }
+
+    /// Every event from now on; a receiver that lags has to read the store.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<JobEvent>> {
+        self.events.subscribe()
+    }
+}
+
+/// Takes a claim back whose caller went away while it waited, and gives back what it was given in the meantime.
+struct WaitGuard {
+    jobs: Jobs,
+    waiter: u64,
+    receiver: Option<oneshot::Receiver<Vec<Job>>>,
+}
+
+impl Drop for WaitGuard {
+    fn drop(&mut self) {
+        let (jobs, waiter) = (self.jobs.clone(), self.waiter);
+        if waiter == 0 {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let gone = job_error(ErrorReason::WorkerCrashed, "the worker went away while it claimed", ErrorClass::Preemption);
+            // The receiver is dropped, so an answer that comes before this request finds nobody: see `Actor::wake`.
+            let stopped = jobs.run(move |engine, _| engine.stop_waiting(waiter)).await;
+            if stopped.is_err() {
+                tracing::warn!(waiter, message = gone.message, "could not stop a waiting claim");
+            }
+            jobs.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&waiter);
+        });
+    }
+}
+
+struct Actor {
+    db: Db,
+    clock: Arc<dyn Clock>,
+    events: broadcast::Sender<Arc<JobEvent>>,
+    waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Vec<Job>>>>>,
+    engine: Option<Engine>,
+}
+
+impl Actor {
+    async fn load(&mut self) -> Result<(), Error> {
+        let now = self.clock.now();
+        let loaded = store::load(&self.db, now).await?;
+        let seed = now.unsigned_abs();
+        self.engine = Some(Engine::new(loaded.live, loaded.ended, loaded.next_key, loaded.next_revision, seed));
+        // Claims that wait were those of the lost engine: they ask again.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
+    }
+
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>, drain: CancellationToken) {
+        let mut batch = Vec::new();
+        loop {
+            let next_timer = self.engine.as_ref().and_then(Engine::next_timer);
+            let pause = next_timer.map(|at| Duration::from_millis(u64::try_from(at - self.clock.now()).unwrap_or(0)));
+            let timer = tokio::time::sleep(pause.unwrap_or(Duration::from_secs(3600)));
+            tokio::select! {
+                received = requests.recv_many(&mut batch, MAX_BATCH) => if received == 0 { return },
+                () = timer => {}
+                // What is queued by then is still done: handles exist as long as someone waits for an answer.
+                () = drain.cancelled(), if requests.is_empty() => return,
+            }
+            while self.commit(&mut batch).await {}
+        }
+    }
+
+    /// Commits a batch; true when answering it made something new to store.
+    async fn commit(&mut self, batch: &mut Vec<Request>) -> bool {
+        if self.engine.is_none()
+            && let Err(error) = self.load().await
+        {
+            tracing::error!(%error, "the job store cannot be read");
+            batch.clear();
+            return false;
+        }
+        let Some(engine) = &mut self.engine else { return false };
+        let now = self.clock.now();
+        engine.fire_timers(now);
+        let answers: Vec<Answer> = batch.drain(..).map(|request| request(engine, now)).collect();
+        let mut effects = engine.take_effects();
+        let live = std::mem::take(&mut effects.live);
+        let woken = std::mem::take(&mut effects.woken);
+        let commit = if effects.events.is_empty() && effects.logs.is_empty() {
+            Ok(effects)
+        } else {
+            self.db
+                .write(move |tx| {
+                    store::save(tx, &effects)?;
+                    Ok::<_, Error>(effects)
+                })
+                .await
+        };
+        match commit {
+            Ok(effects) => {
+                for event in effects.events.into_iter().map(|stored| stored.event).chain(live) {
+                    // Nobody may be watching.
+                    let _ = self.events.send(Arc::new(event));
+                }
+                answers.into_iter().for_each(|answer| answer(Ok(())));
+                self.wake(woken)
+            }
+            Err(error) => {
+                tracing::error!(%error, "job transitions could not be stored and are undone");
+                self.engine = None;
+                answers.into_iter().for_each(|answer| answer(Err(error.clone())));
+                if let Err(error) = self.load().await {
+                    tracing::error!(%error, "the job store cannot be read");
+                }
+                false
+            }
+        }
+    }
+
+    fn wake(&mut self, woken: Vec<(u64, Vec<Job>)>) -> bool {
+        let mut lost = Vec::new();
+        for (waiter, jobs) in woken {
+            let sender = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&waiter);
+            if let Err(jobs) = sender.map_or_else(|| Err(jobs.clone()), |sender| sender.send(jobs.clone())) {
+                lost.extend(jobs);
+            }
+        }
+        if let (Some(engine), false) = (&mut self.engine, lost.is_empty()) {
+            // Their claim has gone: they are queued again.
+            let gone = job_error(ErrorReason::WorkerCrashed, "the worker went away while it claimed", ErrorClass::Preemption);
+            let now = self.clock.now();
+            engine.give_up(|job| lost.iter().any(|l| l.uid == job.uid && l.attempt == job.attempt), &gone, now);
+            return true;
+        }
+        false
+    }
+}
