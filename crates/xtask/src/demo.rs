@@ -1,0 +1,79 @@
+//! `cargo xtask demo`: builds what the pipeline needs and runs it on real data.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, ExitStatus};
+
+use anyhow::{Context, Result, bail};
+
+use crate::checks::{cargo, target_folder};
+use crate::layout::Layout;
+use crate::setup::{self, Wants};
+use crate::{pip, process};
+
+/// Packages whose programs take part: the command line with the services, and the workers.
+const PROGRAMS: [&str; 4] = ["quintet", "train-worker", "convert-svc", "bench-svc"];
+
+pub(crate) fn run(layout: &Layout, short: bool, json: Option<&Path>, args: &[String]) -> Result<ExitCode> {
+    setup::run(layout, Wants { demo: true, ..Wants::default() })?;
+    let mut build = cargo(layout, &["build", "--locked"]);
+    for program in PROGRAMS {
+        build.args(["--package", program]);
+    }
+    if !process::status(&mut build)?.success() {
+        bail!("{} failed", process::shown(&build));
+    }
+    // The pipeline runs in the root of the workspace; the file is meant from where the user is.
+    let json = json.map(std::path::absolute).transpose().context("cannot tell where the results are to go")?;
+    let pipeline = if short { "demo/pipeline-short.yaml" } else { "demo/pipeline.yaml" };
+    let mut command = quintet(layout, pipeline, &data_dir(layout, short), json.as_deref())?;
+    let status = process::status(command.args(args))?;
+    if status.success() {
+        further(layout, &data_dir(layout, short));
+    }
+    Ok(exit_code(status))
+}
+
+/// The short pipeline with nothing left over from before, by programs that are already built.
+pub(crate) fn short(layout: &Layout) -> Result<ExitStatus> {
+    let data_dir = data_dir(layout, true);
+    pip::remove(&data_dir)?;
+    process::status(&mut quintet(layout, "demo/pipeline-short.yaml", &data_dir, Some(&short_results(layout)))?)
+}
+
+/// Where `short` leaves its results.
+pub(crate) fn short_results(layout: &Layout) -> PathBuf {
+    data_dir(layout, true).join("results.json")
+}
+
+fn data_dir(layout: &Layout, short: bool) -> PathBuf {
+    layout.runtime().join(if short { "demo-short" } else { "demo" })
+}
+
+fn quintet(layout: &Layout, pipeline: &str, data_dir: &Path, json: Option<&Path>) -> Result<Command> {
+    let mut command = Command::new(target_folder()?.join("debug/quintet"));
+    command.current_dir(layout.root()).args(["run", pipeline, "--data-dir"]).arg(data_dir);
+    if let Some(json) = json {
+        command.arg("--json").arg(json);
+    }
+    layout.environment(&mut command);
+    Ok(command)
+}
+
+/// What to type next.
+fn further(layout: &Layout, data_dir: &Path) {
+    let data_dir = data_dir.strip_prefix(layout.root()).unwrap_or(data_dir).display();
+    eprintln!(
+        "\nTo look further:
+  target/debug/quintet serve --data-dir {data_dir} --listen 127.0.0.1:4600    # all services, MLflow's REST API too
+  target/debug/quintet jobs list --server http://127.0.0.1:4600               # every job: sweep, trials, training, ...
+  MLFLOW_TRACKING_URI=http://127.0.0.1:4600 mlflow experiments search         # the same runs by an MLflow client
+  cargo xtask demo                                                            # again: what is done is not done twice"
+    );
+}
+
+/// The program's own exit status; one that a signal ended gets 128 and the signal, as a shell gives it.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
