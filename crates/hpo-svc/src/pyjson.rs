@@ -1,0 +1,364 @@
+//! JSON as Python's `json` module writes and reads it: `NaN` and `Infinity` as bare words, floats by `repr`, ASCII only.
+//!
+//! Optuna keeps distributions and attributes as such text, which strict parsers refuse.
+
+use std::fmt::Write as _;
+
+/// A JSON value with Python's distinction between integers and floats.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PyValue {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// A number without fraction and exponent that fits.
+    Int(i64),
+    /// Any other number, and `NaN`, `Infinity`, `-Infinity`.
+    Float(f64),
+    /// A string; a lone surrogate becomes U+FFFD.
+    Text(String),
+    /// An array.
+    List(Vec<PyValue>),
+    /// An object, in the order of the text.
+    Object(Vec<(String, PyValue)>),
+}
+
+/// Text that is not JSON in Python's sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid JSON at byte {at}: {problem}")]
+pub struct ParseError {
+    at: usize,
+    problem: &'static str,
+}
+
+impl PyValue {
+    /// Reads one value; nothing but white space may follow it.
+    ///
+    /// # Errors
+    /// The byte at which the text breaks the rules.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let mut parser = Parser { bytes: text.as_bytes(), text, at: 0 };
+        let value = parser.value(0)?;
+        parser.space();
+        if parser.at < parser.bytes.len() {
+            return Err(parser.error("text after the value"));
+        }
+        Ok(value)
+    }
+
+    /// The entry of an object; `None` for other values too.
+    pub fn get(&self, key: &str) -> Option<&PyValue> {
+        match self {
+            Self::Object(entries) => entries.iter().find(|(name, _)| name == key).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    /// A number as a double.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Self::Int(value) => Some(*value as f64),
+            Self::Float(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// The text that `json.dumps` gives.
+    pub fn dump(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut String) {
+        match self {
+            Self::Null => out.push_str("null"),
+            Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+            Self::Int(value) => out.push_str(&value.to_string()),
+            Self::Float(value) => out.push_str(&float_repr(*value)),
+            Self::Text(value) => write_text(out, value),
+            Self::List(items) => {
+                out.push('[');
+                for (index, item) in items.iter().enumerate() {
+                    if index > 0 {
+                        out.push_str(", ");
+                    }
+                    item.write(out);
+                }
+                out.push(']');
+            }
+            Self::Object(entries) => {
+                out.push('{');
+                for (index, (key, value)) in entries.iter().enumerate() {
+                    if index > 0 {
+                        out.push_str(", ");
+                    }
+                    write_text(out, key);
+                    out.push_str(": ");
+                    value.write(out);
+                }
+                out.push('}');
+            }
+        }
+    }
+}
+
+/// A string as JSON text, as Python writes it.
+pub fn dump_text(text: &str) -> String {
+    let mut out = String::new();
+    write_text(&mut out, text);
+    out
+}
+
+/// A double as Python's `repr` shows it, with JSON's words for what is not finite: `0.1`, `1.0`, `1e-05`, `NaN`, `-Infinity`.
+pub fn float_repr(value: f64) -> String {
+    if value.is_nan() {
+        return "NaN".into();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "Infinity".into() } else { "-Infinity".into() };
+    }
+    // Both languages print the shortest digits that read back as the same double; only the layout differs.
+    let scientific = format!("{value:e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..16).contains(&exponent) {
+        let plain = format!("{value}");
+        return if plain.contains('.') { plain } else { plain + ".0" };
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{:02}", exponent.abs())
+}
+
+fn write_text(out: &mut String, text: &str) {
+    out.push('"');
+    for ch in text.chars() {
+        match ch {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            ' '..='~' => out.push(ch),
+            _ => {
+                for unit in ch.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    out.push('"');
+}
+
+/// Deeper nesting than this is refused rather than risking the stack.
+const MAX_DEPTH: usize = 128;
+
+struct Parser<'a> {
+    bytes: &'a [u8],
+    text: &'a str,
+    at: usize,
+}
+
+impl Parser<'_> {
+    fn error(&self, problem: &'static str) -> ParseError {
+        ParseError { at: self.at, problem }
+    }
+
+    fn space(&mut self) {
+        while matches!(self.bytes.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn eat(&mut self, word: &str) -> bool {
+        let found = self.bytes[self.at..].starts_with(word.as_bytes());
+        if found {
+            self.at += word.len();
+        }
+        found
+    }
+
+    fn value(&mut self, depth: usize) -> Result<PyValue, ParseError> {
+        if depth > MAX_DEPTH {
+            return Err(self.error("nested too deeply"));
+        }
+        self.space();
+        let words = [
+            ("null", PyValue::Null),
+            ("true", PyValue::Bool(true)),
+            ("false", PyValue::Bool(false)),
+            ("NaN", PyValue::Float(f64::NAN)),
+            ("Infinity", PyValue::Float(f64::INFINITY)),
+            ("-Infinity", PyValue::Float(f64::NEG_INFINITY)),
+        ];
+        for (word, value) in words {
+            if self.eat(word) {
+                return Ok(value);
+            }
+        }
+        match self.bytes.get(self.at) {
+            Some(b'"') => Ok(PyValue::Text(self.string()?)),
+            Some(b'[') => self.list(depth),
+            Some(b'{') => self.object(depth),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(_) => Err(self.error("not a value")),
+            None => Err(self.error("the text ends early")),
+        }
+    }
+
+    fn list(&mut self, depth: usize) -> Result<PyValue, ParseError> {
+        self.at += 1;
+        let mut items = Vec::new();
+        self.space();
+        if self.eat("]") {
+            return Ok(PyValue::List(items));
+        }
+        loop {
+            items.push(self.value(depth + 1)?);
+            self.space();
+            if self.eat("]") {
+                return Ok(PyValue::List(items));
+            }
+            if !self.eat(",") {
+                return Err(self.error("expected `,` or `]`"));
+            }
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Result<PyValue, ParseError> {
+        self.at += 1;
+        let mut entries = Vec::new();
+        self.space();
+        if self.eat("}") {
+            return Ok(PyValue::Object(entries));
+        }
+        loop {
+            self.space();
+            if self.bytes.get(self.at) != Some(&b'"') {
+                return Err(self.error("expected a key"));
+            }
+            let key = self.string()?;
+            self.space();
+            if !self.eat(":") {
+                return Err(self.error("expected `:`"));
+            }
+            entries.push((key, self.value(depth + 1)?));
+            self.space();
+            if self.eat("}") {
+                return Ok(PyValue::Object(entries));
+            }
+            if !self.eat(",") {
+                return Err(self.error("expected `,` or `}`"));
+            }
+        }
+    }
+
+    fn number(&mut self) -> Result<PyValue, ParseError> {
+        let start = self.at;
+        while matches!(self.bytes.get(self.at), Some(b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')) {
+            self.at += 1;
+        }
+        let digits = &self.text[start..self.at];
+        if let Ok(value) = digits.parse::<i64>() {
+            return Ok(PyValue::Int(value));
+        }
+        digits.parse::<f64>().map(PyValue::Float).map_err(|_| ParseError { at: start, problem: "not a number" })
+    }
+
+    fn string(&mut self) -> Result<String, ParseError> {
+        self.at += 1;
+        let mut units: Vec<u16> = Vec::new();
+        let mut out = String::new();
+        loop {
+            let rest = &self.text[self.at..];
+            let Some(ch) = rest.chars().next() else { return Err(self.error("the string does not end")) };
+            if ch == '\\' && rest.as_bytes().get(1) == Some(&b'u') {
+                let hex = rest.get(2..6).and_then(|hex| u16::from_str_radix(hex, 16).ok());
+                units.push(hex.ok_or_else(|| self.error("a bad \\u escape"))?);
+                self.at += 6;
+                continue;
+            }
+            // Surrogate pairs come as two escapes: decode a run of escapes as a whole.
+            out.push_str(&String::from_utf16_lossy(&units));
+            units.clear();
+            self.at += ch.len_utf8();
+            match ch {
+                '"' => return Ok(out),
+                '\\' => {
+                    let escaped = match self.bytes.get(self.at) {
+                        Some(b'n') => '\n',
+                        Some(b't') => '\t',
+                        Some(b'r') => '\r',
+                        Some(b'b') => '\u{8}',
+                        Some(b'f') => '\u{c}',
+                        Some(c @ (b'"' | b'\\' | b'/')) => char::from(*c),
+                        _ => return Err(self.error("a bad escape")),
+                    };
+                    out.push(escaped);
+                    self.at += 1;
+                }
+                ch if ch < ' ' => return Err(self.error("a control character in a string")),
+                ch => out.push(ch),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_look_like_python() {
+        // Pairs from CPython 3.11.
+        let cases = [
+            (1e-5, "1e-05"),
+            (1.5e-7, "1.5e-07"),
+            (0.0001, "0.0001"),
+            (0.1, "0.1"),
+            (1.0, "1.0"),
+            (-0.0, "-0.0"),
+            (123456789012345.0, "123456789012345.0"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (1.7976931348623157e308, "1.7976931348623157e+308"),
+            (5e-324, "5e-324"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "-Infinity"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(float_repr(value), text);
+        }
+    }
+
+    #[test]
+    fn text_is_ascii_and_reads_back() {
+        let text = "a\"\\\n\u{1}é𝄞\u{7f}/";
+        let dumped = dump_text(text);
+        assert_eq!(dumped, "\"a\\\"\\\\\\n\\u0001\\u00e9\\ud834\\udd1e\\u007f/\"");
+        assert_eq!(PyValue::parse(&dumped).unwrap(), PyValue::Text(text.into()));
+        assert_eq!(PyValue::parse("\"\\ud800x\"").unwrap(), PyValue::Text("\u{fffd}x".into()));
+    }
+
+    #[test]
+    fn what_python_writes_is_read() {
+        let text = r#"{"a": [1, 1.0, -2e-3, NaN, -Infinity, true, null, 123456789012345678901], "b": {}}"#;
+        let value = PyValue::parse(text).unwrap();
+        let PyValue::List(items) = value.get("a").unwrap() else { panic!("not a list") };
+        assert_eq!(items[0], PyValue::Int(1));
+        assert_eq!(items[1], PyValue::Float(1.0));
+        assert!(items[3].as_f64().unwrap().is_nan());
+        assert_eq!(items[7], PyValue::Float(123456789012345678901.0));
+        assert_eq!(PyValue::parse(r#"["x", 1, {"y": 2.5}]"#).unwrap().dump(), r#"["x", 1, {"y": 2.5}]"#);
+    }
+
+    #[test]
+    fn broken_text_is_refused() {
+        for text in ["", "{", "[1,]", "{\"a\" 1}", "\"abc", "nul", "1 2", "--1", "\"\\u12\"", "\"\\q\""] {
+            assert!(PyValue::parse(text).is_err(), "{text}");
+        }
+        assert!(PyValue::parse(&"[".repeat(10_000)).is_err());
+    }
+}

@@ -1,0 +1,214 @@
+//! The search space of a study: named, validated distributions in the order of their definition.
+
+use quintet_proto::v1;
+use runtime_core::status::{FieldViolation, violation};
+
+mod decimal;
+mod distribution;
+
+pub use distribution::{Distribution, DomainError, ParamValue};
+
+/// A validated search space: at least one parameter, names unique.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Space {
+    parameters: Vec<Parameter>,
+    notes: Vec<String>,
+}
+
+/// A parameter and where its values come from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameter {
+    /// Unique in the space.
+    pub name: String,
+    /// Its domain.
+    pub distribution: Distribution,
+}
+
+/// The longest name that Optuna's tables hold.
+const MAX_NAME: usize = 512;
+
+impl Space {
+    /// Checks the parameters of a sweep.
+    ///
+    /// # Errors
+    /// Every rule that is broken, by `search_space[i].field`.
+    pub fn from_proto(parameters: &[v1::Parameter]) -> Result<Self, Vec<FieldViolation>> {
+        let mut violations = Vec::new();
+        let mut space = Self { parameters: Vec::new(), notes: Vec::new() };
+        if parameters.is_empty() {
+            violations.push(violation("search_space", "is empty; a sweep needs at least one parameter"));
+        }
+        for (index, parameter) in parameters.iter().enumerate() {
+            let path = format!("search_space[{index}]");
+            let name = parameter.name.trim();
+            if name.is_empty() || name != parameter.name {
+                let problem = format!("`{}` must be a name without spaces around it", parameter.name);
+                violations.push(violation(format!("{path}.name"), problem));
+            } else if name.len() > MAX_NAME {
+                violations.push(violation(format!("{path}.name"), format!("is longer than {MAX_NAME} bytes")));
+            }
+            if parameters[..index].iter().any(|other| other.name == parameter.name) {
+                violations.push(violation(format!("{path}.name"), format!("`{}` is there twice", parameter.name)));
+            }
+            match distribution(parameter) {
+                Ok((distribution, note)) => {
+                    space.notes.extend(note.map(|note| format!("{path} `{name}`: {note}")));
+                    space.parameters.push(Parameter { name: name.to_owned(), distribution });
+                }
+                Err((field, problem)) => violations.push(violation(format!("{path}.{field}"), problem)),
+            }
+        }
+        if violations.is_empty() { Ok(space) } else { Err(violations) }
+    }
+
+    /// A space of parameters that were checked before.
+    #[cfg(test)]
+    pub(crate) fn of(parameters: Vec<(&str, Distribution)>) -> Self {
+        let parameters = parameters
+            .into_iter()
+            .map(|(name, distribution)| Parameter { name: name.into(), distribution })
+            .collect();
+        Self { parameters, notes: Vec::new() }
+    }
+
+    /// The parameters in the order of their definition.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// The distribution of that name.
+    pub fn get(&self, name: &str) -> Option<&Distribution> {
+        self.parameters.iter().find(|parameter| parameter.name == name).map(|parameter| &parameter.distribution)
+    }
+
+    /// What was adjusted and the user should know: a `high` that is not on the grid of its step.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The space as text, to compare it with that of an existing study: an object of Optuna's distributions by name.
+    pub fn to_json(&self) -> String {
+        let entries: Vec<String> = self
+            .parameters
+            .iter()
+            .map(|p| format!("{}: {}", crate::pyjson::dump_text(&p.name), p.distribution.to_json()))
+            .collect();
+        format!("{{{}}}", entries.join(", "))
+    }
+}
+
+type Checked = Result<(Distribution, Option<String>), (String, String)>;
+
+/// The distribution of one parameter and what was adjusted, or the broken field with the problem.
+fn distribution(parameter: &v1::Parameter) -> Checked {
+    use v1::parameter::Domain;
+    let of = |kind: &str, result: Result<Distribution, DomainError>| {
+        result.map_err(|error| (format!("{kind}.{}", error.field), error.problem))
+    };
+    match &parameter.domain {
+        None => Err(("domain".into(), "is missing; one of float, int and categorical is needed".into())),
+        Some(Domain::Float(domain)) => {
+            let built = of("float", Distribution::float(domain.low, domain.high, domain.log, domain.step))?;
+            let Distribution::Float { high, .. } = built else { return Ok((built, None)) };
+            let note = (high != domain.high).then(|| off_grid(domain.high, domain.step.unwrap_or_default(), high));
+            Ok((built, note))
+        }
+        Some(Domain::Int(domain)) => {
+            let step = if domain.step == 0 { 1 } else { domain.step };
+            let built = of("int", Distribution::int(domain.low, domain.high, domain.log, step))?;
+            let Distribution::Int { high, .. } = built else { return Ok((built, None)) };
+            Ok((built, (high != domain.high).then(|| off_grid(domain.high, step, high))))
+        }
+        Some(Domain::Categorical(domain)) => {
+            let mut choices = Vec::with_capacity(domain.choices.len());
+            for (index, choice) in domain.choices.iter().enumerate() {
+                let field = || format!("categorical.choices[{index}]");
+                let value = ParamValue::from_proto(choice).ok_or_else(|| {
+                    (field(), "is a list or an object; a string, number, boolean or null is allowed".to_owned())
+                })?;
+                if matches!(value, ParamValue::Float(number) if !number.is_finite()) {
+                    return Err((field(), format!("{value} is not a finite number")));
+                }
+                choices.push(value);
+            }
+            Ok((of("categorical", Distribution::categorical(choices))?, None))
+        }
+    }
+}
+
+fn off_grid(high: impl std::fmt::Display, step: impl std::fmt::Display, last: impl std::fmt::Display) -> String {
+    format!("high {high} is not on the grid of step {step}; the largest value is {last}")
+}
+
+#[cfg(test)]
+mod tests {
+    use quintet_proto::{types, v1::parameter::Domain};
+
+    use super::*;
+
+    fn parameter(name: &str, domain: Domain) -> v1::Parameter {
+        v1::Parameter { name: name.into(), domain: Some(domain) }
+    }
+
+    fn float(low: f64, high: f64, log: bool, step: Option<f64>) -> Domain {
+        Domain::Float(v1::FloatDomain { low, high, log, step })
+    }
+
+    fn int(low: i64, high: i64, step: i64) -> Domain {
+        Domain::Int(v1::IntDomain { low, high, log: false, step })
+    }
+
+    fn choices(values: Vec<types::Value>) -> Domain {
+        Domain::Categorical(v1::CategoricalDomain { choices: values })
+    }
+
+    #[test]
+    fn a_good_space_keeps_order_and_says_what_it_adjusted() {
+        let space = Space::from_proto(&[
+            parameter("lr", float(1e-5, 1e-3, true, None)),
+            parameter("batch", int(8, 65, 8)),
+            parameter("epochs", int(1, 3, 0)),
+            parameter("act", choices(vec!["gelu".into(), 16.0.into(), 0.5.into(), true.into()])),
+        ])
+        .unwrap();
+        let names: Vec<_> = space.parameters().iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["lr", "batch", "epochs", "act"]);
+        assert_eq!(space.get("epochs"), Some(&Distribution::int(1, 3, false, 1).unwrap()));
+        assert_eq!(
+            space.notes(),
+            ["search_space[1] `batch`: high 65 is not on the grid of step 8; the largest value is 64"]
+        );
+        let Some(Distribution::Categorical { choices }) = space.get("act") else { panic!("not categorical") };
+        assert!(matches!(choices[1], ParamValue::Int(16)));
+    }
+
+    #[test]
+    fn every_broken_rule_is_named_with_its_place() {
+        let list = types::Value { kind: Some(types::value::Kind::ListValue(types::ListValue::default())) };
+        let violations = Space::from_proto(&[
+            parameter("a", float(1.0, 0.0, false, None)),
+            parameter("b", float(0.0, 1.0, true, None)),
+            parameter("b", int(1, 2, -1)),
+            parameter("", choices(vec![])),
+            v1::Parameter { name: "c".into(), domain: None },
+            parameter("d", choices(vec!["x".into(), list])),
+        ])
+        .unwrap_err();
+        let fields: Vec<_> = violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "search_space[0].float.low",
+                "search_space[1].float.low",
+                "search_space[2].name",
+                "search_space[2].int.step",
+                "search_space[3].name",
+                "search_space[3].categorical.choices",
+                "search_space[4].domain",
+                "search_space[5].categorical.choices[1]",
+            ]
+        );
+        assert_eq!(violations[0].description, "1 is above high (0); low <= high must hold");
+        assert_eq!(Space::from_proto(&[]).unwrap_err()[0].field, "search_space");
+    }
+}

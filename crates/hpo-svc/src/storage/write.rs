@@ -1,0 +1,225 @@
+//! Writing studies and trials into Optuna's tables, under Optuna's rules.
+
+use jiff::Timestamp;
+use runtime_core::db::{self, Dialect, Tx, Value};
+
+use super::{Attributes, Error, NewTrial, Owner, check_compatible, read};
+use crate::study::{Direction, Param, State, Study, Trial};
+
+/// Parameter `n` as a value of an enumeration: a type of its own on PostgreSQL, text on SQLite.
+fn enumeration(tx: &dyn Tx, n: usize, name: &str) -> String {
+    match tx.dialect() {
+        Dialect::Sqlite => format!("${n}"),
+        Dialect::Postgres => format!("CAST(CAST(${n} AS TEXT) AS {name})"),
+    }
+}
+
+/// Parameter `n` as a time.
+fn moment(tx: &dyn Tx, n: usize) -> String {
+    enumeration(tx, n, "TIMESTAMP")
+}
+
+/// Naive UTC with microseconds: what SQLAlchemy writes.
+fn time(at: Timestamp) -> Value {
+    at.strftime("%Y-%m-%d %H:%M:%S%.6f").to_string().into()
+}
+
+pub(super) fn create_study(
+    tx: &mut dyn Tx,
+    name: String,
+    directions: Vec<Direction>,
+    user_attrs: Attributes,
+    system_attrs: Attributes,
+) -> Result<Study, Error> {
+    let rows = tx.query(
+        "INSERT INTO studies (study_name) VALUES ($1) ON CONFLICT (study_name) DO NOTHING RETURNING study_id",
+        &[name.as_str().into()],
+    )?;
+    let Some(row) = rows.first() else { return Err(Error::StudyExists(name)) };
+    let id = row.int(0)?;
+    let sql = format!(
+        "INSERT INTO study_directions (study_id, objective, direction) VALUES ($1, $2, {})",
+        enumeration(tx, 3, "studydirection")
+    );
+    for (objective, direction) in (0_i64..).zip(&directions) {
+        tx.execute(&sql, &[id.into(), objective.into(), direction.as_str().into()])?;
+    }
+    upsert_attributes(tx, Owner::StudyUser(id), &user_attrs)?;
+    upsert_attributes(tx, Owner::StudySystem(id), &system_attrs)?;
+    Ok(Study { id, name, directions, user_attrs, system_attrs })
+}
+
+pub(super) fn create_trial(tx: &mut dyn Tx, study: i64, new: NewTrial, now: Timestamp) -> Result<Trial, Error> {
+    // PostgreSQL: one writer at a time gives out a number, as Optuna's own code does it.
+    let lock = match tx.dialect() {
+        Dialect::Sqlite => "",
+        Dialect::Postgres => " FOR UPDATE",
+    };
+    let sql = format!("SELECT study_id FROM studies WHERE study_id = $1{lock}");
+    if tx.query(&sql, &[study.into()])?.is_empty() {
+        return Err(Error::NoStudy(study.to_string()));
+    }
+    for param in &new.params {
+        check_param(tx, study, param)?;
+    }
+    let rows = tx.query("SELECT COALESCE(MAX(number), -1) + 1 FROM trials WHERE study_id = $1", &[study.into()])?;
+    let number = rows.first().map_or(Ok(0), |row| row.int(0))?;
+    let sql = format!(
+        "INSERT INTO trials (number, study_id, state, datetime_start) VALUES ($1, $2, {}, {}) RETURNING trial_id",
+        enumeration(tx, 3, "trialstate"),
+        moment(tx, 4)
+    );
+    let rows = tx.query(&sql, &[number.into(), study.into(), State::Running.as_str().into(), time(now)])?;
+    let id = rows.first().map_or(Err(db::Error::Statement("no id for the new trial".into())), |row| row.int(0))?;
+    for param in &new.params {
+        insert_param(tx, id, param)?;
+    }
+    upsert_attributes(tx, Owner::TrialUser(id), &new.user_attrs)?;
+    upsert_attributes(tx, Owner::TrialSystem(id), &new.system_attrs)?;
+    read::trials(tx, read::Which::Trial(id))?.pop().ok_or(Error::NoTrial(id))
+}
+
+/// The study of a trial that has not ended, with its state; locked until the end of the transaction.
+fn unfinished(tx: &mut dyn Tx, trial: i64) -> Result<(i64, State), Error> {
+    let lock = match tx.dialect() {
+        Dialect::Sqlite => "",
+        Dialect::Postgres => " FOR UPDATE",
+    };
+    let sql = format!("SELECT study_id, number, CAST(state AS TEXT) FROM trials WHERE trial_id = $1{lock}");
+    let rows = tx.query(&sql, &[trial.into()])?;
+    let row = rows.first().ok_or(Error::NoTrial(trial))?;
+    let state = read::state(row.text(2)?)?;
+    if state.finished() {
+        return Err(Error::TrialFinished { number: row.int(1)?, state });
+    }
+    Ok((row.int(0)?, state))
+}
+
+/// The reference is the first distribution that the study stored under the name.
+fn check_param(tx: &mut dyn Tx, study: i64, param: &Param) -> Result<(), Error> {
+    let rows = tx.query(
+        "SELECT p.distribution_json FROM trial_params p JOIN trials t ON t.trial_id = p.trial_id \
+         WHERE t.study_id = $1 AND p.param_name = $2 ORDER BY p.param_id LIMIT 1",
+        &[study.into(), param.name.as_str().into()],
+    )?;
+    match rows.first() {
+        Some(row) => check_compatible(&param.name, &param.distribution, row.text(0)?),
+        None => Ok(()),
+    }
+}
+
+fn insert_param(tx: &mut dyn Tx, trial: i64, param: &Param) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (trial_id, param_name) DO UPDATE SET param_value = excluded.param_value, \
+         distribution_json = excluded.distribution_json",
+        &[trial.into(), param.name.as_str().into(), param.value.into(), param.distribution.to_json().into()],
+    )?;
+    Ok(())
+}
+
+pub(super) fn set_param(tx: &mut dyn Tx, trial: i64, param: &Param) -> Result<(), Error> {
+    let (study, _) = unfinished(tx, trial)?;
+    check_param(tx, study, param)?;
+    insert_param(tx, trial, param)
+}
+
+/// A number and the kind that stands beside it: what is not finite has no number.
+fn stored(value: f64) -> (Value, &'static str) {
+    if value.is_nan() {
+        (Value::Null, "NAN")
+    } else if value.is_infinite() {
+        (Value::Null, if value > 0.0 { "INF_POS" } else { "INF_NEG" })
+    } else {
+        (value.into(), "FINITE")
+    }
+}
+
+pub(super) fn report(tx: &mut dyn Tx, trial: i64, values: &[(i64, f64)]) -> Result<(), Error> {
+    unfinished(tx, trial)?;
+    let sql = format!(
+        "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type) \
+         VALUES ($1, $2, $3, {}) ON CONFLICT (trial_id, step) DO UPDATE SET \
+         intermediate_value = excluded.intermediate_value, \
+         intermediate_value_type = excluded.intermediate_value_type",
+        enumeration(tx, 4, "trialintermediatevaluetype")
+    );
+    for (step, value) in values {
+        let (value, kind) = stored(*value);
+        tx.execute(&sql, &[trial.into(), (*step).into(), value, kind.into()])?;
+    }
+    Ok(())
+}
+
+pub(super) fn set_state(
+    tx: &mut dyn Tx,
+    trial: i64,
+    state: State,
+    values: Option<&[f64]>,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let (_, old) = unfinished(tx, trial)?;
+    if values.is_some_and(|values| values.iter().any(|value| value.is_nan())) {
+        return Err(Error::NotANumber(trial));
+    }
+    if state == State::Running && old != State::Waiting {
+        return Ok(false);
+    }
+    let sql = format!(
+        "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES ($1, $2, $3, {}) \
+         ON CONFLICT (trial_id, objective) DO UPDATE SET value = excluded.value, value_type = excluded.value_type",
+        enumeration(tx, 4, "trialvaluetype")
+    );
+    for (objective, value) in (0_i64..).zip(values.unwrap_or_default()) {
+        let (value, kind) = stored(*value);
+        tx.execute(&sql, &[trial.into(), objective.into(), value, kind.into()])?;
+    }
+    let column = match state {
+        State::Running => Some("datetime_start"),
+        State::Complete | State::Pruned | State::Fail => Some("datetime_complete"),
+        State::Waiting => None,
+    };
+    let state_value = enumeration(tx, 2, "trialstate");
+    match column {
+        Some(column) => {
+            let sql = format!("UPDATE trials SET state = {state_value}, {column} = {} WHERE trial_id = $1", moment(tx, 3));
+            tx.execute(&sql, &[trial.into(), state.as_str().into(), time(now)])?;
+        }
+        None => {
+            let sql = format!("UPDATE trials SET state = {state_value} WHERE trial_id = $1");
+            tx.execute(&sql, &[trial.into(), state.as_str().into()])?;
+        }
+    }
+    Ok(true)
+}
+
+pub(super) fn set_attributes(tx: &mut dyn Tx, owner: Owner, attributes: &Attributes) -> Result<(), Error> {
+    match owner {
+        Owner::TrialUser(trial) | Owner::TrialSystem(trial) => {
+            unfinished(tx, trial)?;
+        }
+        Owner::StudyUser(study) | Owner::StudySystem(study) => {
+            if tx.query("SELECT study_id FROM studies WHERE study_id = $1", &[study.into()])?.is_empty() {
+                return Err(Error::NoStudy(study.to_string()));
+            }
+        }
+    }
+    upsert_attributes(tx, owner, attributes)
+}
+
+fn upsert_attributes(tx: &mut dyn Tx, owner: Owner, attributes: &Attributes) -> Result<(), Error> {
+    let (table, column, id) = match owner {
+        Owner::StudyUser(id) => ("study_user_attributes", "study_id", id),
+        Owner::StudySystem(id) => ("study_system_attributes", "study_id", id),
+        Owner::TrialUser(id) => ("trial_user_attributes", "trial_id", id),
+        Owner::TrialSystem(id) => ("trial_system_attributes", "trial_id", id),
+    };
+    let sql = format!(
+        "INSERT INTO {table} ({column}, \"key\", value_json) VALUES ($1, $2, $3) \
+         ON CONFLICT ({column}, \"key\") DO UPDATE SET value_json = excluded.value_json"
+    );
+    for (key, json) in attributes {
+        tx.execute(&sql, &[id.into(), key.as_str().into(), json.as_str().into()])?;
+    }
+    Ok(())
+}
