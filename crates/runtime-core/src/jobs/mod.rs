@@ -1,8 +1,14 @@
 //! Durable jobs: the state machine, its store, and the services that speak for it.
 
 pub mod engine;
+pub mod inputs;
 pub mod model;
 mod runtime;
+pub mod service;
 pub mod store;
+mod watch;
+pub mod worker_service;
 
 pub use runtime::{Clock, Jobs, LOCAL_WORKER, SystemClock};
+pub use service::{JobApi, Validator};
+pub use worker_service::{Surroundings, WorkerApi};

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use quintet_proto::v1::{ErrorClass, Job, JobEvent};
+use quintet_proto::v1::{ErrorClass, Job, JobError, JobEvent};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -115,7 +115,7 @@ impl Jobs {
     /// # Errors
     /// The commit failed.
     pub async fn claim(&self, filter: ClaimFilter, wait: Duration) -> Result<Vec<Job>, Error> {
-        let (sender, mut receiver) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let (reply, answer) = oneshot::channel();
         let waiting = self.waiting.clone();
         let request: Request = Box::new(move |engine, now| {
@@ -134,17 +134,17 @@ impl Jobs {
             Ok(jobs) => return Ok(jobs),
             Err(waiter) => waiter,
         };
-        let mut guard = WaitGuard { jobs: self.clone(), waiter, receiver: None };
-        if let Ok(jobs) = tokio::time::timeout(wait, &mut receiver).await {
+        let mut guard = WaitGuard { jobs: self.clone(), waiter, receiver };
+        let answer = tokio::time::timeout(wait, &mut guard.receiver).await;
+        if let Ok(jobs) = answer {
             guard.waiter = 0;
             return Ok(jobs.unwrap_or_default());
         }
-        guard.receiver = Some(receiver);
         self.run(move |engine, _| engine.stop_waiting(waiter)).await?;
-        let jobs = guard.receiver.take().and_then(|mut r| r.try_recv().ok()).unwrap_or_default();
         guard.waiter = 0;
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&waiter);
-        Ok(jobs)
+        // An answer may have come while the wait was being ended.
+        Ok(guard.receiver.try_recv().unwrap_or_default())
     }
 
     /// The job of this uid, live or ended, and the hash of the request that made it when it has ended.
@@ -168,30 +168,44 @@ impl Jobs {
     }
 }
 
-/// Takes a claim back whose caller went away while it waited, and gives back what it was given in the meantime.
+/// Ends a wait whose caller went away, and gives back what it was given in the meantime.
 struct WaitGuard {
     jobs: Jobs,
+    /// 0 once the wait has ended in order.
     waiter: u64,
-    receiver: Option<oneshot::Receiver<Vec<Job>>>,
+    receiver: oneshot::Receiver<Vec<Job>>,
 }
 
 impl Drop for WaitGuard {
     fn drop(&mut self) {
-        let (jobs, waiter) = (self.jobs.clone(), self.waiter);
+        let waiter = self.waiter;
+        // Closed first: an answer that comes later finds nobody, and the actor queues its jobs again itself.
+        self.receiver.close();
+        let given = self.receiver.try_recv().unwrap_or_default();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if waiter == 0 {
             return;
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let jobs = self.jobs.clone();
         runtime.spawn(async move {
-            let gone = job_error(ErrorReason::WorkerCrashed, "the worker went away while it claimed", ErrorClass::Preemption);
-            // The receiver is dropped, so an answer that comes before this request finds nobody: see `Actor::wake`.
-            let stopped = jobs.run(move |engine, _| engine.stop_waiting(waiter)).await;
-            if stopped.is_err() {
-                tracing::warn!(waiter, message = gone.message, "could not stop a waiting claim");
-            }
             jobs.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&waiter);
+            let ended = jobs.run(move |engine, now| {
+                engine.stop_waiting(waiter);
+                engine.give_up(|job| is_one_of(job, &given), &claimant_gone(), now);
+            });
+            if let Err(error) = ended.await {
+                tracing::warn!(%error, "a claim whose caller has gone could not be ended");
+            }
         });
     }
+}
+
+fn is_one_of(job: &Job, given: &[Job]) -> bool {
+    given.iter().any(|given| given.uid == job.uid && given.attempt == job.attempt)
+}
+
+fn claimant_gone() -> JobError {
+    job_error(ErrorReason::WorkerCrashed, "the worker went away while it claimed", ErrorClass::Preemption)
 }
 
 struct Actor {
@@ -285,10 +299,9 @@ impl Actor {
             }
         }
         if let (Some(engine), false) = (&mut self.engine, lost.is_empty()) {
-            // Their claim has gone: they are queued again.
-            let gone = job_error(ErrorReason::WorkerCrashed, "the worker went away while it claimed", ErrorClass::Preemption);
+            // Nobody waits for them any more: they are queued again.
             let now = self.clock.now();
-            engine.give_up(|job| lost.iter().any(|l| l.uid == job.uid && l.attempt == job.attempt), &gone, now);
+            engine.give_up(|job| is_one_of(job, &lost), &claimant_gone(), now);
             return true;
         }
         false

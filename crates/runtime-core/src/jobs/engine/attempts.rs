@@ -5,6 +5,7 @@ use rand::RngExt as _;
 
 use super::{ClaimFilter, Engine, LogAppend, Outcome, Rejection, Report, StoredEvent};
 use crate::{
+    jobs::watch::log_news,
     jobs::model::{LAUNCH_TIMEOUT_MS, MAX_LOG_BYTES, Millis, heartbeat_ms, is_leased, job_error, job_kind, retry_limits, timestamp},
     status::ErrorReason,
 };
@@ -58,13 +59,13 @@ impl Engine {
             if !filter.kinds.is_empty() && !filter.kinds.iter().any(|kind| kind == job_kind(&entry.job)) {
                 continue;
             }
-            if let Some((cpus, gpus)) = &mut slots {
-                let need = entry.job.resources.unwrap_or_default();
-                if need.cpus.max(1) > *cpus || need.gpus > *gpus {
+            if let Some(slots) = &mut slots {
+                let (cpus, gpus) = slots.need(&entry.job);
+                if cpus > slots.cpus || gpus > slots.gpus {
                     continue;
                 }
-                *cpus -= need.cpus.max(1);
-                *gpus -= need.gpus;
+                slots.cpus -= cpus;
+                slots.gpus -= gpus;
             }
             found.push(*key);
         }
@@ -222,6 +223,7 @@ impl Engine {
             let offset = if gap { report.log_offset } else { entry.log_len };
             entry.log_len = offset + fresh.len() as i64;
             self.effects.logs.push(LogAppend { key, attempt: report.attempt, offset, data: fresh.to_vec() });
+            self.effects.live.push(log_news(&entry.job.name, now));
         }
         if !report.metrics.is_empty() {
             let revision = self.next_revision;

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use quintet_proto::v1::{Directive, ErrorClass, Job, JobError, JobEvent, JobState, job_event::Event};
 use rand::SeedableRng as _;
 
-pub use types::{ClaimFilter, Effects, Entry, JobRow, LogAppend, Outcome, Rejection, Report, StoredEvent};
+pub use types::{ClaimFilter, Effects, Entry, JobRow, LogAppend, Outcome, Rejection, Report, Slots, StoredEvent};
 
 use super::model::{CANCEL_GRACE_MS, Millis, is_leased, is_terminal, job_error, job_kind, job_name, timestamp};
 use crate::status::ErrorReason;

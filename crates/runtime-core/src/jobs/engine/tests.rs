@@ -102,10 +102,11 @@ fn a_waiting_claim_is_answered_by_the_creating_commit() {
 fn slots_limit_what_is_launched() {
     let mut engine = engine();
     let need = |cpus, gpus| Some(Resources { cpus, gpus, memory_bytes: 0 });
-    engine.create(Job { resources: need(4, 0), ..command("big") }, String::new(), false, 0).unwrap();
+    engine.create(Job { resources: need(1, 3), ..command("big") }, String::new(), false, 0).unwrap();
     engine.create(Job { resources: need(1, 1), ..command("gpu") }, String::new(), false, 0).unwrap();
-    let small = create(&mut engine, "small", 0);
-    let filter = ClaimFilter { max: 9, launch: true, slots: Some((2, 0)), ..ClaimFilter::default() };
+    // More CPUs than there are: it gets all of them.
+    let small = engine.create(Job { resources: need(9, 0), ..command("small") }, String::new(), false, 0).unwrap();
+    let filter = ClaimFilter { max: 9, launch: true, slots: Some(Slots { cpus: 2, gpus: 0, total_cpus: 2 }), ..ClaimFilter::default() };
     let launched = engine.claim(filter, 0).unwrap();
     assert_eq!(launched.iter().map(|j| &j.uid).collect::<Vec<_>>(), [&small.uid]);
     assert_eq!(launched[0].state(), JobState::Launching);

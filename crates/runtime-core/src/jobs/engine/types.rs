@@ -131,8 +131,27 @@ pub struct ClaimFilter {
     pub max: usize,
     /// Launch rather than run: the job goes to LAUNCHING, for a process that will claim it by name.
     pub launch: bool,
-    /// CPUs and GPUs that the job may need at most.
-    pub slots: Option<(i32, i32)>,
+    /// What the machine has; `None` takes any job.
+    pub slots: Option<Slots>,
+}
+
+/// CPUs and GPUs of a machine. A job that needs more CPUs than there are in all gets all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slots {
+    /// CPUs that are free.
+    pub cpus: i32,
+    /// GPUs that are free.
+    pub gpus: i32,
+    /// CPUs in all.
+    pub total_cpus: i32,
+}
+
+impl Slots {
+    /// What a job takes of these: CPUs and GPUs.
+    pub fn need(&self, job: &Job) -> (i32, i32) {
+        let need = job.resources.unwrap_or_default();
+        (need.cpus.max(1).min(self.total_cpus.max(1)), need.gpus)
+    }
 }
 
 /// How an attempt ended.
