@@ -13,6 +13,10 @@ use crate::{pip, process};
 /// Packages whose programs take part: the command line with the services, and the workers.
 const PROGRAMS: [&str; 4] = ["quintet", "train-worker", "convert-svc", "bench-svc"];
 
+/// What makes the pipeline short: every part of it runs, as little as possible of each.
+const SHORT: [&str; 5] =
+    ["data=../.runtime/data/usaddress/short", "trials=2", "sweep_epochs=1", "final_epochs=2", "runs=5"];
+
 pub(crate) fn run(layout: &Layout, short: bool, json: Option<&Path>, args: &[String]) -> Result<ExitCode> {
     setup::run(layout, Wants { demo: true, ..Wants::default() })?;
     let mut build = cargo(layout, &["build", "--locked"]);
@@ -24,9 +28,7 @@ pub(crate) fn run(layout: &Layout, short: bool, json: Option<&Path>, args: &[Str
     }
     // The pipeline runs in the root of the workspace; the file is meant from where the user is.
     let json = json.map(std::path::absolute).transpose().context("cannot tell where the results are to go")?;
-    let pipeline = if short { "demo/pipeline-short.yaml" } else { "demo/pipeline.yaml" };
-    let mut command = quintet(layout, pipeline, &data_dir(layout, short), json.as_deref())?;
-    let status = process::status(command.args(args))?;
+    let status = process::status(quintet(layout, short, json.as_deref())?.args(args))?;
     if status.success() {
         further(layout, &data_dir(layout, short));
     }
@@ -35,9 +37,8 @@ pub(crate) fn run(layout: &Layout, short: bool, json: Option<&Path>, args: &[Str
 
 /// The short pipeline with nothing left over from before, by programs that are already built.
 pub(crate) fn short(layout: &Layout) -> Result<ExitStatus> {
-    let data_dir = data_dir(layout, true);
-    pip::remove(&data_dir)?;
-    process::status(&mut quintet(layout, "demo/pipeline-short.yaml", &data_dir, Some(&short_results(layout)))?)
+    pip::remove(&data_dir(layout, true))?;
+    process::status(&mut quintet(layout, true, Some(&short_results(layout)))?)
 }
 
 /// Where `short` leaves its results.
@@ -49,9 +50,14 @@ fn data_dir(layout: &Layout, short: bool) -> PathBuf {
     layout.runtime().join(if short { "demo-short" } else { "demo" })
 }
 
-fn quintet(layout: &Layout, pipeline: &str, data_dir: &Path, json: Option<&Path>) -> Result<Command> {
+fn quintet(layout: &Layout, short: bool, json: Option<&Path>) -> Result<Command> {
     let mut command = Command::new(target_folder()?.join("debug/quintet"));
-    command.current_dir(layout.root()).args(["run", pipeline, "--data-dir"]).arg(data_dir);
+    command.current_dir(layout.root()).args(["run", "demo/pipeline.yaml", "--data-dir"]).arg(data_dir(layout, short));
+    if short {
+        for set in SHORT {
+            command.args(["--set", set]);
+        }
+    }
     if let Some(json) = json {
         command.arg("--json").arg(json);
     }

@@ -13,7 +13,11 @@ use crate::progress::Progress;
 
 /// Wheels are taken for this Python and these platforms, whatever runs here: we unpack libraries, we do not import them.
 const TARGET: &str = "3.11";
-const MANYLINUX: [&str; 10] = ["_2_28", "_2_27", "_2_26", "_2_25", "_2_24", "_2_17", "_2_12", "_2_5", "2014", "2010"];
+/// From the newest glibc that our pins ask for down to the oldest there is: pip takes only tags that are listed.
+fn platforms() -> impl Iterator<Item = String> {
+    let modern = (5..=28).rev().map(|minor| format!("manylinux_2_{minor}_x86_64"));
+    modern.chain(["manylinux2014_x86_64", "manylinux2010_x86_64"].map(str::to_owned))
+}
 
 /// A virtual environment.
 pub(crate) struct Venv {
@@ -81,9 +85,7 @@ impl Venv {
         match kind {
             Kind::Wheels => {
                 command.args(["--only-binary=:all:", "--implementation=cp", "--python-version", TARGET]);
-                for platform in MANYLINUX {
-                    command.arg(format!("--platform=manylinux{platform}_x86_64"));
-                }
+                command.args(platforms().map(|platform| format!("--platform={platform}")));
             }
             // In isolation pip would first fetch what builds the package, only to read its metadata.
             Kind::Source => {
@@ -103,6 +105,8 @@ impl Venv {
     }
 
     fn pip(&self, verb: &str, scratch: &Path) -> Result<Command> {
+        // What an interrupted run left there is of no use.
+        remove(scratch)?;
         fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
         let mut command = Command::new(self.python());
         command.args(["-m", "pip", verb, "--disable-pip-version-check", "--no-input", "--progress-bar=off"]);

@@ -28,7 +28,7 @@ mod size {
     pub(super) const ADDRESSES: u64 = 914_927;
     pub(super) const ENCODER: u64 = 83_506_384;
     pub(super) const LIBTORCH: u64 = 543_563_777;
-    pub(super) const LIBTORCH_CUDA: u64 = 2_500_000_000;
+    pub(super) const LIBTORCH_CUDA: u64 = 2_512_368_692;
     pub(super) const ONNXRUNTIME: u64 = 27_773_237;
     pub(super) const POSTGRES: u64 = 24_704_024;
 }
