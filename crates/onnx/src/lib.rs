@@ -85,3 +85,27 @@ pub enum Error {
         reason: String,
     },
 }
+
+/// Keys of the free metadata that a converted model carries.
+pub mod keys {
+    /// `token-classification`.
+    pub const TASK: &str = "quintet.task";
+    /// Family of the encoder, as in `config.json`.
+    pub const MODEL_TYPE: &str = "quintet.model_type";
+    /// JSON object of ids (as text) to labels.
+    pub const ID2LABEL: &str = "quintet.id2label";
+    /// SHA-256 of the checkpoint that was converted.
+    pub const CHECKPOINT_DIGEST: &str = "quintet.checkpoint_digest";
+    /// SHA-256 of its `tokenizer.json`.
+    pub const TOKENIZER_DIGEST: &str = "quintet.tokenizer_digest";
+    /// Longest sequence, in sub-tokens with the special ones.
+    pub const MAX_LENGTH: &str = "quintet.max_length";
+    /// Token ids are below this number.
+    pub const VOCAB_SIZE: &str = "quintet.vocab_size";
+    /// How weights and activations are quantized; `none` for 32 bits.
+    pub const QUANTIZATION: &str = "quintet.quantization";
+    /// Version of the operators.
+    pub const OPSET: &str = "quintet.opset";
+    /// Prefix of what the caller adds, such as `quintet.job`.
+    pub const PREFIX: &str = "quintet.";
+}

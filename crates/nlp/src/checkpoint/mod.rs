@@ -12,7 +12,7 @@ pub use layout::{TensorSpec, encoder_tensors, file_name, head_tensors};
 pub use safetensors::{Elements, write_safetensors};
 use sha2::{Digest, Sha256};
 pub use weights::{Dtype, TensorRef, Weights};
-pub use write::{HeadTask, write_checkpoint};
+pub use write::{HeadTask, TOKENIZER_FILES, write_checkpoint};
 
 use crate::{Error, files, tokenizer::WordTokenizer};
 

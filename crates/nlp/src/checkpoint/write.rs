@@ -5,7 +5,7 @@ use super::{Elements, EncoderConfig, file_name, write_safetensors};
 use crate::{Error, files};
 
 /// What makes up a tokenizer beside the weights; those that exist are copied.
-const TOKENIZER_FILES: [&str; 9] = [
+pub const TOKENIZER_FILES: [&str; 9] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",

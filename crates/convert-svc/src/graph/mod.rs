@@ -1,0 +1,12 @@
+//! Encoder checkpoints as ONNX graphs.
+
+mod bert;
+mod builder;
+mod linear;
+
+pub use bert::{Scheme, build};
+
+/// Opsets that can be written.
+pub const OPSETS: std::ops::RangeInclusive<i32> = 17..=24;
+/// The widest supported one that has every operator as such.
+pub const DEFAULT_OPSET: i32 = 20;

@@ -1,0 +1,84 @@
+//! The report of a conversion: what `conversion.json` holds.
+
+use serde::{Deserialize, Serialize};
+
+/// Form of `conversion.json`; changes when a field changes its meaning or goes.
+pub const SCHEMA: &str = "quintet.conversion/1";
+
+/// A whole conversion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Version of the operators.
+    pub opset: i32,
+    /// `quintet` and its version.
+    pub producer: String,
+    /// ONNX Runtime that verified.
+    pub onnxruntime: String,
+    /// SHA-256 of the checkpoint.
+    pub checkpoint_digest: String,
+    /// What was verified against.
+    pub evaluation: Evaluation,
+    /// Largest absolute difference of an fp32 logit that was allowed.
+    pub tolerance: f64,
+    /// Most F1 that int8 was allowed to lose.
+    pub max_f1_loss: f64,
+    /// The models written.
+    pub models: Vec<Model>,
+    /// Every file of the folder but this report.
+    pub files: Vec<File>,
+    /// Seconds that everything took.
+    pub seconds: f64,
+}
+
+/// The rows that models were verified on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// `test` or `validation`.
+    pub split: String,
+    /// Rows for F1 and agreement.
+    pub rows: usize,
+    /// Words in them.
+    pub words: usize,
+    /// Rows with the trainer's logits.
+    pub logit_rows: usize,
+    /// How entities are counted: micro-averaged, as `seqeval` by default.
+    pub f1_mode: String,
+    /// F1 (0 to 1) of the trainer's own predictions.
+    pub trainer_f1: f64,
+}
+
+/// One model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// Name of the file.
+    pub file: String,
+    /// `fp32` or `int8`.
+    pub precision: String,
+    /// Size of the file.
+    pub size_bytes: u64,
+    /// Nodes of the graph as written.
+    pub nodes: usize,
+    /// Largest absolute difference of a logit of a token from the trainer's.
+    pub max_abs_logit_difference: f64,
+    /// Share (0 to 1) of words with the trainer's tag.
+    pub tag_agreement: f64,
+    /// Entity-level F1 (0 to 1) against the gold tags.
+    pub f1: f64,
+    /// Seconds to build and write the file.
+    pub build_seconds: f64,
+    /// Seconds to verify it.
+    pub verify_seconds: f64,
+}
+
+/// One file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct File {
+    /// Name in the folder.
+    pub name: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+}
