@@ -10,3 +10,5 @@ pub mod status;
 pub mod telemetry;
 pub mod client;
 pub mod worker;
+pub mod tracker;
+pub mod supervisor;
