@@ -12,3 +12,4 @@ pub mod client;
 pub mod worker;
 pub mod tracker;
 pub mod supervisor;
+pub mod command;

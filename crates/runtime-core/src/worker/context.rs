@@ -186,7 +186,17 @@ impl Context {
     /// # Errors
     /// As there.
     pub fn fetch(&self, field: &str, uri: &str) -> Result<PathBuf, Failure> {
-        self.0.inputs.runtime().block_on(self.fetch_async(field, uri))
+        self.block_on(self.fetch_async(field, uri))
+    }
+
+    /// Runs async code to its end, for engines that block. Must not be called from async code.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.0.inputs.runtime().block_on(future)
+    }
+
+    /// The client of the server's jobs, for work that has child jobs.
+    pub fn jobs(&self) -> crate::client::JobClient {
+        self.0.inputs.jobs.clone()
     }
 
     /// Tells how far the work is; the last call before a heartbeat counts.

@@ -1,0 +1,9 @@
+//! Command jobs: a user's own program, supervised, logged and measured like a native engine.
+
+mod placeholders;
+mod run;
+mod validate;
+
+pub use placeholders::{Error, Kind, Placeholder, placeholders, substitute};
+pub use run::run;
+pub use validate::validate;
