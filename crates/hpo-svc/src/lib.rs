@@ -1,11 +1,105 @@
 //! The sweep service: search spaces, samplers, pruners, studies in Optuna's schema, and sweeps whose trials are jobs.
+//!
+//! [`build`] opens the study store. The parts go onto a server: [`Hpo::grpc_service`] beside the job services, whose `sweep` kind
+//! [`validator`] checks, and [`Hpo::work`] as a task that executes sweep jobs in the server's own process.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use quintet_proto::v1::{hpo_service_server::HpoServiceServer, job_spec::Kind};
+use runtime_core::{
+    client::Connection,
+    jobs::Validator,
+    server::Drain,
+    status::violation,
+    worker::{ServeOptions, serve},
+};
 
 pub mod pruner;
 pub mod pyjson;
 pub mod sampler;
+pub mod service;
 pub mod space;
 pub mod storage;
 pub mod study;
+pub mod sweep;
 
 #[cfg(test)]
 mod golden;
+
+use sweep::{Runner, StudyHook};
+
+/// What the service needs.
+#[derive(Clone)]
+pub struct Options {
+    /// The study store: `sqlite:///PATH` or `postgresql://...`.
+    pub database: String,
+    /// Folder that the attempts of sweep jobs work under.
+    pub data_dir: PathBuf,
+    /// How long a trial's job server may stay away before the attempt is given up.
+    pub patience: Duration,
+    /// Called after each trial has ended and is stored: the backup of the study.
+    pub after_trial: Option<StudyHook>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The database URL may hold a password.
+        f.debug_struct("Options").field("data_dir", &self.data_dir).finish_non_exhaustive()
+    }
+}
+
+/// The service; clones share the store.
+#[derive(Debug, Clone)]
+pub struct Hpo {
+    options: Options,
+    store: storage::Store,
+}
+
+/// Opens the study store. Blocks.
+///
+/// # Errors
+/// The store cannot be opened.
+pub fn build(options: Options) -> Result<Hpo, storage::Error> {
+    let store = storage::Store::open(&options.database)?;
+    Ok(Hpo { options, store })
+}
+
+/// The check of `sweep` jobs before they are created; fields are told as `spec.sweep.FIELD`.
+pub fn validator() -> Validator {
+    Arc::new(|spec| {
+        let Some(Kind::Sweep(sweep)) = &spec.kind else { return vec![violation("spec", "is no sweep")] };
+        let found = sweep::validate(sweep).err().unwrap_or_default();
+        found.into_iter().map(|v| violation(format!("spec.sweep.{}", v.field), v.description)).collect()
+    })
+}
+
+impl Hpo {
+    /// The study store.
+    pub fn store(&self) -> &storage::Store {
+        &self.store
+    }
+
+    /// The gRPC service.
+    pub fn grpc_service(&self) -> HpoServiceServer<service::HpoApi> {
+        service::HpoApi::new(self.store.clone()).into_service()
+    }
+
+    /// Claims and executes sweep jobs of the server behind `connection` until the drain begins.
+    pub async fn work(self, connection: Connection, drain: Drain) {
+        let mut runner = Runner::new(self.store.clone(), connection.clone(), self.options.patience);
+        if let Some(hook) = &self.options.after_trial {
+            runner = runner.after_trial(hook.clone());
+        }
+        let options = ServeOptions {
+            connection,
+            kinds: vec!["sweep".into()],
+            data_dir: self.options.data_dir.clone(),
+            patience: self.options.patience,
+        };
+        serve(options, drain, move |context| {
+            let runner = runner.clone();
+            async move { runner.run(context).await }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,192 @@
+//! `HpoService` over gRPC: studies, trials and the best configuration.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use quintet_proto::{
+    types,
+    v1::{
+        self, GetBestConfigRequest, GetBestConfigResponse, GetStudyRequest, ListStudiesRequest, ListStudiesResponse,
+        ListTrialsRequest, ListTrialsResponse,
+        hpo_service_server::{HpoService, HpoServiceServer},
+    },
+};
+use runtime_core::{
+    db,
+    jobs::service::page_size,
+    status::{self, ErrorReason},
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    storage::{Error, Store},
+    study::{Direction, Study, Trial, best},
+    sweep::{ATTR_BACKBONE, ATTR_ERROR, ATTR_JOB, best_config},
+};
+
+/// Pages when the caller names no size, and the largest.
+const PAGE: usize = 100;
+const LARGEST_PAGE: usize = 1000;
+
+/// The domain calls of sweeps, answered from the study store.
+#[derive(Debug, Clone)]
+pub struct HpoApi {
+    store: Store,
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::NoStudy(name) => status::not_found("study", name),
+            Error::NoTrial(id) => status::not_found("trial", &id.to_string()),
+            Error::StudyExists(name) => status::already_exists("study", name, "the name is taken"),
+            Error::TrialFinished { number, .. } => status::failed_precondition(
+                ErrorReason::IllegalState,
+                &format!("trial {number}"),
+                error.to_string(),
+                [("trial", number.to_string())],
+            ),
+            Error::Incompatible { name, .. } => status::invalid_field(name.clone(), error.to_string()),
+            Error::NotANumber(_) => status::invalid_field("values", error.to_string()),
+            Error::Db(db::Error::Full(_)) => {
+                status::resource_exhausted(ErrorReason::StorageFull, "study store", error.to_string())
+            }
+            Error::Revision(_) | Error::Corrupt(_) => {
+                status::Error::new(ErrorReason::DataCorrupt, error.to_string()).into_status()
+            }
+            Error::Db(_) => status::internal("study store", &error),
+        }
+    }
+}
+
+impl HpoApi {
+    /// A service over a store.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// The service to mount on a server.
+    pub fn into_service(self) -> HpoServiceServer<Self> {
+        HpoServiceServer::new(self)
+            .max_decoding_message_size(runtime_core::client::MAX_MESSAGE)
+            .max_encoding_message_size(runtime_core::client::MAX_MESSAGE)
+    }
+
+    /// The study of a resource name, or of its bare name.
+    async fn find(&self, field: &str, name: &str) -> Result<Study, Status> {
+        let bare = name.strip_prefix("studies/").unwrap_or(name);
+        if bare.is_empty() {
+            return Err(status::invalid_field(field, format!("`{name}` is not of the form studies/{{study}}")));
+        }
+        let study = self.store.find_study(bare).await?;
+        study.ok_or_else(|| status::not_found("study", name))
+    }
+
+    async fn study(&self, study: &Study) -> Result<v1::Study, Status> {
+        let trials = self.store.trials(study.id).await?;
+        let mut trials_by_state: BTreeMap<String, i32> = BTreeMap::new();
+        for trial in &trials {
+            *trials_by_state.entry(trial.state.as_str().to_owned()).or_default() += 1;
+        }
+        let direction = direction(study);
+        Ok(v1::Study {
+            name: format!("studies/{}", study.name),
+            direction: direction.to_proto().into(),
+            trial_count: i32::try_from(trials.len()).unwrap_or(i32::MAX),
+            trials_by_state,
+            best: best(&trials, direction).map(|trial| wire_trial(study, trial)),
+            storage: self.store.optuna_url().to_owned(),
+        })
+    }
+}
+
+/// The direction of the first objective; a study of Optuna's own may have several.
+fn direction(study: &Study) -> Direction {
+    study.directions.first().copied().unwrap_or(Direction::Minimize)
+}
+
+fn wire_time(time: Timestamp) -> types::Timestamp {
+    types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
+}
+
+fn wire_trial(study: &Study, trial: &Trial) -> v1::Trial {
+    let fields = trial.params.iter().map(|param| (param.name.clone(), param.external().to_proto())).collect();
+    v1::Trial {
+        name: format!("studies/{}/trials/{}", study.name, trial.number),
+        number: i32::try_from(trial.number).unwrap_or(i32::MAX),
+        state: trial.state.to_proto().into(),
+        parameters: Some(types::Struct { fields }),
+        value: trial.value(),
+        intermediate_values: trial.intermediate.clone(),
+        start_time: trial.start.map(wire_time),
+        end_time: trial.complete.map(wire_time),
+        job: trial.user_text(ATTR_JOB).unwrap_or_default(),
+        error: trial.user_text(ATTR_ERROR).unwrap_or_default(),
+    }
+}
+
+/// A page token is the key of the last row that was sent.
+fn read_token(token: &str) -> Result<i64, Status> {
+    if token.is_empty() {
+        return Ok(-1);
+    }
+    i64::from_str_radix(token, 16).map_err(|_| status::invalid_field("page_token", "is not one that this server gave"))
+}
+
+#[tonic::async_trait]
+impl HpoService for HpoApi {
+    async fn get_study(&self, request: Request<GetStudyRequest>) -> Result<Response<v1::Study>, Status> {
+        let study = self.find("name", &request.get_ref().name).await?;
+        Ok(Response::new(self.study(&study).await?))
+    }
+
+    async fn list_studies(
+        &self,
+        request: Request<ListStudiesRequest>,
+    ) -> Result<Response<ListStudiesResponse>, Status> {
+        let request = request.into_inner();
+        let size = page_size(request.page_size, PAGE, LARGEST_PAGE)?;
+        let mut page = self.store.studies(read_token(&request.page_token)?, size + 1).await?;
+        let more = page.len() > size;
+        page.truncate(size);
+        let next = page.last().filter(|_| more).map(|study| format!("{:x}", study.id));
+        let mut studies = Vec::with_capacity(page.len());
+        for study in &page {
+            studies.push(self.study(study).await?);
+        }
+        Ok(Response::new(ListStudiesResponse { studies, next_page_token: next.unwrap_or_default() }))
+    }
+
+    async fn list_trials(&self, request: Request<ListTrialsRequest>) -> Result<Response<ListTrialsResponse>, Status> {
+        let request = request.into_inner();
+        let size = page_size(request.page_size, PAGE, LARGEST_PAGE)?;
+        let after = read_token(&request.page_token)?;
+        let study = self.find("parent", &request.parent).await?;
+        let trials = self.store.trials(study.id).await?;
+        let mut page: Vec<&Trial> = trials.iter().filter(|trial| trial.number > after).take(size + 1).collect();
+        let more = page.len() > size;
+        page.truncate(size);
+        let next = page.last().filter(|_| more).map(|trial| format!("{:x}", trial.number));
+        Ok(Response::new(ListTrialsResponse {
+            trials: page.into_iter().map(|trial| wire_trial(&study, trial)).collect(),
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+
+    async fn get_best_config(
+        &self,
+        request: Request<GetBestConfigRequest>,
+    ) -> Result<Response<GetBestConfigResponse>, Status> {
+        let name = request.into_inner().study;
+        let study = self.find("study", &name).await?;
+        let trials = self.store.trials(study.id).await?;
+        let Some(trial) = best(&trials, direction(&study)) else {
+            return Err(status::not_found("best trial", &format!("studies/{}", study.name)));
+        };
+        let backbone = study.user_attrs.get(ATTR_BACKBONE).and_then(|json| serde_json::from_str(json).ok());
+        let backbone: String = backbone.unwrap_or_default();
+        let config = serde_json::from_value(best_config(&study.name, &backbone, trial))
+            .map_err(|error| status::internal("best configuration", &error))?;
+        Ok(Response::new(GetBestConfigResponse { trial: Some(wire_trial(&study, trial)), best_config: Some(config) }))
+    }
+}

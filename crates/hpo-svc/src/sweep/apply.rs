@@ -1,0 +1,211 @@
+//! Putting a trial's parameters into the job that runs it: hyperparameters by name, or placeholders of a command.
+
+use std::collections::BTreeSet;
+
+use quintet_proto::v1::{CommandSpec, Hyperparameters, JobSpec, SweepSpec, TrainSpec, job_spec::Kind, sweep_spec::Trial};
+use runtime_core::status::{FieldViolation, violation};
+use serde_json::Value;
+
+use crate::{
+    space::{Distribution, ParamValue, Space},
+    study::Param,
+};
+
+/// Key of the pretrained model in a best configuration.
+pub const BACKBONE: &str = "backbone";
+
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    Real,
+    Integer,
+    Boolean,
+}
+
+/// What a sweep may tune in training; the fields of `Hyperparameters`.
+const TUNABLE: [(&str, Form); 11] = [
+    ("learning_rate", Form::Real),
+    ("batch_size", Form::Integer),
+    ("epochs", Form::Integer),
+    ("weight_decay", Form::Real),
+    ("warmup_ratio", Form::Real),
+    ("max_grad_norm", Form::Real),
+    ("dropout", Form::Real),
+    ("max_length", Form::Integer),
+    ("seed", Form::Integer),
+    ("group_by_length", Form::Boolean),
+    ("load_best_model", Form::Boolean),
+];
+
+pub(super) fn no_trial() -> FieldViolation {
+    violation("trial", "is missing; one of train and command is needed")
+}
+
+/// Whether every parameter can be applied to the trial, and every reference be filled.
+pub(super) fn check(spec: &SweepSpec, space: &Space) -> Vec<FieldViolation> {
+    match &spec.trial {
+        None => vec![no_trial()],
+        Some(Trial::Train(_)) => check_train(space),
+        Some(Trial::Command(command)) => check_command(command, space),
+    }
+}
+
+fn check_train(space: &Space) -> Vec<FieldViolation> {
+    let mut wrong = Vec::new();
+    for (index, parameter) in space.parameters().iter().enumerate() {
+        let path = format!("search_space[{index}]");
+        let Some((_, form)) = TUNABLE.iter().find(|(name, _)| *name == parameter.name) else {
+            let known: Vec<&str> = TUNABLE.iter().map(|(name, _)| *name).collect();
+            let problem = format!("`{}` is no hyperparameter of training; known are {}", parameter.name, known.join(", "));
+            wrong.push(violation(format!("{path}.name"), problem));
+            continue;
+        };
+        let fits = match (&parameter.distribution, form) {
+            (Distribution::Float { .. }, Form::Real) | (Distribution::Int { .. }, Form::Real | Form::Integer) => true,
+            (Distribution::Categorical { choices }, form) => choices.iter().all(|choice| {
+                matches!(
+                    (choice, form),
+                    (ParamValue::Int(_), Form::Real | Form::Integer)
+                        | (ParamValue::Float(_), Form::Real)
+                        | (ParamValue::Bool(_), Form::Boolean)
+                )
+            }),
+            _ => false,
+        };
+        let allowed = match form {
+            Form::Real => "numbers",
+            Form::Integer => "integers",
+            Form::Boolean => "a choice of true and false",
+        };
+        if !fits {
+            wrong.push(violation(path, format!("`{}` takes {allowed} only", parameter.name)));
+        }
+    }
+    wrong
+}
+
+fn check_command(command: &CommandSpec, space: &Space) -> Vec<FieldViolation> {
+    let names: BTreeSet<String> = space.parameters().iter().map(|parameter| parameter.name.clone()).collect();
+    let mut wrong = runtime_core::command::validate("command", command, &names);
+    for (index, parameter) in space.parameters().iter().enumerate() {
+        let name = &parameter.name;
+        if command.parameters.contains_key(name) {
+            let problem = format!("`{name}` is fixed in command.parameters too");
+            wrong.push(violation(format!("search_space[{index}].name"), problem));
+        }
+    }
+    wrong
+}
+
+/// The job of a trial with these parameters.
+///
+/// # Errors
+/// A parameter that does not fit; the check of the sweep has excluded it.
+pub fn trial_spec(spec: &SweepSpec, params: &[Param]) -> Result<JobSpec, String> {
+    let kind = match &spec.trial {
+        None => return Err("the sweep has no trial".into()),
+        Some(Trial::Train(train)) => Kind::Train(train_trial(train, params, spec.dry_run)?),
+        Some(Trial::Command(command)) => {
+            let mut command = command.clone();
+            command.parameters.extend(params.iter().map(|p| (p.name.clone(), p.external().to_string())));
+            Kind::Command(command)
+        }
+    };
+    Ok(JobSpec { kind: Some(kind) })
+}
+
+fn train_trial(train: &TrainSpec, params: &[Param], dry_run: bool) -> Result<TrainSpec, String> {
+    let hyperparameters = train.hyperparameters.unwrap_or_default();
+    let mut fields = serde_json::to_value(hyperparameters).map_err(|error| error.to_string())?;
+    for param in params {
+        if let (Value::Object(fields), false) = (&mut fields, dry_run && param.name == "epochs") {
+            fields.insert(param.name.clone(), param.external().to_json());
+        }
+    }
+    let hyperparameters: Hyperparameters = serde_json::from_value(fields).map_err(|error| error.to_string())?;
+    Ok(TrainSpec { hyperparameters: Some(hyperparameters), metrics_only: true, ..train.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sweep::spec::tests::command_sweep;
+
+    fn space(parameters: Vec<(&str, Distribution)>) -> Space {
+        Space::of(parameters)
+    }
+
+    fn param(name: &str, value: f64, distribution: Distribution) -> Param {
+        Param { name: name.into(), value, distribution }
+    }
+
+    #[test]
+    fn tunable_are_the_fields_of_the_message() {
+        let error = serde_json::from_str::<Hyperparameters>("{\"no_such\": 1}").unwrap_err().to_string();
+        for (name, _) in TUNABLE {
+            assert!(error.contains(&format!("`{name}`")), "{name} is no field: {error}");
+        }
+        assert_eq!(error.split("expected one of").nth(1).unwrap().matches('`').count(), 2 * 2 * TUNABLE.len() - {
+            // A name without underscore has no second, camel-case form.
+            2 * TUNABLE.iter().filter(|(name, _)| !name.contains('_')).count()
+        });
+    }
+
+    #[test]
+    fn hyperparameters_are_set_by_name_and_kind() {
+        let space = space(vec![
+            ("learning_rate", Distribution::float(1e-5, 1e-3, true, None).unwrap()),
+            ("batch_size", Distribution::float(8.0, 16.0, false, None).unwrap()),
+            ("group_by_length", Distribution::categorical(vec![ParamValue::Bool(true)]).unwrap()),
+            ("epochs", Distribution::categorical(vec![ParamValue::Int(1), ParamValue::Text("2".into())]).unwrap()),
+            ("lr", Distribution::int(1, 2, false, 1).unwrap()),
+        ]);
+        let wrong = check_train(&space);
+        assert_eq!(
+            wrong.iter().map(|v| v.field.as_str()).collect::<Vec<_>>(),
+            ["search_space[1]", "search_space[3]", "search_space[4].name"]
+        );
+        assert!(wrong[2].description.contains("known are learning_rate, batch_size"));
+
+        let mut spec = command_sweep();
+        let hyperparameters = Hyperparameters { epochs: Some(3), dropout: Some(0.1), ..Default::default() };
+        spec.trial = Some(Trial::Train(TrainSpec {
+            checkpoint: "/c".into(),
+            hyperparameters: Some(hyperparameters),
+            ..Default::default()
+        }));
+        let params = [
+            param("learning_rate", 2e-5, Distribution::float(1e-5, 1e-3, true, None).unwrap()),
+            param("epochs", 5.0, Distribution::int(1, 9, false, 1).unwrap()),
+            param("seed", 0.0, Distribution::categorical(vec![ParamValue::Int(7)]).unwrap()),
+        ];
+        let Some(Kind::Train(train)) = trial_spec(&spec, &params).unwrap().kind else { panic!("not a train job") };
+        let applied = train.hyperparameters.unwrap();
+        assert!(train.metrics_only && train.checkpoint == "/c");
+        assert_eq!((applied.learning_rate, applied.epochs), (Some(2e-5), Some(5)));
+        assert_eq!((applied.seed, applied.dropout), (Some(7), Some(0.1)));
+    }
+
+    #[test]
+    fn references_and_parameters_have_to_match() {
+        let command = CommandSpec {
+            command: "run --a ${{ search_space.a }} --c ${{search_space.c}} --k ${{search_space.k}}".into(),
+            parameters: [("k".to_owned(), "1".to_owned())].into(),
+            ..Default::default()
+        };
+        let one = Distribution::int(1, 2, false, 1).unwrap();
+        let space = space(vec![("a", one.clone()), ("b", one.clone()), ("k", one.clone())]);
+        let wrong: Vec<String> =
+            check_command(&command, &space).into_iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
+        assert_eq!(wrong.len(), 3, "{wrong:?}");
+        assert!(wrong[0].starts_with("command.command: ${{search_space.c}} is not declared"), "{wrong:?}");
+        assert!(wrong[1].starts_with("command.command: the parameter \"b\" is not used"), "{wrong:?}");
+        assert_eq!(wrong[2], "search_space[2].name: `k` is fixed in command.parameters too");
+        let mut spec = command_sweep();
+        spec.trial = Some(Trial::Command(command));
+        let params = [param("a", 2.0, one), param("c", 1e-5, Distribution::float(1e-6, 1.0, true, None).unwrap())];
+        let Some(Kind::Command(command)) = trial_spec(&spec, &params).unwrap().kind else { panic!("not a command") };
+        assert_eq!(command.parameters["a"], "2");
+        assert_eq!(command.parameters["c"], "1e-05");
+        assert_eq!(command.parameters["k"], "1");
+    }
+}

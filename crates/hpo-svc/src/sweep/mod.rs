@@ -1,0 +1,30 @@
+//! Sweeps: what a specification asks for, the pure planner, and the runner that turns its decisions into trial jobs.
+
+mod apply;
+mod outcome;
+mod plan;
+mod report;
+mod resume;
+mod runner;
+mod spec;
+mod trials;
+
+pub use apply::{BACKBONE, trial_spec};
+pub use outcome::{Verdict, verdict};
+pub use plan::{Decision, End, Limits, View, plan};
+pub use report::{best_config, report};
+pub use runner::{Runner, StudyHook};
+pub use spec::{Sweep, validate};
+
+/// User attribute of a trial: uid of the sweep that made it, as JSON text.
+pub const ATTR_SWEEP: &str = "quintet:sweep";
+/// User attribute of a trial: name of its job, as JSON text.
+pub const ATTR_JOB: &str = "quintet:job";
+/// User attribute of a trial: why it failed, as JSON text.
+pub const ATTR_ERROR: &str = "quintet:error";
+/// User attribute of a study: its search space as an object of Optuna's distributions by name.
+pub const ATTR_SPACE: &str = "quintet:search_space";
+/// User attribute of a study: the pretrained model of its trials, as JSON text.
+pub const ATTR_BACKBONE: &str = "quintet:backbone";
+/// System attribute of a study, Optuna's own: names of its objectives.
+pub const ATTR_METRICS: &str = "study:metric_names";

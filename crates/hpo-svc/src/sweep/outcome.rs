@@ -1,0 +1,96 @@
+//! What the end of a trial's job means for the trial.
+
+use quintet_proto::v1::{Job, JobState};
+use runtime_core::status::ErrorReason;
+
+use crate::study::State;
+
+/// How a trial ends.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// The objective's value.
+    Complete(f64),
+    /// It was stopped early, as it was asked to.
+    Pruned,
+    /// Why it failed.
+    Fail(String),
+}
+
+impl Verdict {
+    /// The trial's state.
+    pub fn state(&self) -> State {
+        match self {
+            Self::Complete(_) => State::Complete,
+            Self::Pruned => State::Pruned,
+            Self::Fail(_) => State::Fail,
+        }
+    }
+}
+
+/// Lines of a failed job's log that a trial's error keeps.
+const TAIL_LINES: usize = 20;
+
+/// Judges a job that has ended by the metric that the sweep optimizes.
+pub fn verdict(job: &Job, metric: &str) -> Verdict {
+    let error = job.error.clone().unwrap_or_default();
+    match job.state() {
+        JobState::Succeeded => {
+            let metrics = job.outputs.as_ref().map(|outputs| &outputs.metrics);
+            match metrics.and_then(|metrics| metrics.get(metric)) {
+                Some(value) if value.is_nan() => Verdict::Fail(format!("metric `{metric}` is not a number")),
+                Some(value) => Verdict::Complete(*value),
+                None => {
+                    let logged: Vec<&str> = metrics.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+                    let logged = if logged.is_empty() { "none at all".to_owned() } else { logged.join(", ") };
+                    Verdict::Fail(format!("metric `{metric}` was not reported; it reported {logged}"))
+                }
+            }
+        }
+        JobState::Cancelled if error.reason == ErrorReason::Pruned.as_str() => Verdict::Pruned,
+        state => {
+            let mut text = if error.reason.is_empty() {
+                format!("the job is {}", state.as_str_name())
+            } else {
+                format!("{}: {}", error.reason, error.message)
+            };
+            let lines: Vec<&str> = error.log_tail.lines().collect();
+            for line in lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)) {
+                text.push('\n');
+                text.push_str(line);
+            }
+            Verdict::Fail(text)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quintet_proto::v1::{JobError, Outputs};
+
+    use super::*;
+
+    fn job(state: JobState, metrics: &[(&str, f64)], error: Option<JobError>) -> Job {
+        let metrics = metrics.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect();
+        let outputs = Some(Outputs { metrics, ..Outputs::default() });
+        Job { state: state.into(), outputs, error, ..Job::default() }
+    }
+
+    fn error(reason: &str, log_tail: &str) -> Option<JobError> {
+        Some(JobError { reason: reason.into(), message: "m".into(), log_tail: log_tail.into(), ..JobError::default() })
+    }
+
+    #[test]
+    fn each_end_of_a_job_has_its_verdict() {
+        let ok = job(JobState::Succeeded, &[("f1", 0.5), ("loss", f64::NAN)], None);
+        assert_eq!(verdict(&ok, "f1"), Verdict::Complete(0.5));
+        assert_eq!(verdict(&ok, "loss"), Verdict::Fail("metric `loss` is not a number".into()));
+        assert_eq!(verdict(&ok, "F1"), Verdict::Fail("metric `F1` was not reported; it reported f1, loss".into()));
+        let none = job(JobState::Succeeded, &[], None);
+        assert_eq!(verdict(&none, "f1"), Verdict::Fail("metric `f1` was not reported; it reported none at all".into()));
+        assert_eq!(verdict(&job(JobState::Cancelled, &[], error("PRUNED", "")), "f1"), Verdict::Pruned);
+        assert_eq!(verdict(&job(JobState::Cancelled, &[], error("CANCELLED", "")), "f1"), Verdict::Fail("CANCELLED: m".into()));
+        let crashed = job(JobState::Failed, &[("f1", 1.0)], error("COMMAND_FAILED", &"line\n".repeat(30)));
+        let Verdict::Fail(text) = verdict(&crashed, "f1") else { panic!("not failed") };
+        assert!(text.starts_with("COMMAND_FAILED: m\nline") && text.lines().count() == 1 + TAIL_LINES);
+    }
+}

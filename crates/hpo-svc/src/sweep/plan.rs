@@ -1,0 +1,259 @@
+//! The planner of a sweep: a pure function from what the study says to what happens next.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{ATTR_ERROR, ATTR_SWEEP};
+use crate::{
+    pruner::Pruner,
+    study::{Direction, State, Trial},
+};
+
+/// When a sweep ends and how wide it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Trials of the study in all.
+    pub max_trials: usize,
+    /// Trials at the same time; at least 1.
+    pub max_parallel: usize,
+    /// No trial is started after this time.
+    pub timeout: Option<Duration>,
+    /// Failed trials of this sweep after which it fails; `None`: all of the first 3 that end, or half of `max_trials`.
+    pub max_failed: Option<usize>,
+}
+
+/// What the planner sees.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The sweep's limits.
+    pub limits: &'a Limits,
+    /// Which way the objective improves.
+    pub direction: Direction,
+    /// All trials of the study, in order of number.
+    pub trials: &'a [Trial],
+    /// Uid of the sweep; trials that carry it are its own.
+    pub sweep: &'a str,
+    /// Time since the sweep's first start.
+    pub elapsed: Duration,
+    /// Steps that own trials have reported since the last plan, by trial number.
+    pub fresh: &'a BTreeMap<i64, Vec<i64>>,
+}
+
+/// Why a sweep ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// All trials have ended.
+    MaxTrials,
+    /// The time is over.
+    Timeout,
+    /// Too many trials failed, or none completed; says what to look at.
+    Failed(String),
+}
+
+/// What happens next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// Number of trials to start now.
+    pub start: usize,
+    /// Numbers of trials to stop early.
+    pub prune: Vec<i64>,
+    /// The sweep is over; with [`End::Failed`] trials may still run and are to be cancelled.
+    pub end: Option<End>,
+}
+
+/// Decides. Calling it again with the same view gives the same decision.
+pub fn plan(view: &View<'_>, pruner: &dyn Pruner) -> Decision {
+    let own = |trial: &&Trial| trial.user_text(ATTR_SWEEP).as_deref() == Some(view.sweep);
+    let running = view.trials.iter().filter(own).filter(|trial| !trial.state.finished()).count();
+    if let Some(problem) = too_many_failed(view) {
+        return Decision { end: Some(End::Failed(problem)), ..Decision::default() };
+    }
+    let finished = view.trials.iter().filter(|trial| trial.state.finished()).count();
+    let late = view.limits.timeout.is_some_and(|timeout| view.elapsed >= timeout);
+    let left = view.limits.max_trials.saturating_sub(finished + running);
+    let end = match (running, left, late) {
+        (0, 0, _) => Some(End::MaxTrials),
+        (0, _, true) => Some(End::Timeout),
+        _ => None,
+    };
+    let end = end.map(|end| {
+        let none = !view.trials.iter().any(|trial| trial.state == State::Complete);
+        if none { End::Failed(format!("no trial of the study has completed ({finished} have ended)")) } else { end }
+    });
+    let free = view.limits.max_parallel.saturating_sub(running);
+    let start = if late { 0 } else { free.min(left) };
+    Decision { start, prune: hopeless(view, pruner), end }
+}
+
+/// Own trials that the pruner stops at one of their fresh reports, judged in order of step as if each had just come.
+fn hopeless(view: &View<'_>, pruner: &dyn Pruner) -> Vec<i64> {
+    let stops = |trial: &Trial, steps: &[i64]| {
+        let mut steps = steps.to_vec();
+        steps.sort_unstable();
+        steps.dedup();
+        steps.into_iter().any(|step| {
+            let mut then = trial.clone();
+            then.intermediate.retain(|other, _| *other <= step);
+            pruner.should_prune(view.direction, view.trials, &then)
+        })
+    };
+    view.trials
+        .iter()
+        .filter(|trial| trial.state == State::Running)
+        .filter(|trial| view.fresh.get(&trial.number).is_some_and(|steps| stops(trial, steps)))
+        .map(|trial| trial.number)
+        .collect()
+}
+
+/// The reason why the sweep's failures are too many.
+fn too_many_failed(view: &View<'_>) -> Option<String> {
+    let mut ended: Vec<&Trial> = view
+        .trials
+        .iter()
+        .filter(|trial| trial.state.finished() && trial.user_text(ATTR_SWEEP).as_deref() == Some(view.sweep))
+        .collect();
+    let failed: Vec<&&Trial> = ended.iter().filter(|trial| trial.state == State::Fail).collect();
+    let last = failed.iter().max_by_key(|trial| trial.complete)?;
+    let error = last.user_text(ATTR_ERROR).unwrap_or_else(|| "no error was recorded".into());
+    let last = format!("the last one, trial {}: {error}", last.number);
+    let count = failed.len();
+    if let Some(most) = view.limits.max_failed {
+        return (count >= most).then(|| format!("{count} trials failed, max_failed_trials is {most}; {last}"));
+    }
+    if count >= view.limits.max_trials.div_ceil(2) {
+        return Some(format!("{count} of at most {} trials failed; {last}", view.limits.max_trials));
+    }
+    ended.sort_by_key(|trial| (trial.complete, trial.number));
+    let first = ended.get(..3)?;
+    let all = first.iter().all(|trial| trial.state == State::Fail);
+    all.then(|| format!("the first 3 trials failed; {last}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        pruner::{Nop, Percentile},
+        study::tests::trial,
+    };
+
+    fn limits(max_trials: usize, max_parallel: usize) -> Limits {
+        Limits { max_trials, max_parallel, timeout: None, max_failed: None }
+    }
+
+    fn own(number: i64, state: State) -> Trial {
+        let mut trial = trial(number, state, (state == State::Complete).then_some(0.5));
+        trial.user_attrs.insert(ATTR_SWEEP.into(), "\"me\"".into());
+        trial.complete = state.finished().then(|| Timestamp::from_second(number).unwrap());
+        trial
+    }
+
+    fn decide(limits: &Limits, trials: &[Trial], elapsed: u64) -> Decision {
+        let view = View {
+            limits,
+            direction: Direction::Maximize,
+            trials,
+            sweep: "me",
+            elapsed: Duration::from_secs(elapsed),
+            fresh: &BTreeMap::new(),
+        };
+        plan(&view, &Nop)
+    }
+
+    #[test]
+    fn time_stops_new_trials_and_lets_the_others_end() {
+        let limits = Limits { timeout: Some(Duration::from_secs(10)), ..limits(9, 3) };
+        let mut trials = vec![own(0, State::Complete), own(1, State::Running)];
+        assert_eq!(decide(&limits, &trials, 9).start, 2);
+        assert_eq!(decide(&limits, &trials, 10), Decision::default());
+        trials[1] = own(1, State::Pruned);
+        assert_eq!(decide(&limits, &trials, 10).end, Some(End::Timeout));
+        assert!(matches!(decide(&limits, &trials[1..], 10).end, Some(End::Failed(_))), "nothing completed");
+    }
+
+    #[test]
+    fn failures_end_a_sweep_by_its_limit() {
+        let states = |states: &[State]| -> Vec<Trial> { (0..).zip(states).map(|(n, s)| own(n, *s)).collect() };
+        let failed = |limits: &Limits, trials: &[Trial]| matches!(decide(limits, trials, 0).end, Some(End::Failed(_)));
+        use State::{Complete, Fail, Running};
+        assert!(failed(&limits(20, 1), &states(&[Fail, Fail, Fail])));
+        assert!(!failed(&limits(20, 1), &states(&[Fail, Fail, Running])));
+        assert!(!failed(&limits(20, 1), &states(&[Complete, Fail, Fail, Fail])));
+        assert!(failed(&limits(4, 1), &states(&[Complete, Fail, Fail])));
+        let most = Limits { max_failed: Some(4), ..limits(20, 1) };
+        assert!(!failed(&most, &states(&[Fail, Fail, Fail])));
+        assert!(failed(&most, &states(&[Fail, Fail, Fail, Fail])));
+        // Failures of earlier sweeps of the study count as trials, not as failures.
+        let mut earlier = states(&[Fail, Fail, Fail]);
+        earlier.iter_mut().for_each(|trial| trial.user_attrs.clear());
+        assert_eq!(decide(&limits(20, 1), &earlier, 0).start, 1);
+    }
+
+    #[test]
+    fn each_fresh_step_is_judged_as_if_it_had_just_come() {
+        let mut trials: Vec<Trial> = (0..5).map(|n| own(n, State::Complete)).collect();
+        trials.iter_mut().for_each(|trial| trial.intermediate.extend([(1, 0.5), (2, 0.5)]));
+        let mut bad = own(5, State::Running);
+        bad.intermediate.extend([(1, 0.1), (2, 0.9)]);
+        trials.push(bad);
+        let decide = |steps: Vec<i64>| {
+            let limits = limits(9, 1);
+            let fresh = BTreeMap::from([(5, steps)]);
+            let view = View {
+                limits: &limits,
+                direction: Direction::Maximize,
+                trials: &trials,
+                sweep: "me",
+                elapsed: Duration::ZERO,
+                fresh: &fresh,
+            };
+            plan(&view, &Percentile::median()).prune
+        };
+        assert_eq!(decide(vec![2, 1]), [5]);
+        assert_eq!(decide(vec![2]), Vec::<i64>::new());
+    }
+
+    proptest! {
+        /// Whatever the trials do: never too many at once or in all, and the sweep comes to an end.
+        #[test]
+        fn a_sweep_keeps_its_limits_and_ends(
+            max_trials in 1usize..30,
+            max_parallel in 1usize..8,
+            outcomes in proptest::collection::vec((0usize..8, 0u8..10), 1..200),
+        ) {
+            let limits = limits(max_trials, max_parallel);
+            let mut trials: Vec<Trial> = Vec::new();
+            let mut outcomes = outcomes.into_iter().cycle();
+            let mut ended = None;
+            for _ in 0..1000 {
+                let decision = decide(&limits, &trials, 0);
+                prop_assert_eq!(&decision, &decide(&limits, &trials, 0));
+                if let Some(end) = decision.end {
+                    ended = Some(end);
+                    break;
+                }
+                for _ in 0..decision.start {
+                    trials.push(own(trials.len() as i64, State::Running));
+                }
+                let running: Vec<usize> =
+                    (0..trials.len()).filter(|index| trials[*index].state == State::Running).collect();
+                prop_assert!(!running.is_empty() && running.len() <= max_parallel && trials.len() <= max_trials);
+                let (which, how) = outcomes.next().unwrap();
+                let state = match how { 0..=5 => State::Complete, 6..=7 => State::Pruned, _ => State::Fail };
+                let index = running[which % running.len()];
+                trials[index] = own(index as i64, state);
+            }
+            match ended {
+                Some(End::MaxTrials) => prop_assert_eq!(trials.len(), max_trials),
+                Some(End::Failed(_)) => {
+                    let complete = trials.iter().filter(|trial| trial.state == State::Complete).count();
+                    let failed = trials.iter().filter(|trial| trial.state == State::Fail).count();
+                    prop_assert!(complete == 0 || failed >= max_trials.div_ceil(2) || failed >= 3);
+                }
+                other => prop_assert!(false, "ended with {:?}", other),
+            }
+        }
+    }
+}

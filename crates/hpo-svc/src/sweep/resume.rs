@@ -1,0 +1,111 @@
+//! Opening the study of a sweep, and picking up what an earlier attempt left.
+
+use quintet_proto::v1::{Job, sweep_spec::Trial as TrialKind};
+use runtime_core::{
+    jobs::model::{is_terminal, job_name},
+    status::ErrorReason,
+    worker::Failure,
+};
+
+use super::{
+    ATTR_BACKBONE, ATTR_JOB, ATTR_METRICS, ATTR_SPACE, ATTR_SWEEP, Sweep, Verdict,
+    runner::{Run, Runner, call_failure, store_failure},
+};
+use crate::{
+    pyjson::dump_text,
+    storage::{self, Attributes},
+    study::{State, Study, Trial},
+};
+
+impl Runner {
+    /// The study of a sweep: a new one, or one that exists and agrees with it.
+    pub(super) async fn open_study(&self, sweep: &Sweep, job: &Job) -> Result<Study, Failure> {
+        self.store.check_revision().await.map_err(store_failure)?;
+        let name = sweep.study_name(&job.content_hash);
+        let (user_attrs, system_attrs) = attributes(sweep);
+        if let Some(study) = self.store.find_study(&name).await.map_err(store_failure)? {
+            return agree(study, sweep, &user_attrs, &system_attrs);
+        }
+        let made = self.store.create_study(&name, &[sweep.direction], user_attrs.clone(), system_attrs.clone()).await;
+        match made {
+            Err(storage::Error::StudyExists(_)) => {
+                let study = self.store.find_study(&name).await.map_err(store_failure)?;
+                let gone = || Failure::infrastructure(ErrorReason::Conflict, format!("study `{name}` was deleted"));
+                agree(study.ok_or_else(gone)?, sweep, &user_attrs, &system_attrs)
+            }
+            other => other.map_err(store_failure),
+        }
+    }
+}
+
+fn attributes(sweep: &Sweep) -> (Attributes, Attributes) {
+    let mut user = Attributes::from([(ATTR_SPACE.to_owned(), sweep.space.to_json())]);
+    if let Some(TrialKind::Train(train)) = &sweep.spec.trial {
+        user.insert(ATTR_BACKBONE.to_owned(), dump_text(&train.checkpoint));
+    }
+    (user, Attributes::from([(ATTR_METRICS.to_owned(), format!("[{}]", dump_text(&sweep.metric)))]))
+}
+
+/// Refuses to mix trials that are not comparable. An attribute that the study lacks, being Optuna's own, is no difference.
+fn agree(study: Study, sweep: &Sweep, user: &Attributes, system: &Attributes) -> Result<Study, Failure> {
+    let mut differences = Vec::new();
+    if study.directions != [sweep.direction] {
+        let directions: Vec<&str> = study.directions.iter().map(|d| d.as_str()).collect();
+        differences.push(format!("its direction is {}, not {}", directions.join(", "), sweep.direction));
+    }
+    let names = [(ATTR_METRICS, "objective"), (ATTR_SPACE, "search space"), (ATTR_BACKBONE, "checkpoint")];
+    for (key, what) in names {
+        let (theirs, ours) = match key {
+            ATTR_METRICS => (study.system_attrs.get(key), system.get(key)),
+            _ => (study.user_attrs.get(key), user.get(key)),
+        };
+        if let (Some(theirs), Some(ours)) = (theirs, ours)
+            && theirs != ours
+        {
+            differences.push(format!("its {what} is {theirs}, not {ours}"));
+        }
+    }
+    if differences.is_empty() {
+        return Ok(study);
+    }
+    let message = format!(
+        "study_name: study `{}` exists and {}; give the sweep another study_name",
+        study.name,
+        differences.join(", and ")
+    );
+    Err(Failure::user(ErrorReason::InvalidField, message))
+}
+
+impl Run {
+    /// Follows the trials that an earlier attempt started on, and ends those of sweeps that are over.
+    pub(super) async fn resume(&mut self) -> Result<(), Failure> {
+        for trial in self.trials().await?.iter().filter(|trial| trial.state == State::Running) {
+            if self.owns(trial) {
+                self.context.log(format_args!("trial {} is followed on", trial.number));
+                if !self.follow(trial).await? {
+                    return Ok(());
+                }
+            } else if let Some(problem) = self.orphaned(trial).await? {
+                self.finish_trial(trial.number, trial.id, Verdict::Fail(problem)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Why nobody will end this trial; `None` when its sweep lives, or when another Optuna program runs it.
+    async fn orphaned(&self, trial: &Trial) -> Result<Option<String>, Failure> {
+        let Some(sweep) = trial.user_text(ATTR_SWEEP) else { return Ok(None) };
+        let sweep = job_name(&sweep);
+        match self.client.get(&sweep).await {
+            Ok(job) if !is_terminal(job.state()) => return Ok(None),
+            Ok(_) => {}
+            Err(status) if matches!(status.code(), tonic::Code::NotFound | tonic::Code::InvalidArgument) => {}
+            Err(status) => return Err(call_failure("looking for the sweep of a running trial", &status)),
+        }
+        if let Some(job) = trial.user_text(ATTR_JOB) {
+            // It has ended with its sweep, as a rule.
+            let _ = self.client.cancel(&job, false, "its sweep has ended").await;
+        }
+        Ok(Some(format!("its sweep {sweep} has ended")))
+    }
+}

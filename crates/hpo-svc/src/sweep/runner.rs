@@ -1,0 +1,394 @@
+//! The runner: executes a sweep job, turning the planner's decisions into child jobs and their events into trials.
+//!
+//! Everything that matters is in the study and in the job store, both durable, under names that follow from the sweep and the trial's
+//! number. A runner that starts anew, after a crash of any kind, finds every trial again: none is lost and none runs twice.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use quintet_proto::v1::{Directive, ErrorClass, Job, JobState, Progress, job_spec::Kind};
+use runtime_core::{
+    client::{Connection, JobClient},
+    db,
+    status::ErrorReason,
+    worker::{Context, Done, Failure, WorkResult},
+};
+use tokio::{sync::mpsc, task::AbortHandle, time::timeout};
+
+use super::{Decision, End, Sweep, View, plan, report, verdict};
+use crate::{
+    storage::{self, Store, TrialEnd},
+    study::{State, Study, Trial, best},
+};
+
+/// What runs after each write that ends a trial: the backup of the study.
+pub type StudyHook = Arc<dyn Fn(&Store) + Send + Sync>;
+
+/// Executes sweep jobs; clones share the store and the connection.
+#[derive(Clone)]
+pub struct Runner {
+    pub(super) store: Store,
+    connection: Connection,
+    patience: Duration,
+    after_trial: Option<StudyHook>,
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// How long cancelled trials may take to stop before they are written off; the job service gives them 30 s.
+const STOP_GRACE: Duration = Duration::from_secs(35);
+/// The sweep's own lease ends 30 s after it was cancelled.
+const CANCEL_GRACE: Duration = Duration::from_secs(20);
+
+/// What a watched trial job tells.
+pub(super) enum News {
+    /// Values of the objective by step.
+    Reported(i64, Vec<(i64, f64)>),
+    /// The job has ended.
+    Ended(i64, Box<Job>),
+    /// The job can no longer be watched.
+    Lost(i64, tonic::Status),
+}
+
+/// A trial of this sweep that has not ended.
+pub(super) struct Live {
+    pub(super) id: i64,
+    pub(super) job: String,
+    /// Steps that were judged, or were there before this attempt.
+    pub(super) known: BTreeSet<i64>,
+    pub(super) watcher: AbortHandle,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+/// One attempt of a sweep.
+pub(super) struct Run {
+    pub(super) runner: Runner,
+    pub(super) client: JobClient,
+    pub(super) context: Context,
+    pub(super) job: Job,
+    pub(super) sweep: Sweep,
+    pub(super) study: Study,
+    pub(super) seed: u64,
+    pub(super) live: HashMap<i64, Live>,
+    pub(super) news: mpsc::UnboundedSender<News>,
+    fresh: BTreeMap<i64, Vec<i64>>,
+    asked_to_stop: BTreeSet<i64>,
+    started: Timestamp,
+}
+
+/// An error of the study store as that of an attempt.
+pub(super) fn store_failure(error: storage::Error) -> Failure {
+    let reason = match &error {
+        storage::Error::Db(db::Error::Full(_)) => ErrorReason::StorageFull,
+        storage::Error::Db(_) => ErrorReason::Unavailable,
+        _ => return Failure::user(ErrorReason::BadInput, error),
+    };
+    Failure::infrastructure(reason, error)
+}
+
+/// A status of the job service as an error of this attempt.
+pub(super) fn call_failure(what: &str, status: &tonic::Status) -> Failure {
+    let message = format!("{what}: {}", status.message());
+    match status.code() {
+        tonic::Code::InvalidArgument => Failure::user(ErrorReason::InvalidField, message),
+        tonic::Code::Unimplemented => Failure::user(ErrorReason::Unsupported, message),
+        _ => Failure::infrastructure(ErrorReason::Unavailable, message),
+    }
+}
+
+impl Runner {
+    /// A runner that keeps studies in `store` and creates trials over `connection`.
+    pub fn new(store: Store, connection: Connection, patience: Duration) -> Self {
+        Self { store, connection, patience, after_trial: None }
+    }
+
+    /// Calls `hook` after each trial has ended and is stored.
+    #[must_use]
+    pub fn after_trial(mut self, hook: StudyHook) -> Self {
+        self.after_trial = Some(hook);
+        self
+    }
+
+    /// Executes one attempt of a sweep job: what [`runtime_core::worker::serve`] calls.
+    ///
+    /// # Errors
+    /// The specification is wrong, too many trials failed, none completed, or a store or server cannot be reached.
+    pub async fn run(&self, context: Context) -> WorkResult {
+        let job = context.job().clone();
+        let Some(Kind::Sweep(spec)) = job.spec.as_ref().and_then(|spec| spec.kind.as_ref()) else {
+            return Err(Failure::user(ErrorReason::Unsupported, "the job is no sweep"));
+        };
+        let sweep = Sweep::new(spec).map_err(|violations| {
+            let text: Vec<String> = violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
+            Failure::user(ErrorReason::InvalidField, text.join("; "))
+        })?;
+        for note in sweep.space.notes() {
+            context.log(note);
+        }
+        let study = self.open_study(&sweep, &job).await?;
+        let client = JobClient::new(self.connection.clone(), self.patience);
+        let (news, inbox) = mpsc::unbounded_channel();
+        let seed = sweep.spec.seed.unwrap_or_else(|| {
+            // Without a seed each sweep has its own, which a restart finds again.
+            job.uid.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default()
+        });
+        let run = Run {
+            runner: self.clone(),
+            client,
+            context,
+            job,
+            sweep,
+            study,
+            seed,
+            live: HashMap::new(),
+            news,
+            fresh: BTreeMap::new(),
+            asked_to_stop: BTreeSet::new(),
+            started: Timestamp::now(),
+        };
+        run.run(inbox).await
+    }
+}
+
+impl Run {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<News>) -> WorkResult {
+        self.resume().await?;
+        let context = self.context.clone();
+        loop {
+            let trials = self.trials().await?;
+            let decision = self.decide(&trials);
+            self.fresh.clear();
+            self.show(&trials);
+            for number in decision.prune {
+                self.prune(number).await?;
+            }
+            if let Some(end) = decision.end {
+                return self.end(end, &mut inbox).await;
+            }
+            for _ in 0..decision.start {
+                if !self.start_trial().await? {
+                    // The sweep is being cancelled; the directive follows.
+                    break;
+                }
+            }
+            tokio::select! {
+                biased;
+                directive = context.stop_requested() => return self.stop(directive, &mut inbox).await,
+                news = inbox.recv() => {
+                    if let Some(news) = news {
+                        self.handle(news).await?;
+                    }
+                    while let Ok(news) = inbox.try_recv() {
+                        self.handle(news).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) async fn trials(&self) -> Result<Vec<Trial>, Failure> {
+        self.runner.store.trials(self.study.id).await.map_err(store_failure)
+    }
+
+    fn decide(&mut self, trials: &[Trial]) -> Decision {
+        let own = trials.iter().filter(|trial| self.owns(trial));
+        self.started = own.filter_map(|trial| trial.start).min().map_or(self.started, |first| first.min(self.started));
+        let view = View {
+            limits: &self.sweep.limits,
+            direction: self.sweep.direction,
+            trials,
+            sweep: &self.job.uid,
+            elapsed: self.elapsed(),
+            fresh: &self.fresh,
+        };
+        plan(&view, self.sweep.pruner.as_ref())
+    }
+
+    fn elapsed(&self) -> Duration {
+        Timestamp::now().duration_since(self.started).unsigned_abs()
+    }
+
+    fn show(&self, trials: &[Trial]) {
+        let finished = trials.iter().filter(|trial| trial.state.finished()).count();
+        let best = best(trials, self.sweep.direction);
+        let mut message = format!("{} running", self.live.len());
+        if let Some((best, value)) = best.and_then(|trial| trial.value().map(|value| (trial, value))) {
+            message = format!("best {} {value:.6} (trial {}), {message}", self.sweep.metric, best.number);
+        }
+        self.context.progress(Progress {
+            done: finished as f64,
+            total: self.sweep.limits.max_trials.max(finished) as f64,
+            unit: "trials".into(),
+            message,
+            best: best.and_then(Trial::value),
+            phase: "search".into(),
+        });
+    }
+
+    async fn prune(&mut self, number: i64) -> Result<(), Failure> {
+        let Some(live) = self.live.get(&number) else { return Ok(()) };
+        if !self.asked_to_stop.insert(number) {
+            return Ok(());
+        }
+        self.context.log(format_args!("trial {number} is hopeless and asked to stop"));
+        let reason = format!("trial {number} is worse than the completed ones at this step");
+        match self.client.cancel(&live.job, true, &reason).await {
+            // It has ended by itself, which its watcher tells.
+            Err(status) if matches!(status.code(), tonic::Code::Aborted | tonic::Code::FailedPrecondition) => Ok(()),
+            other => other.map(|_| ()).map_err(|status| call_failure("pruning a trial", &status)),
+        }
+    }
+
+    async fn handle(&mut self, news: News) -> Result<(), Failure> {
+        match news {
+            News::Reported(number, values) => {
+                let Some(live) = self.live.get_mut(&number) else { return Ok(()) };
+                let fresh = values.iter().map(|(step, _)| *step).filter(|step| live.known.insert(*step));
+                self.fresh.entry(number).or_default().extend(fresh);
+                let id = live.id;
+                match self.runner.store.report(id, values).await {
+                    // Somebody else has ended it, with Optuna perhaps.
+                    Err(storage::Error::TrialFinished { .. }) => {}
+                    other => other.map_err(store_failure)?,
+                }
+            }
+            News::Ended(number, job) => {
+                let Some(live) = self.live.remove(&number) else { return Ok(()) };
+                let verdict = verdict(&job, &self.sweep.metric);
+                self.finish_trial(number, live.id, verdict).await?;
+            }
+            News::Lost(number, status) if status.code() == tonic::Code::NotFound => {
+                let Some(live) = self.live.remove(&number) else { return Ok(()) };
+                let problem = format!("its job {} is gone", live.job);
+                self.finish_trial(number, live.id, super::Verdict::Fail(problem)).await?;
+            }
+            News::Lost(number, status) => return Err(call_failure(&format!("watching trial {number}"), &status)),
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finish_trial(&mut self, number: i64, id: i64, verdict: super::Verdict) -> Result<(), Failure> {
+        let state = verdict.state();
+        let mut user_attrs = storage::Attributes::new();
+        let value = match &verdict {
+            super::Verdict::Complete(value) => Some(*value),
+            super::Verdict::Pruned => {
+                self.runner.store.trial(id).await.map_err(store_failure)?.pruned_value()
+            }
+            super::Verdict::Fail(error) => {
+                user_attrs.insert(super::ATTR_ERROR.into(), crate::pyjson::dump_text(error));
+                None
+            }
+        };
+        let end = TrialEnd { state, value, reports: Vec::new(), user_attrs };
+        match self.runner.store.finish(id, end, Timestamp::now()).await {
+            Err(storage::Error::TrialFinished { .. }) => return Ok(()),
+            other => other.map_err(store_failure)?,
+        }
+        match &verdict {
+            super::Verdict::Complete(value) => {
+                self.context.log(format_args!("trial {number} COMPLETE: {} = {value}", self.sweep.metric));
+                self.context.metric(&self.sweep.metric, *value, number);
+            }
+            super::Verdict::Pruned => self.context.log(format_args!("trial {number} PRUNED")),
+            super::Verdict::Fail(error) => self.context.log(format_args!("trial {number} FAIL: {error}")),
+        }
+        if let Some(hook) = &self.runner.after_trial {
+            hook(&self.runner.store);
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self, end: End, inbox: &mut mpsc::UnboundedReceiver<News>) -> WorkResult {
+        match end {
+            End::MaxTrials => self.context.log("all trials have ended"),
+            End::Timeout => self.context.log("the time is over"),
+            End::Failed(problem) => {
+                for live in self.live.values() {
+                    // A trial that has just ended by itself needs no cancelling.
+                    let _ = self.client.cancel(&live.job, false, "the sweep has failed").await;
+                }
+                self.settle(inbox, STOP_GRACE, "the sweep has failed").await?;
+                return Err(Failure { reason: ErrorReason::JobFailed, message: problem, class: ErrorClass::User });
+            }
+        }
+        self.done(false).await
+    }
+
+    /// Obeys CANCEL. A drain of the server looks the same, but then the job goes back to the queue and the trials run on.
+    async fn stop(&mut self, directive: Directive, inbox: &mut mpsc::UnboundedReceiver<News>) -> WorkResult {
+        let stopped = Done { stopped: true, ..Done::default() };
+        if directive == Directive::Abandon {
+            return Ok(stopped);
+        }
+        let cancelled = match timeout(Duration::from_secs(2), self.client.get(&self.job.name)).await {
+            Ok(Ok(job)) => job.state() == JobState::Cancelling || job.directive() != Directive::Continue,
+            _ => false,
+        };
+        if !cancelled {
+            return Ok(stopped);
+        }
+        // The job service has cancelled the trials with the sweep.
+        self.settle(inbox, CANCEL_GRACE, "the sweep was cancelled").await?;
+        self.done(true).await
+    }
+
+    /// Waits for trials that were told to stop, and writes those off that do not.
+    async fn settle(
+        &mut self,
+        inbox: &mut mpsc::UnboundedReceiver<News>,
+        grace: Duration,
+        why: &str,
+    ) -> Result<(), Failure> {
+        let deadline = tokio::time::Instant::now() + grace;
+        while !self.live.is_empty() {
+            match tokio::time::timeout_at(deadline, inbox.recv()).await {
+                Ok(Some(News::Lost(number, _))) => {
+                    let Some(live) = self.live.remove(&number) else { continue };
+                    self.finish_trial(number, live.id, super::Verdict::Fail(why.into())).await?;
+                }
+                Ok(Some(news)) => self.handle(news).await?,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        for (number, live) in std::mem::take(&mut self.live) {
+            self.finish_trial(number, live.id, super::Verdict::Fail(why.into())).await?;
+        }
+        Ok(())
+    }
+
+    async fn done(&self, stopped: bool) -> WorkResult {
+        let trials = self.trials().await?;
+        self.show(&trials);
+        let best = best(&trials, self.sweep.direction);
+        let metrics = best.and_then(Trial::value).map(|value| (self.sweep.metric.clone(), value)).into_iter().collect();
+        let report = report(
+            &self.study.name,
+            self.runner.store.optuna_url(),
+            &self.sweep.metric,
+            self.sweep.direction,
+            &trials,
+            self.elapsed().as_secs_f64(),
+        );
+        if let Some(best) = best {
+            let complete = trials.iter().filter(|trial| trial.state == State::Complete).count();
+            let value = best.value().unwrap_or_default();
+            self.context.log(format_args!("best of {complete} completed trials: trial {}, {value}", best.number));
+        }
+        Ok(Done { metrics, report, stopped })
+    }
+}

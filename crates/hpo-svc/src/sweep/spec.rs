@@ -1,0 +1,275 @@
+//! The specification of a sweep, checked as a whole before anything starts.
+
+use std::time::Duration;
+
+use quintet_proto::{
+    types,
+    v1::{self, SweepSpec},
+};
+use runtime_core::status::{FieldViolation, violation};
+
+use super::{apply, plan::Limits};
+use crate::{
+    pruner::{Nop, Percentile, Pruner},
+    sampler::{Random, Sampler, Tpe},
+    space::Space,
+    study::Direction,
+};
+
+/// A checked sweep.
+#[derive(Debug)]
+pub struct Sweep {
+    /// What is sampled.
+    pub space: Space,
+    /// Name of the metric that is optimized.
+    pub metric: String,
+    /// Which way it improves.
+    pub direction: Direction,
+    /// How parameters are suggested.
+    pub sampler: Box<dyn Sampler>,
+    /// Which running trials are stopped early.
+    pub pruner: Box<dyn Pruner>,
+    /// When it ends.
+    pub limits: Limits,
+    /// Longest run of one trial.
+    pub trial_timeout: Option<types::Duration>,
+    /// The message itself.
+    pub spec: SweepSpec,
+}
+
+/// The most trials of one sweep and the most at a time.
+const MAX_TRIALS: i32 = 1_000_000;
+const MAX_PARALLEL: i32 = 1_000;
+/// A trial run of everything is this short.
+const DRY_RUN_TRIALS: i32 = 2;
+const DRY_RUN_EPOCHS: i32 = 1;
+/// The longest name of a study that Optuna's tables hold.
+const MAX_STUDY_NAME: usize = 512;
+
+/// Checks a sweep without keeping it.
+///
+/// # Errors
+/// Every rule that is broken, by field path inside of the specification.
+pub fn validate(spec: &SweepSpec) -> Result<(), Vec<FieldViolation>> {
+    Sweep::new(spec).map(|_| ())
+}
+
+impl Sweep {
+    /// Checks a sweep.
+    ///
+    /// # Errors
+    /// Every rule that is broken, by field path inside of the specification.
+    pub fn new(spec: &SweepSpec) -> Result<Self, Vec<FieldViolation>> {
+        let mut spec = spec.clone();
+        let mut wrong = Vec::new();
+        if spec.dry_run {
+            shorten(&mut spec);
+        }
+        let space = Space::from_proto(&spec.search_space).map_err(|violations| wrong.extend(violations)).ok();
+        if spec.study_name.len() > MAX_STUDY_NAME || spec.study_name.contains('/') {
+            let problem = format!("`{}` must have at most {MAX_STUDY_NAME} bytes and no slash", spec.study_name);
+            wrong.push(violation("study_name", problem));
+        }
+        let objective = spec.objective.clone().unwrap_or_default();
+        if objective.metric.is_empty() {
+            wrong.push(violation("objective.metric", "is empty; name the metric that the trials report"));
+        }
+        if v1::Direction::try_from(objective.direction).is_err() {
+            let problem = format!("{} is unknown; MINIMIZE and MAXIMIZE are allowed", objective.direction);
+            wrong.push(violation("objective.direction", problem));
+        }
+        let sampler = sampler(&spec, &mut wrong);
+        let pruner = pruner(&spec, &mut wrong);
+        let limits = limits(&spec, &mut wrong);
+        match &space {
+            Some(space) => wrong.extend(apply::check(&spec, space)),
+            None if spec.trial.is_none() => wrong.push(apply::no_trial()),
+            None => {}
+        }
+        match (space, wrong.is_empty()) {
+            (Some(space), true) => Ok(Self {
+                space,
+                metric: objective.metric.clone(),
+                direction: Direction::from_proto(objective.direction()),
+                sampler,
+                pruner,
+                limits,
+                trial_timeout: spec.trial_timeout,
+                spec,
+            }),
+            _ => Err(wrong),
+        }
+    }
+
+    /// The study to write to: the name that was given, else one from the content of the specification. A dry run has its own.
+    pub fn study_name(&self, content_hash: &str) -> String {
+        let name = match self.spec.study_name.as_str() {
+            "" => format!("sweep-{}", content_hash.get(..16).unwrap_or(content_hash)),
+            name => name.to_owned(),
+        };
+        if self.spec.dry_run { name + "-dry-run" } else { name }
+    }
+}
+
+/// A dry run has at most 2 trials of one epoch each, which nothing stops early.
+fn shorten(spec: &mut SweepSpec) {
+    spec.max_trials = spec.max_trials.min(DRY_RUN_TRIALS);
+    spec.pruner = None;
+    if let Some(v1::sweep_spec::Trial::Train(train)) = &mut spec.trial {
+        train.hyperparameters.get_or_insert_default().epochs = Some(DRY_RUN_EPOCHS);
+    }
+}
+
+fn sampler(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Box<dyn Sampler> {
+    use v1::sampler::Kind;
+    let kind = spec.sampler.as_ref().and_then(|sampler| sampler.kind.as_ref());
+    let settings = match kind {
+        Some(Kind::Random(_)) => return Box::new(Random),
+        Some(Kind::Tpe(settings)) => *settings,
+        None => v1::TpeSampler::default(),
+    };
+    let default = Tpe::default();
+    let mut count = |field: &str, value: Option<i32>, least: i32, default: usize| {
+        let Some(value) = value else { return default };
+        if value < least {
+            wrong.push(violation(format!("sampler.tpe.{field}"), format!("{value} is below {least}")));
+        }
+        usize::try_from(value).unwrap_or(default)
+    };
+    Box::new(Tpe {
+        n_startup_trials: count("n_startup_trials", settings.n_startup_trials, 0, default.n_startup_trials),
+        n_ei_candidates: count("n_ei_candidates", settings.n_ei_candidates, 1, default.n_ei_candidates),
+        multivariate: settings.multivariate.unwrap_or(default.multivariate),
+        constant_liar: settings.constant_liar.unwrap_or(default.constant_liar),
+    })
+}
+
+fn pruner(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Box<dyn Pruner> {
+    use v1::pruner::Kind;
+    let settings = match spec.pruner.as_ref().and_then(|pruner| pruner.kind.as_ref()) {
+        Some(Kind::Median(settings)) => *settings,
+        Some(Kind::Nop(_)) | None => return Box::new(Nop),
+    };
+    let default = Percentile::median();
+    let mut number = |field: &str, value: Option<i32>, least: i32, default: i64| {
+        let Some(value) = value else { return default };
+        if value < least {
+            wrong.push(violation(format!("pruner.median.{field}"), format!("{value} is below {least}")));
+        }
+        i64::from(value)
+    };
+    let count = |value: i64| usize::try_from(value).unwrap_or_default();
+    Box::new(Percentile {
+        percentile: default.percentile,
+        n_startup_trials: count(number("n_startup_trials", settings.n_startup_trials, 0, 5)),
+        n_warmup_steps: number("n_warmup_steps", settings.n_warmup_steps, 0, default.n_warmup_steps),
+        interval_steps: number("interval_steps", settings.interval_steps, 1, default.interval_steps),
+        n_min_trials: count(number("n_min_trials", settings.n_min_trials, 1, 1)),
+    })
+}
+
+fn limits(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Limits {
+    let mut range = |field: &str, value: i32, least: i32, most: i32| {
+        if !(least..=most).contains(&value) {
+            wrong.push(violation(field, format!("{value} is not within {least} to {most}")));
+        }
+        usize::try_from(value).unwrap_or_default()
+    };
+    let max_trials = range("max_trials", spec.max_trials, 1, MAX_TRIALS);
+    let max_parallel = range("max_parallel_trials", spec.max_parallel_trials, 0, MAX_PARALLEL).max(1);
+    let max_failed = range("max_failed_trials", spec.max_failed_trials, 0, MAX_TRIALS);
+    let mut positive = |field: &str, value: &Option<types::Duration>| {
+        let value = value.as_ref()?;
+        let duration = Duration::try_from(*value).ok().filter(|duration| !duration.is_zero());
+        if duration.is_none() {
+            wrong.push(violation(field, format!("{}s is not above 0", value.seconds)));
+        }
+        duration
+    };
+    positive("trial_timeout", &spec.trial_timeout);
+    Limits {
+        max_trials,
+        max_parallel,
+        timeout: positive("timeout", &spec.timeout),
+        max_failed: (max_failed > 0).then_some(max_failed),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use quintet_proto::v1::{parameter::Domain, sweep_spec::Trial};
+
+    use super::*;
+
+    /// A sweep of a command over x in [0, 1].
+    pub(in crate::sweep) fn command_sweep() -> SweepSpec {
+        SweepSpec {
+            study_name: "s".into(),
+            search_space: vec![v1::Parameter {
+                name: "x".into(),
+                domain: Some(Domain::Float(v1::FloatDomain { low: 0.0, high: 1.0, log: false, step: None })),
+            }],
+            objective: Some(v1::Objective { metric: "loss".into(), direction: v1::Direction::Minimize.into() }),
+            max_trials: 4,
+            trial: Some(Trial::Command(v1::CommandSpec {
+                command: "train --x ${{search_space.x}}".into(),
+                ..v1::CommandSpec::default()
+            })),
+            ..SweepSpec::default()
+        }
+    }
+
+    #[test]
+    fn every_wrong_field_is_named() {
+        let mut spec = command_sweep();
+        assert!(validate(&spec).is_ok());
+        spec.study_name = "a/b".into();
+        spec.search_space[0].name = String::new();
+        spec.objective = Some(v1::Objective { metric: String::new(), direction: 9 });
+        spec.sampler = Some(v1::Sampler {
+            kind: Some(v1::sampler::Kind::Tpe(v1::TpeSampler { n_ei_candidates: Some(0), ..Default::default() })),
+        });
+        spec.pruner = Some(v1::Pruner {
+            kind: Some(v1::pruner::Kind::Median(v1::MedianPruner { interval_steps: Some(0), ..Default::default() })),
+        });
+        spec.max_trials = 0;
+        spec.max_parallel_trials = -1;
+        spec.timeout = Some(types::Duration { seconds: 0, nanos: 0 });
+        spec.trial = None;
+        let fields: Vec<String> = validate(&spec).unwrap_err().into_iter().map(|v| v.field).collect();
+        assert_eq!(
+            fields,
+            [
+                "search_space[0].name",
+                "study_name",
+                "objective.metric",
+                "objective.direction",
+                "sampler.tpe.n_ei_candidates",
+                "pruner.median.interval_steps",
+                "max_trials",
+                "max_parallel_trials",
+                "timeout",
+                "trial",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_dry_run_is_short_and_writes_to_its_own_study() {
+        let mut spec = command_sweep();
+        spec.dry_run = true;
+        spec.trial = Some(Trial::Train(v1::TrainSpec::default()));
+        spec.search_space[0].name = "learning_rate".into();
+        let sweep = Sweep::new(&spec).unwrap();
+        assert_eq!((sweep.limits.max_trials, sweep.study_name("abc").as_str()), (2, "s-dry-run"));
+        let Some(Trial::Train(train)) = &sweep.spec.trial else { panic!("not a train trial") };
+        assert_eq!(train.hyperparameters.unwrap().epochs, Some(1));
+    }
+
+    #[test]
+    fn the_default_study_is_named_by_content() {
+        let mut spec = command_sweep();
+        spec.study_name = String::new();
+        assert_eq!(Sweep::new(&spec).unwrap().study_name("0123456789abcdefff"), "sweep-0123456789abcdef");
+    }
+}

@@ -1,0 +1,148 @@
+//! Starting the trials of a sweep: sample, store, create the job under a name that a restart finds again, watch it.
+
+use jiff::Timestamp;
+use quintet_proto::v1::{CreateJobRequest, Job, JobEvent, Timeouts, job_event::Event};
+use runtime_core::{
+    jobs::model::{is_terminal, job_name, uid_for_request},
+    status::ErrorReason,
+    worker::Failure,
+};
+
+use super::{
+    ATTR_JOB, ATTR_SWEEP, Verdict,
+    apply::trial_spec,
+    runner::{Live, News, Run, call_failure, store_failure},
+};
+use crate::{
+    pyjson::dump_text,
+    sampler::Request,
+    storage::{Attributes, NewTrial, Owner},
+    study::{Param, Trial},
+};
+
+/// The id of the request that creates a trial's job: the same after every restart.
+fn request_id(sweep: &str, number: i64) -> String {
+    format!("{sweep}/trials/{number}")
+}
+
+impl Run {
+    /// Whether this sweep made the trial.
+    pub(super) fn owns(&self, trial: &Trial) -> bool {
+        trial.user_text(ATTR_SWEEP).as_deref() == Some(self.job.uid.as_str())
+    }
+
+    /// Suggests, stores and starts one trial; `false` when the sweep may have no more children.
+    pub(super) async fn start_trial(&mut self) -> Result<bool, Failure> {
+        let trials = self.trials().await?;
+        let number = trials.iter().map(|trial| trial.number + 1).max().unwrap_or(0);
+        let request = Request {
+            space: &self.sweep.space,
+            direction: self.sweep.direction,
+            trials: &trials,
+            number,
+            seed: self.seed,
+        };
+        let values = self.sweep.sampler.sample(&request);
+        let params: Vec<Param> = self.sweep.space.parameters().iter().zip(values).map(param).collect();
+        if trials.is_empty() {
+            self.preflight(&params).await?;
+        }
+        let user_attrs = Attributes::from([(ATTR_SWEEP.to_owned(), dump_text(&self.job.uid))]);
+        let new = NewTrial { params, user_attrs, system_attrs: Attributes::new() };
+        let trial = self.runner.store.create_trial(self.study.id, new, Timestamp::now()).await.map_err(store_failure)?;
+        let shown: Vec<String> = trial.params.iter().map(|p| format!("{}={}", p.name, p.external())).collect();
+        self.context.log(format_args!("trial {} starts: {}", trial.number, shown.join(" ")));
+        self.follow(&trial).await
+    }
+
+    /// Asks the job service about the first trial before anything is stored, so that a wrong specification leaves no trace.
+    async fn preflight(&self, params: &[Param]) -> Result<(), Failure> {
+        let mut request = self.request(0, params)?;
+        request.validate_only = true;
+        self.client.create(request).await.map(|_| ()).map_err(|status| call_failure("the trials", &status))
+    }
+
+    /// Creates the job of a stored trial, or finds the one that an earlier attempt created, and watches it.
+    pub(super) async fn follow(&mut self, trial: &Trial) -> Result<bool, Failure> {
+        let request = self.request(trial.number, &trial.params)?;
+        let name = job_name(&uid_for_request(&request.request_id));
+        let job = match self.client.create(request).await {
+            Ok(job) => job,
+            Err(status) if status.code() == tonic::Code::FailedPrecondition => return Ok(false),
+            Err(status) => {
+                let failure = call_failure(&format!("trial {}", trial.number), &status);
+                if failure.class == quintet_proto::v1::ErrorClass::User || status.code() == tonic::Code::AlreadyExists {
+                    self.finish_trial(trial.number, trial.id, Verdict::Fail(failure.message.clone())).await?;
+                    return Err(Failure::user(failure.reason, failure.message));
+                }
+                return Err(failure);
+            }
+        };
+        debug_assert_eq!(job.name, name, "the name of a job follows from its request");
+        if trial.user_text(ATTR_JOB).as_deref() != Some(job.name.as_str()) {
+            let attribute = Attributes::from([(ATTR_JOB.to_owned(), dump_text(&job.name))]);
+            self.runner.store.set_attributes(Owner::TrialUser(trial.id), attribute).await.map_err(store_failure)?;
+        }
+        self.watch(trial, job);
+        Ok(true)
+    }
+
+    fn request(&self, number: i64, params: &[Param]) -> Result<CreateJobRequest, Failure> {
+        let spec = trial_spec(&self.sweep.spec, params)
+            .map_err(|problem| Failure::user(ErrorReason::InvalidField, format!("trial {number}: {problem}")))?;
+        let labels = [("sweep".to_owned(), self.job.uid.clone()), ("trial".to_owned(), number.to_string())];
+        let job = Job {
+            display_name: format!("{} trial {number}", self.study.name),
+            spec: Some(spec),
+            labels: labels.into(),
+            parent: self.job.name.clone(),
+            retry: self.job.retry,
+            timeouts: self.sweep.trial_timeout.map(|limit| Timeouts { start_to_finish: Some(limit), ..Timeouts::default() }),
+            resources: self.job.resources,
+            experiment: self.job.experiment.clone(),
+            ..Job::default()
+        };
+        let request_id = request_id(&self.job.uid, number);
+        Ok(CreateJobRequest { job: Some(job), request_id, validate_only: false, force: true })
+    }
+
+    fn watch(&mut self, trial: &Trial, job: Job) {
+        let (client, news, metric) = (self.client.clone(), self.news.clone(), self.sweep.metric.clone());
+        let (number, name) = (trial.number, job.name.clone());
+        let watcher = tokio::spawn(async move {
+            let on_event = |event: &JobEvent| {
+                let values = reports(event, &metric);
+                if !values.is_empty() {
+                    // The runner has ended when nobody listens.
+                    let _ = news.send(News::Reported(number, values));
+                }
+            };
+            // The stored events come first, also of a job that has ended.
+            let end = match client.watch(&job.name, 0, on_event, |_| {}).await {
+                Ok(job) => {
+                    debug_assert!(is_terminal(job.state()), "a watch ends with the job");
+                    News::Ended(number, Box::new(job))
+                }
+                Err(status) => News::Lost(number, status),
+            };
+            let _ = news.send(end);
+        });
+        let known = trial.intermediate.keys().copied().collect();
+        let live = Live { id: trial.id, job: name, known, watcher: watcher.abort_handle() };
+        self.live.insert(number, live);
+    }
+}
+
+fn param((parameter, value): (&crate::space::Parameter, f64)) -> Param {
+    Param { name: parameter.name.clone(), value, distribution: parameter.distribution.clone() }
+}
+
+/// Values of the objective in an event, by step.
+fn reports(event: &JobEvent, metric: &str) -> Vec<(i64, f64)> {
+    match &event.event {
+        Some(Event::Metrics(metrics)) => {
+            metrics.metrics.iter().filter(|m| m.key == metric).map(|m| (m.step, m.value)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
