@@ -1,4 +1,6 @@
 //! Labels of words to labels of sub-tokens, and predictions of sub-tokens back to words.
+use serde::{Deserialize, Serialize};
+
 use crate::{
     Error,
     data::{LabelSet, Sentence},
@@ -22,7 +24,7 @@ pub struct Encoded {
 }
 
 /// What alignment did to a split.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alignment {
     /// Rows.
     pub rows: usize,

@@ -45,6 +45,8 @@ pub struct Description {
     pub logit_rows: usize,
     /// Gold tags of each row's words, those beyond `max_length` included.
     pub gold_tags: Vec<Vec<String>>,
+    /// The trainer's tags for the same words, `O` for words it did not see.
+    pub predicted_tags: Vec<Vec<String>>,
 }
 
 /// Rows of a split with the trainer's logits for the first ones. Arrays are row-major.
@@ -67,7 +69,7 @@ pub struct EvaluationSet {
 }
 
 impl EvaluationSet {
-    /// Rows of a split, without logits yet.
+    /// Rows of a split, without predictions and logits yet.
     pub fn new(
         split: &str,
         sentences: &[Sentence],
@@ -94,6 +96,7 @@ impl EvaluationSet {
             length,
             logit_rows: 0,
             gold_tags: sentences.iter().map(|sentence| sentence.tags.clone()).collect(),
+            predicted_tags: Vec::new(),
         };
         Self {
             description,
@@ -154,8 +157,13 @@ impl EvaluationSet {
         let path = dir.join("rows.json");
         let description: Description =
             serde_json::from_slice(&files::read(&path)?).map_err(|e| Error::format(&path, e.to_string()))?;
-        if description.format != 1 || description.gold_tags.len() != description.rows {
-            return Err(Error::format(&path, "not of format 1, or `rows` differs from the rows of `gold_tags`"));
+        let lengths = |tags: &[Vec<String>]| tags.iter().map(Vec::len).collect::<Vec<_>>();
+        let gold = lengths(&description.gold_tags);
+        if description.format != 1 || gold.len() != description.rows || gold != lengths(&description.predicted_tags) {
+            return Err(Error::format(
+                &path,
+                "not of format 1, or `rows`, `gold_tags` and `predicted_tags` differ in length",
+            ));
         }
         let path = dir.join("rows.safetensors");
         let tensors = Weights::open_file(&path)?;
@@ -234,6 +242,7 @@ mod tests {
         let labels: Vec<String> = ["O", "B-x", "I-x"].map(str::to_owned).to_vec();
         let mut set = EvaluationSet::new("test", &sentences, &encoded, &labels, 5, 0);
         set.description.logit_rows = 1;
+        set.description.predicted_tags = set.description.gold_tags.clone();
         set.logits = vec![0.5; 15];
         set
     }

@@ -1,2 +1,109 @@
-//! Placeholder.
-fn main() {}
+//! The training worker. `train-worker local` trains by a specification in a file, without a server.
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum};
+use quintet_proto::v1::TrainSpec;
+use train_worker::{DeviceChoice, Directive, Observer, TrainRequest, device, train};
+
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train by a specification in a file and print the report as JSON
+    Local(Local),
+}
+
+#[derive(clap::Args)]
+struct Local {
+    /// `TrainSpec` as JSON; inputs are local paths
+    #[arg(long)]
+    spec: PathBuf,
+    /// Folder for `checkpoint`, `evaluation` and the state to resume from
+    #[arg(long)]
+    out: PathBuf,
+    /// Threads on the processor; 0 means all cores
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Where to train
+    #[arg(long, value_enum, default_value = "auto")]
+    device: Place,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Place {
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = device::wait_passively() {
+        eprintln!("train-worker: cannot start anew with OMP_WAIT_POLICY=PASSIVE: {error}");
+    }
+    let Command::Local(options) = cli.command;
+    match local(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("train-worker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn local(options: &Local) -> anyhow::Result<()> {
+    let spec = read_spec(&options.spec)?;
+    let resume = options.out.join("resume");
+    let mut request = TrainRequest::from_spec(&spec, &options.out, Some(resume.clone()), options.threads)?;
+    request.device = match options.device {
+        Place::Auto => DeviceChoice::Auto,
+        Place::Cpu => DeviceChoice::Cpu,
+        Place::Cuda => DeviceChoice::Cuda,
+    };
+    let report = train(&request, &mut Terminal { shown: None })?;
+    // The run is over: nothing is left to resume.
+    let _ = std::fs::remove_dir_all(resume);
+    println!("{}", serde_json::to_string_pretty(&report)?);
+    Ok(())
+}
+
+fn read_spec(path: &Path) -> anyhow::Result<TrainSpec> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("`{}`", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("`{}` is not a TrainSpec", path.display()))
+}
+
+/// Writes progress to the standard error output, a line every few seconds.
+struct Terminal {
+    shown: Option<Instant>,
+}
+
+impl Observer for Terminal {
+    fn progress(&mut self, done: u64, total: u64, unit: &str, message: &str) {
+        if self.shown.is_none_or(|at| at.elapsed() > Duration::from_secs(5)) {
+            self.shown = Some(Instant::now());
+            eprintln!("{done}/{total} {unit}: {message}");
+        }
+    }
+
+    fn metric(&mut self, key: &str, value: f64, step: i64) {
+        eprintln!("epoch {step}: {key} = {value:.6}");
+    }
+
+    fn directive(&mut self) -> Directive {
+        Directive::Continue
+    }
+
+    fn log(&mut self, line: &str) {
+        eprintln!("{line}");
+    }
+}

@@ -1,0 +1,59 @@
+//! Where tensors live, and how threads wait.
+use std::path::Path;
+
+use tch::{Cuda, Device};
+
+use crate::{Error, request::DeviceChoice};
+
+/// Starts the program anew with passive OpenMP waiting, unless the environment chooses a policy already. The OpenMP library reads
+/// its settings when it is loaded, before `main`: setting a variable here would be too late.
+#[cfg(unix)]
+pub fn wait_passively() -> std::io::Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    if std::env::var_os("OMP_WAIT_POLICY").is_some() || std::env::var_os("GOMP_SPINCOUNT").is_some() {
+        return Ok(());
+    }
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command.arg0(name).args(arguments).env("OMP_WAIT_POLICY", "PASSIVE").env("GOMP_SPINCOUNT", "0");
+    Err(command.exec())
+}
+
+/// The device asked for: `Auto` takes the first GPU when libtorch sees one, else the CPU.
+pub(crate) fn choose(choice: DeviceChoice) -> Result<Device, Error> {
+    if choice == DeviceChoice::Cpu {
+        return Ok(Device::Cpu);
+    }
+    load_cuda_library();
+    match (Cuda::is_available(), choice) {
+        (true, _) => Ok(Device::Cuda(0)),
+        (false, DeviceChoice::Cuda) => Err(Error::field(
+            "device",
+            "found `cuda`, but libtorch sees no GPU: it was set up without CUDA, or there is none",
+        )),
+        (false, _) => Ok(Device::Cpu),
+    }
+}
+
+/// The linker drops `libtorch_cuda.so`, since nothing refers to it by name: it registers itself when it is loaded.
+fn load_cuda_library() {
+    let beside = std::env::var_os("LIBTORCH").map(|root| Path::new(&root).join("lib/libtorch_cuda.so"));
+    let by_name = Path::new("libtorch_cuda.so").to_owned();
+    for path in beside.into_iter().chain([by_name]) {
+        // SAFETY: the library belongs to the libtorch this program is linked with; its initializers register kernels.
+        if let Ok(library) = unsafe { libloading::Library::new(&path) } {
+            // It stays for the life of the process.
+            std::mem::forget(library);
+            return;
+        }
+    }
+}
+
+/// The name used in reports.
+pub(crate) fn name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    }
+}

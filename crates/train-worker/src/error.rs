@@ -1,0 +1,56 @@
+//! Why training cannot start or go on.
+
+/// An error of the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The checkpoint or the data is at fault, or a file cannot be read or written.
+    #[error(transparent)]
+    Input(#[from] quintet_nlp::Error),
+    /// A field of the specification is out of its range.
+    #[error("`{field}`: {problem}")]
+    Field {
+        /// The field of `TrainSpec`, such as `hyperparameters.learning_rate`.
+        field: String,
+        /// The value found and what is allowed.
+        problem: String,
+    },
+    /// The loss or the gradient is no number any more.
+    #[error(
+        "training diverged at step {step}: {what} is not finite; rows of the batch: {rows}; try a lower learning_rate"
+    )]
+    Diverged {
+        /// Step of the run, counted from 1.
+        step: usize,
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// Lines of the batch's rows in the training file.
+        rows: String,
+    },
+    /// libtorch refused an operation, or memory ran out.
+    #[error("libtorch: {0}")]
+    Engine(#[from] tch::TchError),
+    /// A thread of the engine died.
+    #[error("{0}")]
+    Internal(&'static str),
+}
+
+impl From<train_svc::request::FieldError> for Error {
+    fn from(error: train_svc::request::FieldError) -> Self {
+        Self::Field { field: error.field, problem: error.problem }
+    }
+}
+
+impl Error {
+    pub(crate) fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Field { field: field.into(), problem: problem.into() }
+    }
+
+    /// Whether the input is at fault, so that trying again is pointless.
+    pub fn is_input_fault(&self) -> bool {
+        match self {
+            Self::Input(error) => error.is_input_fault(),
+            Self::Field { .. } | Self::Diverged { .. } => true,
+            Self::Engine(_) | Self::Internal(_) => false,
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The training engine: fine-tunes a BERT encoder with a token-classification head on libtorch.
+//!
+//! [`train`] is a blocking function of a [`TrainRequest`] that tells an [`Observer`] how it goes on. It draws every random
+//! value from streams keyed by seed and position, so an attempt that resumes computes what an undisturbed one would.
+//!
+//! libtorch's OpenMP threads spin while they wait, which slows training many times when the cores are shared: call
+//! [`device::wait_passively`] first thing in `main`, or set `OMP_WAIT_POLICY=PASSIVE` where the process is launched.
+
+pub mod device;
+mod error;
+mod evaluate;
+mod model;
+mod observer;
+mod optimizer;
+mod outputs;
+mod parameters;
+#[cfg(test)]
+mod parity;
+mod report;
+mod schedule;
+mod state;
+mod train;
+
+pub use error::Error;
+pub use observer::{Directive, Observer};
+pub use report::{EpochReport, Outcome, SplitReport, TrainReport};
+pub use train::train;
+pub use train_svc::request::{self, DeviceChoice, Hyper, TrainRequest};

@@ -1,0 +1,136 @@
+//! The encoder, its gradients and the optimizer against PyTorch and `transformers`, on a tiny random checkpoint.
+//! `testdata/bert` is made by `tests/peers/encoder_golden.py`.
+use std::path::Path;
+
+use quintet_nlp::{
+    batch::Batch,
+    checkpoint::{Checkpoint, Weights, file_name},
+};
+use tch::{Device, Reduction, Tensor};
+
+use crate::{
+    model::Model,
+    optimizer::{AdamW, Gradients},
+    parameters::{Parameters, elements},
+};
+
+struct Fixture {
+    golden: Weights,
+    batch: Batch,
+    parameters: Parameters,
+    model: Model,
+}
+
+impl Fixture {
+    fn open() -> Self {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/bert");
+        let golden = Weights::open_file(&dir.join("golden.safetensors")).unwrap();
+        let (shape, input_ids) = golden.i64("input_ids").unwrap();
+        let batch = Batch {
+            rows: shape[0],
+            length: shape[1],
+            input_ids,
+            attention_mask: golden.i64("attention_mask").unwrap().1,
+            labels: golden.i64("labels").unwrap().1,
+        };
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        let (parameters, known_head) = Parameters::load(&checkpoint, &checkpoint.config, 1, Device::Cpu).unwrap();
+        assert!(known_head);
+        let model = Model::new(&parameters, &checkpoint.config, Device::Cpu).unwrap();
+        Self { golden, batch, parameters, model }
+    }
+
+    fn expected(&self, name: &str, shape: &[usize]) -> Vec<f32> {
+        self.golden.f32(name, shape).unwrap()
+    }
+
+    /// Loss and gradients, those of the word table by the rows that the batch uses.
+    fn backward(&self) -> (Tensor, Tensor, Gradients) {
+        let (input, words) = self.model.input_with_rows(&self.batch).unwrap();
+        let logits = self.model.logits(&input, Some(&words), true).unwrap();
+        let loss = self.model.loss(&logits, &input, Reduction::Mean).unwrap();
+        let others = self.parameters.leaves.iter().skip(1).map(|leaf| &leaf.tensor);
+        let leaves: Vec<&Tensor> = std::iter::once(&words.tensor).chain(others).collect();
+        let mut found = Tensor::run_backward(&[&loss], &leaves, false, false).into_iter();
+        let rows = found.next().unwrap();
+        let leaves = std::iter::once(None).chain(found.map(Some)).collect();
+        (logits, loss, Gradients { leaves, words: Some((words.ids, rows)) })
+    }
+}
+
+fn largest_difference(ours: &[f32], theirs: &[f32]) -> f32 {
+    assert_eq!(ours.len(), theirs.len());
+    ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+fn magnitude(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |largest, value| largest.max(value.abs()))
+}
+
+/// The gradient of each weight of the checkpoint, laid out like the flat buffer.
+fn flat_gradient(fixture: &Fixture, gradients: &Gradients) -> Vec<f32> {
+    let mut flat = vec![0f32; fixture.parameters.flat.numel()];
+    for (leaf, gradient) in fixture.parameters.leaves.iter().zip(&gradients.leaves) {
+        if let Some(gradient) = gradient {
+            flat[leaf.offset..leaf.offset + leaf.length].copy_from_slice(&elements(gradient).unwrap());
+        }
+    }
+    let (ids, rows) = gradients.words.as_ref().unwrap();
+    let hidden = rows.size()[1] as usize;
+    for (id, row) in ids.iter().zip(elements(rows).unwrap().chunks(hidden)) {
+        let start = *id as usize * hidden;
+        flat[start..start + hidden].copy_from_slice(row);
+    }
+    flat
+}
+
+#[test]
+fn logits_loss_and_gradients_equal_transformers() {
+    tch::set_num_threads(1);
+    let fixture = Fixture::open();
+    let (logits, loss, gradients) = fixture.backward();
+    let expected = fixture.expected("logits", &[3, 9, 5]);
+    let ours = elements(&logits).unwrap();
+    for (position, (ours, theirs)) in ours.chunks(5).zip(expected.chunks(5)).enumerate() {
+        if fixture.batch.attention_mask[position] == 1 {
+            assert!(largest_difference(ours, theirs) < 1e-5, "position {position}: {ours:?} {theirs:?}");
+        }
+    }
+    assert!((loss.double_value(&[]) - f64::from(fixture.expected("loss", &[1])[0])).abs() < 1e-6);
+
+    let whole = fixture.model.input(&fixture.batch).unwrap();
+    let same = elements(&fixture.model.logits(&whole, None, false).unwrap()).unwrap();
+    assert!(largest_difference(&same, &ours) < 1e-5, "the whole word table gives other logits than its rows");
+
+    let flat = flat_gradient(&fixture, &gradients);
+    for slot in &fixture.parameters.slots {
+        let expected = fixture.expected(&format!("grad.{}", file_name(&slot.name)), &slot.shape);
+        let ours = &flat[slot.offset..slot.offset + expected.len()];
+        // The gradient of a key bias is zero but for rounding.
+        let scale = if slot.name.ends_with("key.bias") { 1.0 } else { magnitude(&expected) };
+        assert!(scale > 0.0, "{}", slot.name);
+        let difference = largest_difference(ours, &expected);
+        assert!(difference <= 1e-5 * scale, "{}: {difference} of {scale}", slot.name);
+    }
+}
+
+#[test]
+fn weights_after_three_steps_equal_pytorch() {
+    tch::set_num_threads(1);
+    let mut fixture = Fixture::open();
+    let mut optimizer = AdamW::new(&fixture.parameters, 0.1, 0.5).unwrap();
+    for step in 1..=3 {
+        let (_, _, gradients) = fixture.backward();
+        optimizer.step(&mut fixture.parameters, &gradients, 1e-3, step).unwrap();
+    }
+    let flat = elements(&fixture.parameters.flat).unwrap();
+    for slot in &fixture.parameters.slots {
+        // Adam makes steps of up to the learning rate out of the noise in a key bias's gradient.
+        if slot.name.ends_with("key.bias") {
+            continue;
+        }
+        let expected = fixture.expected(&format!("after.{}", file_name(&slot.name)), &slot.shape);
+        let difference = largest_difference(&flat[slot.offset..slot.offset + expected.len()], &expected);
+        assert!(difference < 1e-5, "{}: {difference}", slot.name);
+    }
+}

@@ -1,0 +1,159 @@
+"""The training recipe in PyTorch and transformers: what `train-worker` is compared with.
+
+python3 -m venv VENV
+VENV/bin/pip install torch==2.11.0 transformers==4.57.6 seqeval==1.2.2
+VENV/bin/python tests/peers/train_reference.py --checkpoint MODEL --data FOLDER --json RESULT.json
+
+FOLDER holds train.conll, dev.conll and test.conll: a word and its IOB2 tag a line, separated by a tab.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
+from seqeval.scheme import IOB2
+from transformers import AutoModelForTokenClassification, AutoTokenizer, get_linear_schedule_with_warmup, set_seed
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+
+def read(path):
+    sentences, words, tags = [], [], []
+    with open(path, encoding="utf-8") as file:
+        for line in [*file, "\n"]:
+            if not line.strip():
+                if words:
+                    sentences.append((words, tags))
+                words, tags = [], []
+                continue
+            word, tag = line.rstrip("\n").split("\t")
+            words.append(word)
+            tags.append(tag)
+    return sentences
+
+
+def encode(sentences, tokenizer, ids, max_length):
+    rows = []
+    for words, tags in sentences:
+        encoding = tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length)
+        owners = encoding.word_ids()
+        labels = [
+            -100 if owner is None or owner == owners[at - 1] else ids[tags[owner]] for at, owner in enumerate(owners)
+        ]
+        rows.append({"ids": encoding["input_ids"], "labels": labels, "owners": owners, "tags": tags})
+    return rows
+
+
+def collate(rows, pad):
+    length = max(len(row["ids"]) for row in rows)
+    fill = lambda values, value: values + [value] * (length - len(values))
+    return {
+        "input_ids": torch.tensor([fill(row["ids"], pad) for row in rows]),
+        "attention_mask": torch.tensor([fill([1] * len(row["ids"]), 0) for row in rows]),
+        "labels": torch.tensor([fill(row["labels"], -100) for row in rows]),
+    }
+
+
+def evaluate(model, rows, labels, pad):
+    """Words the model does not see count as predicted `O`, as in the project."""
+    model.eval()
+    predicted = [["O"] * len(row["tags"]) for row in rows]
+    order = sorted(range(len(rows)), key=lambda row: -len(rows[row]["ids"]))
+    with torch.inference_mode():
+        for start in range(0, len(order), 32):
+            chunk = order[start : start + 32]
+            batch = collate([rows[row] for row in chunk], pad)
+            chosen = model(batch["input_ids"], batch["attention_mask"]).logits.argmax(-1).tolist()
+            for row, choice in zip(chunk, chosen):
+                for label, gold, owner in zip(choice, rows[row]["labels"], rows[row]["owners"]):
+                    if gold != -100:
+                        predicted[row][owner] = labels[label]
+    gold = [row["tags"] for row in rows]
+    scores = {
+        "f1": f1_score(gold, predicted),
+        "precision": precision_score(gold, predicted),
+        "recall": recall_score(gold, predicted),
+        "f1_strict": f1_score(gold, predicted, mode="strict", scheme=IOB2),
+    }
+    return scores, gold, predicted
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--json", required=True)
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    set_seed(options.seed)
+
+    splits = {name: read(f"{options.data}/{name}.conll") for name in ("train", "dev", "test")}
+    kinds = sorted({tag[2:] for _, tags in splits["train"] for tag in tags if tag != "O"})
+    labels = ["O"] + [f"{prefix}-{kind}" for kind in kinds for prefix in "BI"]
+    ids = {label: index for index, label in enumerate(labels)}
+    tokenizer = AutoTokenizer.from_pretrained(options.checkpoint)
+    model = AutoModelForTokenClassification.from_pretrained(
+        options.checkpoint, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id=ids
+    )
+    rows = {name: encode(split, tokenizer, ids, options.max_length) for name, split in splits.items()}
+    pad = tokenizer.pad_token_id
+
+    plain = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
+    others = [p for name, p in model.named_parameters() if not (name.endswith("bias") or "LayerNorm" in name)]
+    optimizer = torch.optim.AdamW(
+        [{"params": others, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}],
+        lr=options.learning_rate, fused=True,
+    )
+    train = rows["train"]
+    steps = math.ceil(len(train) / options.batch_size) * options.epochs
+    schedule = get_linear_schedule_with_warmup(optimizer, 0, steps)
+    lengths = [len(row["ids"]) for row in train]
+
+    result = {"epochs": [], "labels": labels}
+    best = (-1.0, None)
+    began, used = time.time(), time.process_time()
+    for epoch in range(1, options.epochs + 1):
+        model.train()
+        order = get_length_grouped_indices(lengths, options.batch_size)
+        total = 0.0
+        count = 0
+        for start in range(0, len(order), options.batch_size):
+            batch = collate([train[row] for row in order[start : start + options.batch_size]], pad)
+            loss = model(**batch).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            total += loss.item()
+            count += 1
+        seconds, cpu = time.time() - began, time.process_time() - used
+        scores, _, _ = evaluate(model, rows["dev"], labels, pad)
+        result["epochs"].append({"epoch": epoch, "train_loss": total / count, "seconds": seconds, "cpu": cpu, **scores})
+        print(result["epochs"][-1], flush=True)
+        if scores["f1"] > best[0]:
+            best = (scores["f1"], {name: value.clone() for name, value in model.state_dict().items()})
+    model.load_state_dict(best[1])
+    result["test"], gold, predicted = evaluate(model, rows["test"], labels, pad)
+    result["report"] = {
+        name: {key: float(value) for key, value in row.items()}
+        for name, row in classification_report(gold, predicted, output_dict=True).items()
+    }
+    with open(options.json, "w", encoding="utf-8") as file:
+        json.dump(result, file, indent=1)
+    print(result["test"])
+
+
+if __name__ == "__main__":
+    main()
