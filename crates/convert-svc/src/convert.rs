@@ -158,12 +158,7 @@ impl Work<'_> {
     }
 
     /// Builds, writes and runs one model.
-    fn model(
-        &self,
-        file: &str,
-        scheme: Scheme,
-        observer: &mut dyn Observer,
-    ) -> Result<Model, Error> {
+    fn model(&self, file: &str, scheme: Scheme, observer: &mut dyn Observer) -> Result<Model, Error> {
         stop(observer)?;
         let precision = if scheme == Scheme::Fp32 { "fp32" } else { "int8" };
         observer.progress("build", 0, 0);
@@ -213,8 +208,10 @@ impl Work<'_> {
             }
         }
         let entries = fs::read_dir(self.folder).map_err(|error| self.io("", error))?;
-        let mut paths: Vec<PathBuf> =
-            entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(|e| self.io("", e))?;
+        let mut paths: Vec<PathBuf> = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()
+            .map_err(|e| self.io("", e))?;
         paths.sort();
         paths
             .iter()

@@ -76,9 +76,9 @@ impl Error {
             Self::Unsupported { .. } => "UNSUPPORTED_CHECKPOINT",
             Self::NotFinite { .. } | Self::TooLarge { .. } => "INVALID_CHECKPOINT",
             Self::Evaluation(_) => "INVALID_EVALUATION",
-            Self::Runtime(
-                quintet_onnx::Error::LibraryMissing { .. } | quintet_onnx::Error::LibraryUnusable { .. },
-            ) => "ONNX_RUNTIME_MISSING",
+            Self::Runtime(quintet_onnx::Error::LibraryMissing { .. } | quintet_onnx::Error::LibraryUnusable { .. }) => {
+                "ONNX_RUNTIME_MISSING"
+            }
             Self::Runtime(_) => "ONNX_RUNTIME_FAILED",
             Self::Verification { .. } => "VERIFICATION_FAILED",
             Self::Cancelled => "CANCELLED",

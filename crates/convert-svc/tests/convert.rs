@@ -1,4 +1,5 @@
 //! Whole conversions: what is published, and that nothing is when something is wrong.
+#![allow(clippy::unwrap_used)] // helpers of tests fail by panicking, like the tests
 
 mod support;
 
@@ -86,9 +87,9 @@ fn only_the_precisions_asked_for_are_published() {
         let report =
             convert(&case.request(&ConvertSpec { precisions: vec![precision], ..lenient() }), &mut Quiet).unwrap();
         assert_eq!(report.models.iter().map(|model| model.file.as_str()).collect::<Vec<_>>(), [file]);
-        let models = fs::read_dir(case.output()).unwrap().filter(|entry| {
-            entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "onnx")
-        });
+        let models = fs::read_dir(case.output())
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "onnx"));
         assert_eq!(models.count(), 1);
     }
 }
@@ -129,7 +130,10 @@ fn int8_that_loses_too_much_publishes_nothing() {
     set.save(&case.evaluation()).unwrap();
     let error = convert(&case.request(&ConvertSpec::default()), &mut Quiet).unwrap_err();
     let Error::Verification { problems } = &error else { panic!("{error}") };
-    assert!(problems[0].starts_with("int8: F1 is 0.") && problems[0].contains("below the trainer's 1.0000"), "{problems:?}");
+    assert!(
+        problems[0].starts_with("int8: F1 is 0.") && problems[0].contains("below the trainer's 1.0000"),
+        "{problems:?}"
+    );
     assert!(!case.left_something());
 }
 

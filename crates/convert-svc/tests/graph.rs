@@ -1,4 +1,5 @@
 //! Graphs against `transformers` and ONNX Runtime's own quantizer, by files those two wrote.
+#![allow(clippy::unwrap_used)] // helpers of tests fail by panicking, like the tests
 
 mod support;
 
@@ -28,8 +29,7 @@ fn difference(model: &ModelProto, golden: &str) -> (f32, f32) {
     let folder = tempfile::tempdir().unwrap();
     let mut classifier = Classifier::open(&write(model, &folder), Options { threads: 1 }).unwrap();
     let tensors = tensors();
-    let [ids, mask, types] =
-        ["input_ids", "attention_mask", "token_type_ids"].map(|name| tensors.i64(name).unwrap().1);
+    let [ids, mask, types] = ["input_ids", "attention_mask", "token_type_ids"].map(|name| tensors.i64(name).unwrap().1);
     let (rows, length) = (4, 9);
     let batch = Batch { rows, length, input_ids: &ids, attention_mask: &mask, token_type_ids: &types };
     let found = classifier.run(&batch).unwrap();

@@ -96,12 +96,8 @@ impl Emitter<'_> {
         graph.floats("one", &[], &[1.0]);
         graph.floats("lowest", &[], &[f32::MIN]);
         graph.ints("axes_of_mask", &[1, 2]);
-        let mask = graph.node_with(
-            "mask",
-            "Cast",
-            &["attention_mask"],
-            &[("to", Attribute::Int(DataType::Float as i64))],
-        );
+        let mask =
+            graph.node_with("mask", "Cast", &["attention_mask"], &[("to", Attribute::Int(DataType::Float as i64))]);
         let mask = graph.node("mask", "Sub", &["one", &mask]);
         let mask = graph.node("mask", "Mul", &[&mask, "lowest"]);
         let mask = graph.node("mask", "Unsqueeze", &[&mask, "axes_of_mask"]);
@@ -109,9 +105,8 @@ impl Emitter<'_> {
     }
 
     fn embeddings(&mut self) -> Result<String, Error> {
-        let &EncoderConfig {
-            vocab_size, hidden_size, max_position_embeddings: max_positions, type_vocab_size, ..
-        } = self.encoder;
+        let &EncoderConfig { vocab_size, hidden_size, max_position_embeddings: max_positions, type_vocab_size, .. } =
+            self.encoder;
         let table = self.tensor("embeddings.word_embeddings.weight", &[vocab_size, hidden_size])?;
         let words = if self.scheme == (Scheme::Int8 { embeddings: true }) {
             let quantized = quantize::per_tensor(&table);
@@ -178,8 +173,7 @@ impl Emitter<'_> {
         let qkv = self.linear.emit(&mut self.graph, &format!("{scope}.qkv"), hidden, &packed, &bias);
         let graph = &mut self.graph;
         let last = [("axis", Attribute::Int(-1))];
-        let parts =
-            graph.node_outputs(&scope, "Split", &[&qkv, "sizes_of_qkv"], &last, &["query", "key", "value"]);
+        let parts = graph.node_outputs(&scope, "Split", &[&qkv, "sizes_of_qkv"], &last, &["query", "key", "value"]);
         let mut heads = |part: usize, order: [i64; 4]| {
             let reshaped = graph.node(&scope, "Reshape", &[&parts[part], "shape_of_heads"]);
             graph.node_with(&scope, "Transpose", &[&reshaped], &[("perm", Attribute::Ints(order.to_vec()))])
@@ -219,7 +213,8 @@ impl Emitter<'_> {
         let bias = self.tensor(&format!("{name}.bias"), &size)?;
         let weight = self.graph.floats(&format!("{name}/weight"), &size, &weight);
         let bias = self.graph.floats(&format!("{name}/bias"), &size, &bias);
-        let attributes = [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(self.encoder.layer_norm_eps as f32))];
+        let attributes =
+            [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(self.encoder.layer_norm_eps as f32))];
         Ok(self.graph.node_with(name, "LayerNormalization", &[input, &weight, &bias], &attributes))
     }
 
@@ -244,7 +239,7 @@ impl Emitter<'_> {
             }
             Activation::GeluTanh => {
                 let cubic = graph.floats(&format!("{scope}/cubic"), &[], &[0.044_715]);
-                let root = graph.floats(&format!("{scope}/sqrt_2_pi"), &[], &[0.797_884_56]);
+                let root = graph.floats(&format!("{scope}/sqrt_2_pi"), &[], &[std::f32::consts::FRAC_2_PI.sqrt()]);
                 let half = graph.floats(&format!("{scope}/half"), &[], &[0.5]);
                 let square = graph.node(scope, "Mul", &[x, x]);
                 let cube = graph.node(scope, "Mul", &[&square, x]);

@@ -1,5 +1,5 @@
 //! The golden checkpoint as the tests use it: a tokenizer added, evaluation rows with the logits of `transformers`.
-#![allow(dead_code, unreachable_pub)] // each test file uses its part
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its part; helpers fail by panicking
 
 use std::{
     fs,
@@ -99,8 +99,7 @@ impl Case {
     }
 
     pub fn request(&self, spec: &ConvertSpec) -> Request {
-        let mut request =
-            Request::from_spec(spec, self.checkpoint(), self.evaluation(), self.output()).unwrap();
+        let mut request = Request::from_spec(spec, self.checkpoint(), self.evaluation(), self.output()).unwrap();
         request.threads = 1;
         request
     }
