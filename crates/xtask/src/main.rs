@@ -91,6 +91,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Setup(args) => {
             let wants = setup::Wants { cuda: args.cuda, tests: true, demo: args.demo, peers: args.peers };
             setup::run(&layout, wants)?;
+            eprintln!("{} holds all that is needed", layout.runtime().display());
             Ok(ExitCode::SUCCESS)
         }
         Command::Test(args) => checks::run(&layout, args.peers, &args.args),

@@ -61,7 +61,6 @@ pub(crate) fn run(layout: &Layout, wants: Wants) -> Result<()> {
             (step.make)()?;
         }
     }
-    eprintln!("{} holds all that is needed", layout.runtime().display());
     Ok(())
 }
 
