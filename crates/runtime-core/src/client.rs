@@ -114,9 +114,11 @@ impl JobClient {
         Self { inner, patience }
     }
 
-    async fn repeat<T, F>(&self, mut call: F) -> Result<T, Status>
+    // Not `AsyncFnMut`: the compiler cannot prove the futures of async closures `Send`, which spawned tasks need.
+    async fn repeat<T, F, R>(&self, mut call: F) -> Result<T, Status>
     where
-        F: AsyncFnMut(JobServiceClient<Connection>) -> Result<tonic::Response<T>, Status>,
+        F: FnMut(JobServiceClient<Connection>) -> R,
+        R: Future<Output = Result<tonic::Response<T>, Status>>,
     {
         let start = tokio::time::Instant::now();
         let mut backoff = Backoff::default();
@@ -135,7 +137,11 @@ impl JobClient {
     /// The server's status.
     pub async fn create(&self, request: CreateJobRequest) -> Result<Job, Status> {
         debug_assert!(!request.request_id.is_empty(), "a request that may be repeated needs an id");
-        self.repeat(async |mut client| client.create_job(request.clone()).await).await
+        self.repeat(|mut client| {
+            let request = request.clone();
+            async move { client.create_job(request).await }
+        })
+        .await
     }
 
     /// Reads a job.
@@ -143,7 +149,11 @@ impl JobClient {
     /// # Errors
     /// The server's status.
     pub async fn get(&self, name: &str) -> Result<Job, Status> {
-        self.repeat(async |mut client| client.get_job(GetJobRequest { name: name.into() }).await).await
+        self.repeat(|mut client| {
+            let request = GetJobRequest { name: name.into() };
+            async move { client.get_job(request).await }
+        })
+        .await
     }
 
     /// Cancels or prunes a job.
@@ -152,7 +162,11 @@ impl JobClient {
     /// The server's status.
     pub async fn cancel(&self, name: &str, prune: bool, reason: &str) -> Result<Job, Status> {
         let request = CancelJobRequest { name: name.into(), prune, reason: reason.into() };
-        self.repeat(async |mut client| client.cancel_job(request.clone()).await).await
+        self.repeat(|mut client| {
+            let request = request.clone();
+            async move { client.cancel_job(request).await }
+        })
+        .await
     }
 
     /// Hands every event of a job after a revision to `on_event`, through lost connections, until the job has ended.
@@ -231,7 +245,11 @@ impl JobClient {
     /// # Errors
     /// The server's status.
     pub async fn logs(&self, request: StreamLogsRequest) -> Result<tonic::Streaming<LogChunk>, Status> {
-        self.repeat(async |mut client| client.stream_logs(request.clone()).await).await
+        self.repeat(|mut client| {
+            let request = request.clone();
+            async move { client.stream_logs(request).await }
+        })
+        .await
     }
 
     /// The generated client, for calls that have no wrapper here.
