@@ -17,7 +17,11 @@ mod validate;
 use std::fmt;
 
 use quintet_proto::v1::tracking_service_server::TrackingServiceServer;
-use runtime_core::artifacts::ArtifactStore;
+use runtime_core::{
+    artifacts::ArtifactStore,
+    host::{self, Host},
+    limited,
+};
 
 pub use artifacts::{Artifacts, FileInfo};
 pub use error::Error;
@@ -98,4 +102,19 @@ impl Tracking {
     pub fn grpc_service(&self) -> TrackingServiceServer<Tracking> {
         TrackingServiceServer::new(self.clone())
     }
+}
+
+/// Mounts both faces on a host; the store is the host's database `tracking`, the artifacts are the host's own.
+///
+/// # Errors
+/// The database cannot be opened, or a newer version made it; the host's options are wrong.
+pub async fn mount(host: Host) -> Result<Host, host::Error> {
+    let server = host.config().server_options()?;
+    let mut options = Options::new(host.database_url("tracking")?, host.artifacts().clone());
+    options.max_artifact_bytes = server.upload_bytes;
+    let failed = |message: String| host::Error::Mount { service: "tracking", message };
+    let built = tokio::task::spawn_blocking(move || build(options)).await;
+    let built = built.map_err(|error| failed(error.to_string()))?;
+    let tracking = built.map_err(|error| failed(runtime_core::status::chain(&error)))?;
+    Ok(host.service(limited!(tracking.grpc_service(), server)).http(tracking.router()))
 }
