@@ -142,24 +142,15 @@ async fn deadlines_and_panics_end_one_call_only() {
 
 #[tokio::test]
 async fn metrics_tell_calls_by_service_and_code() {
-    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-    let render = recorder.handle();
-    // A test may run beside others in one process: when another recorder is there already, this one only renders.
-    let installed = metrics::set_global_recorder(recorder).is_ok();
     let service = Gated::new();
-    let handle = server(ServerOptions::default(), &service)
-        .metrics(std::sync::Arc::new(move || render.render()))
-        .start()
-        .await
-        .unwrap();
+    let handle =
+        server(ServerOptions::default(), &service).metrics(crate::telemetry::render_metrics()).start().await.unwrap();
     client(&handle).await.get_checkpoint_from_training_job(job("x")).await.unwrap();
     let answer = reqwest::get(format!("{}/metrics", handle.url())).await.unwrap();
     assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     let text = answer.text().await.unwrap();
-    if installed {
-        assert!(text.contains("grpc_service=\"quintet.v1.ConversionService\""), "{text}");
-        assert!(text.contains("grpc_code=\"OK\""), "{text}");
-    }
+    assert!(text.contains("grpc_service=\"quintet.v1.ConversionService\""), "{text}");
+    assert!(text.contains("grpc_code=\"OK\""), "{text}");
 }
 
 #[tokio::test]
