@@ -8,7 +8,10 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use quintet_proto::v1::{hpo_service_server::HpoServiceServer, job_spec::Kind};
 use runtime_core::{
     client::Connection,
+    config::Service,
+    host::{Error as HostError, Host, PATIENCE},
     jobs::Validator,
+    limited,
     server::Drain,
     status::violation,
     worker::{ServeOptions, serve},
@@ -102,4 +105,26 @@ impl Hpo {
         })
         .await;
     }
+}
+
+/// Mounts the service on a host, with the worker that executes sweeps.
+///
+/// # Errors
+/// The study store cannot be opened, or an address is malformed.
+pub async fn mount(host: Host) -> Result<Host, HostError> {
+    let options = Options {
+        database: host.database_url("hpo")?,
+        data_dir: host.config().data_path("")?,
+        patience: PATIENCE,
+        after_trial: None,
+    };
+    let limits = host.config().server_options()?;
+    let built = tokio::task::spawn_blocking(move || build(options)).await;
+    let hpo = built
+        .map_err(|error| error.to_string())
+        .and_then(|built| built.map_err(|error| error.to_string()))
+        .map_err(|message| HostError::Mount { service: "hpo", message })?;
+    let service = limited!(hpo.grpc_service(), limits);
+    let work = hpo.work(host.connection(Service::Hpo)?, host.drain());
+    Ok(host.kind("sweep", validator()).service(service).task("sweeps", work))
 }

@@ -1,15 +1,17 @@
 //! What every Quintet service shares: the durable job runtime, workers, artifacts, backup, configuration, telemetry and the server.
 
 pub mod artifacts;
+pub mod backup;
+pub mod client;
+pub mod command;
 pub mod config;
 pub mod db;
 pub mod hashing;
+pub mod host;
 pub mod jobs;
 pub mod server;
 pub mod status;
-pub mod telemetry;
-pub mod client;
-pub mod worker;
-pub mod tracker;
 pub mod supervisor;
-pub mod command;
+pub mod telemetry;
+pub mod tracker;
+pub mod worker;

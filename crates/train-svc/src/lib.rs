@@ -1,1 +1,45 @@
-//! Placeholder.
+//! The training service: the check of training jobs, final-training configuration and validation.
+//!
+//! The engine is the program `train-worker`, the only one that links libtorch; this library starts and serves without it.
+
+pub mod merge;
+pub mod request;
+pub mod service;
+
+use std::{path::Path, sync::Arc};
+
+use quintet_proto::v1::{job_spec::Kind, training_service_server::TrainingServiceServer};
+use runtime_core::{
+    client::JobClient,
+    config::Service,
+    host::{Error, Host, PATIENCE},
+    jobs::Validator,
+    limited,
+    status::violation,
+};
+
+/// The check of `train` jobs before they are created; fields are told as `spec.train.FIELD`.
+pub fn validator() -> Validator {
+    Arc::new(|spec| {
+        let Some(Kind::Train(train)) = &spec.kind else { return vec![violation("spec", "is no training")] };
+        match request::TrainRequest::from_spec(train, Path::new(""), None, 1) {
+            Ok(_) => Vec::new(),
+            Err(error) => vec![violation(format!("spec.train.{}", error.field), error.problem)],
+        }
+    })
+}
+
+/// Mounts the service on a host.
+///
+/// # Errors
+/// A malformed address of the job service.
+pub fn mount(host: Host) -> Result<Host, Error> {
+    let jobs = JobClient::new(host.connection(Service::Train)?, PATIENCE);
+    let api = service::TrainingApi::new(jobs, host.artifacts().clone());
+    let options = host.config().server_options()?;
+    let remedy = "run `cargo xtask setup`, then `cargo build -p train-worker`";
+    Ok(host
+        .kind("train", validator())
+        .worker("train", "train-worker", &["worker"], remedy)
+        .service(limited!(TrainingServiceServer::new(api), options)))
+}

@@ -72,10 +72,7 @@ pub fn uid_for_request(request_id: &str) -> String {
 
 /// A point in time as the messages carry it.
 pub fn timestamp(at: Millis) -> Timestamp {
-    Timestamp {
-        seconds: at.div_euclid(1000),
-        nanos: i32::try_from(at.rem_euclid(1000)).unwrap_or(0) * 1_000_000,
-    }
+    Timestamp { seconds: at.div_euclid(1000), nanos: i32::try_from(at.rem_euclid(1000)).unwrap_or(0) * 1_000_000 }
 }
 
 /// Milliseconds since 1970.

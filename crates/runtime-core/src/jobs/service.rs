@@ -5,9 +5,9 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use prost::Message as _;
 use quintet_proto::v1::{
-    CancelJobRequest, CreateJobRequest, DeleteJobRequest, DeleteJobResponse, GetJobRequest, Job, JobEvent, JobSpec, JobState,
-    ListJobsRequest, ListJobsResponse, LogChunk, StreamLogsRequest, SubmitAndWaitRequest, WaitJobRequest, WatchJobRequest,
-    job_service_server::JobService,
+    CancelJobRequest, CreateJobRequest, DeleteJobRequest, DeleteJobResponse, GetJobRequest, Job, JobEvent, JobSpec,
+    JobState, ListJobsRequest, ListJobsResponse, LogChunk, StreamLogsRequest, SubmitAndWaitRequest, WaitJobRequest,
+    WatchJobRequest, job_service_server::JobService,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
@@ -29,7 +29,8 @@ use crate::{
     status::{self, ErrorReason, violation},
 };
 
-/// Checks a specification of one kind before a job is made of it; an empty list means that it is good.
+/// Checks a specification of one kind before a job is made of it; fields are told as `spec.train.FIELD`, and an empty list
+/// means that it is good.
 pub type Validator = Arc<dyn Fn(&JobSpec) -> Vec<FieldViolation> + Send + Sync>;
 
 /// `JobService` over the jobs of one server.
@@ -100,7 +101,10 @@ impl JobApi {
         let mut wrong = Vec::new();
         let kind = job.spec.as_ref().map_or("", kind_of);
         match self.validators.get(kind) {
-            Some(validator) => wrong.extend(job.spec.as_ref().map(|spec| validator(spec)).unwrap_or_default()),
+            Some(validator) => {
+                let found = job.spec.as_ref().map(|spec| validator(spec)).unwrap_or_default();
+                wrong.extend(found.into_iter().map(|v| violation(format!("job.{}", v.field), v.description)));
+            }
             None => {
                 let mut kinds: Vec<&str> = self.validators.keys().copied().collect();
                 kinds.sort_unstable();
@@ -187,7 +191,9 @@ impl JobApi {
 
     /// A job of this content that has succeeded and whose artifacts are still there.
     async fn reusable(&self, content_hash: &str) -> Result<Option<Job>, Status> {
-        let Some(job) = store::succeeded(self.jobs.db(), content_hash).await.map_err(store_status)? else { return Ok(None) };
+        let Some(job) = store::succeeded(self.jobs.db(), content_hash).await.map_err(store_status)? else {
+            return Ok(None);
+        };
         for artifact in job.outputs.iter().flat_map(|outputs| outputs.artifacts.values()) {
             if let Err(error) = self.artifacts.read_manifest(&artifact.uri).await {
                 tracing::info!(job = job.name, uri = artifact.uri, %error, "not reused: an artifact cannot be read");
@@ -240,12 +246,9 @@ pub(crate) fn reject(rejection: &Rejection) -> Status {
         Rejection::RequestReused(uid) => {
             status::Error::new(ErrorReason::RequestIdReused, text).with("job", job_name(uid)).into_status()
         }
-        Rejection::ParentEnded(parent) => status::failed_precondition(
-            ErrorReason::IllegalState,
-            parent,
-            text,
-            [("field", "job.parent")],
-        ),
+        Rejection::ParentEnded(parent) => {
+            status::failed_precondition(ErrorReason::IllegalState, parent, text, [("field", "job.parent")])
+        }
     }
 }
 
@@ -289,7 +292,11 @@ impl JobService for JobApi {
         let mut jobs = Vec::with_capacity(found.len());
         for (_, stored) in found {
             // Progress lives in memory alone.
-            let live = if is_terminal(stored.state()) { None } else { self.jobs.get(&stored.uid).await.map_err(store_status)? };
+            let live = if is_terminal(stored.state()) {
+                None
+            } else {
+                self.jobs.get(&stored.uid).await.map_err(store_status)?
+            };
             jobs.push(live.unwrap_or(stored));
         }
         Ok(Response::new(ListJobsResponse { jobs, next_page_token }))
@@ -326,7 +333,10 @@ impl JobService for JobApi {
         Ok(Response::new(self.watch_from(job.uid, request.after_revision)))
     }
 
-    async fn stream_logs(&self, request: Request<StreamLogsRequest>) -> Result<Response<Self::StreamLogsStream>, Status> {
+    async fn stream_logs(
+        &self,
+        request: Request<StreamLogsRequest>,
+    ) -> Result<Response<Self::StreamLogsStream>, Status> {
         let request = request.into_inner();
         let job = self.read(&request.name).await?;
         let (to, chunks) = mpsc::channel(64);

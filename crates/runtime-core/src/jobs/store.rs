@@ -92,7 +92,10 @@ pub fn save(tx: &mut dyn Tx, effects: &Effects) -> Result<(), Error> {
         .iter()
         .map(|log| vec![log.key.into(), log.attempt.into(), log.offset.into(), log.data.clone().into()])
         .collect();
-    tx.execute_many("INSERT INTO logs (key, attempt, start, data) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING", &rows)?;
+    tx.execute_many(
+        "INSERT INTO logs (key, attempt, start, data) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        &rows,
+    )?;
     Ok(())
 }
 
@@ -274,7 +277,8 @@ pub async fn logs(db: &Db, uid: &str, attempt: i32, offset: i64, limit: usize) -
 pub async fn delete(db: &Db, uid: &str) -> Result<bool, Error> {
     let uid = Value::from(uid);
     db.write(move |tx| {
-        let rows = tx.query(&format!("SELECT key FROM jobs WHERE uid = $1 AND state IN ({})", terminal_list()), &[uid])?;
+        let rows =
+            tx.query(&format!("SELECT key FROM jobs WHERE uid = $1 AND state IN ({})", terminal_list()), &[uid])?;
         let Some(key) = rows.first().map(|row| row.int(0)).transpose()? else { return Ok(false) };
         for table in ["logs", "events", "jobs"] {
             tx.execute(&format!("DELETE FROM {table} WHERE key = $1"), &[key.into()])?;

@@ -57,7 +57,12 @@ async fn follow(jobs: &Jobs, uid: &str, mut after: i64, to: &Sender<JobEvent>) -
 }
 
 /// True when the job has ended and everything was sent.
-async fn send_stored(jobs: &Jobs, uid: &str, after: &mut i64, to: &Sender<JobEvent>) -> Result<Result<bool, Gone>, Status> {
+async fn send_stored(
+    jobs: &Jobs,
+    uid: &str,
+    after: &mut i64,
+    to: &Sender<JobEvent>,
+) -> Result<Result<bool, Gone>, Status> {
     loop {
         let events = store::events(jobs.db(), Some(uid), *after, PAGE).await.map_err(store_status)?;
         let last_page = events.len() < PAGE;
@@ -120,7 +125,13 @@ fn ends(event: &JobEvent) -> bool {
 }
 
 /// Sends a log from an offset; with `follow` until the job has ended, through later attempts.
-pub(super) async fn stream_logs(jobs: Jobs, uid: String, request: StreamLogsRequest, drain: Drain, to: Sender<LogChunk>) {
+pub(super) async fn stream_logs(
+    jobs: Jobs,
+    uid: String,
+    request: StreamLogsRequest,
+    drain: Drain,
+    to: Sender<LogChunk>,
+) {
     let result = tokio::select! {
         result = send_logs(&jobs, &uid, &request, &to) => result,
         () = drain.begun() => Err(status::shutting_down()),

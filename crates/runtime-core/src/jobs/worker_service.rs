@@ -6,8 +6,8 @@ use std::{
 };
 
 use quintet_proto::v1::{
-    ClaimJobsRequest, ClaimJobsResponse, FinishJobRequest, FinishJobResponse, HeartbeatRequest, HeartbeatResponse, Job, Lease,
-    finish_job_request::Outcome as WireOutcome, worker_service_server::WorkerService,
+    ClaimJobsRequest, ClaimJobsResponse, FinishJobRequest, FinishJobResponse, HeartbeatRequest, HeartbeatResponse, Job,
+    Lease, finish_job_request::Outcome as WireOutcome, worker_service_server::WorkerService,
 };
 use tonic::{Request, Response, Status};
 
@@ -64,7 +64,8 @@ impl WorkerApi {
 }
 
 fn uid(name: &str) -> Result<String, Status> {
-    let uid = uid_of(name).ok_or_else(|| status::invalid_field("job", format!("{name:?} is not of the form jobs/{{uid}}")))?;
+    let uid = uid_of(name)
+        .ok_or_else(|| status::invalid_field("job", format!("{name:?} is not of the form jobs/{{uid}}")))?;
     Ok(uid.to_owned())
 }
 
@@ -128,7 +129,8 @@ impl WorkerService for WorkerApi {
             log_offset: request.log_offset.max(0),
             ..Report::default()
         };
-        let finished = self.jobs.run(move |engine, now| engine.finish(report, outcome, now)).await.map_err(store_status)?;
+        let finished =
+            self.jobs.run(move |engine, now| engine.finish(report, outcome, now)).await.map_err(store_status)?;
         let job = match finished {
             Ok(job) => job,
             Err(rejection @ (Rejection::NotLive(_) | Rejection::Ended(_))) => {

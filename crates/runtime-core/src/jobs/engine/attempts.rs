@@ -5,8 +5,10 @@ use rand::RngExt as _;
 
 use super::{ClaimFilter, Engine, LogAppend, Outcome, Rejection, Report, StoredEvent};
 use crate::{
+    jobs::model::{
+        LAUNCH_TIMEOUT_MS, MAX_LOG_BYTES, Millis, heartbeat_ms, is_leased, job_error, job_kind, retry_limits, timestamp,
+    },
     jobs::watch::log_news,
-    jobs::model::{LAUNCH_TIMEOUT_MS, MAX_LOG_BYTES, Millis, heartbeat_ms, is_leased, job_error, job_kind, retry_limits, timestamp},
     status::ErrorReason,
 };
 
@@ -167,7 +169,11 @@ impl Engine {
             }
             // Nobody asked it to: the platform took the attempt away.
             None => {
-                let error = job_error(ErrorReason::WorkerCrashed, "the worker was stopped from outside", ErrorClass::Preemption);
+                let error = job_error(
+                    ErrorReason::WorkerCrashed,
+                    "the worker was stopped from outside",
+                    ErrorClass::Preemption,
+                );
                 self.attempt_failed(key, error, now)
             }
         }
@@ -180,7 +186,8 @@ impl Engine {
         if let Some(intent) = job.error.clone().filter(|_| job.directive() != Directive::Continue) {
             let state = self.stopped_state(&intent);
             return self.transition(key, state, now, |job| {
-                job.error = Some(JobError { attempt: error.attempt, time: error.time, log_tail: error.log_tail, ..intent });
+                job.error =
+                    Some(JobError { attempt: error.attempt, time: error.time, log_tail: error.log_tail, ..intent });
             });
         }
         let (attempts, initial, longest) = retry_limits(job.retry.as_ref());

@@ -115,7 +115,9 @@ impl Engine {
         }
         if attach && !job.content_hash.is_empty() && job.parent.is_empty() {
             let same = |e: &&Entry| {
-                e.job.content_hash == job.content_hash && e.job.parent.is_empty() && e.job.state() != JobState::Cancelling
+                e.job.content_hash == job.content_hash
+                    && e.job.parent.is_empty()
+                    && e.job.state() != JobState::Cancelling
             };
             if let Some(entry) = self.entries.values().filter(same).min_by_key(|e| e.key) {
                 return Ok(entry.job.clone());
@@ -195,7 +197,11 @@ impl Engine {
     /// A deadline makes a job fail, everything else that stops it makes it cancelled.
     fn stopped_state(&self, error: &JobError) -> JobState {
         let deadlines = [ErrorReason::DeadlineExceeded, ErrorReason::QueueTimeout, ErrorReason::RunTimeout];
-        if deadlines.iter().any(|reason| reason.as_str() == error.reason) { JobState::Failed } else { JobState::Cancelled }
+        if deadlines.iter().any(|reason| reason.as_str() == error.reason) {
+            JobState::Failed
+        } else {
+            JobState::Cancelled
+        }
     }
 
     fn insert(&mut self, entry: Entry) {
@@ -279,5 +285,4 @@ impl Engine {
     fn live_key(&self, uid: &str) -> Result<i64, Rejection> {
         self.by_uid.get(uid).copied().ok_or_else(|| Rejection::NotLive(uid.to_owned()))
     }
-
 }

@@ -106,7 +106,12 @@ fn slots_limit_what_is_launched() {
     engine.create(Job { resources: need(1, 1), ..command("gpu") }, String::new(), false, 0).unwrap();
     // More CPUs than there are: it gets all of them.
     let small = engine.create(Job { resources: need(9, 0), ..command("small") }, String::new(), false, 0).unwrap();
-    let filter = ClaimFilter { max: 9, launch: true, slots: Some(Slots { cpus: 2, gpus: 0, total_cpus: 2 }), ..ClaimFilter::default() };
+    let filter = ClaimFilter {
+        max: 9,
+        launch: true,
+        slots: Some(Slots { cpus: 2, gpus: 0, total_cpus: 2 }),
+        ..ClaimFilter::default()
+    };
     let launched = engine.claim(filter, 0).unwrap();
     assert_eq!(launched.iter().map(|j| &j.uid).collect::<Vec<_>>(), [&small.uid]);
     assert_eq!(launched[0].state(), JobState::Launching);
@@ -210,7 +215,8 @@ fn deadlines_fail_the_job() {
         start_to_finish: Some(proto_duration(100)),
         ..Timeouts::default()
     };
-    let late = engine.create(Job { timeouts: Some(timeouts.clone()), ..command("late") }, String::new(), false, 0).unwrap();
+    let late =
+        engine.create(Job { timeouts: Some(timeouts.clone()), ..command("late") }, String::new(), false, 0).unwrap();
     engine.fire_timers(50);
     assert!(engine.get(&late.uid).is_none());
     engine.create(Job { timeouts: Some(timeouts), ..command("slow") }, String::new(), false, 60).unwrap();

@@ -60,7 +60,8 @@ impl Engine {
             self.transition(key, state, now, |job| job.unreachable_since = Some(timestamp(now)));
             return;
         }
-        let error = job_error(ErrorReason::HeartbeatTimeout, "no heartbeat of the attempt arrived", ErrorClass::Infrastructure);
+        let error =
+            job_error(ErrorReason::HeartbeatTimeout, "no heartbeat of the attempt arrived", ErrorClass::Infrastructure);
         self.attempt_failed(key, error, now);
     }
 
@@ -97,7 +98,8 @@ struct Deadlines {
 impl Deadlines {
     fn of(job: &Job) -> Self {
         let timeouts = job.timeouts.clone().unwrap_or_default();
-        let after = |start: &Option<quintet_proto::types::Timestamp>, limit: &Option<quintet_proto::types::Duration>| {
+        let after = |start: &Option<quintet_proto::types::Timestamp>,
+                     limit: &Option<quintet_proto::types::Duration>| {
             Some(millis(start.as_ref()?) + duration_ms(limit.as_ref()?))
         };
         Self {

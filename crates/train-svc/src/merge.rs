@@ -1,0 +1,232 @@
+//! Merges the best configuration of a sweep into a training configuration.
+//!
+//! The default policy is that of the system before this one: batch size and epochs belong to the training configuration,
+//! everything else that the sweep tuned wins. A key that nobody reads is an error, never silently dropped.
+
+use std::collections::BTreeMap;
+
+use quintet_proto::v1::{BuildFinalTrainingConfigResponse, Hyperparameters, MergePolicy};
+use runtime_core::status::violation;
+use serde_json::{Map, Value, json};
+use tonic_types::FieldViolation;
+
+/// The fields of `Hyperparameters`.
+pub const HYPERPARAMETERS: [&str; 11] = [
+    "learning_rate",
+    "batch_size",
+    "epochs",
+    "weight_decay",
+    "warmup_ratio",
+    "max_grad_norm",
+    "dropout",
+    "max_length",
+    "seed",
+    "group_by_length",
+    "load_best_model",
+];
+
+/// What a best configuration may carry beside `backbone` and `hyperparameters`: where it came from.
+const PROVENANCE: [&str; 8] =
+    ["study", "trial", "trial_name", "trial_id", "metrics", "dataset_version", "selection_criteria", "cv_statistics"];
+
+/// Values of the system before this one, for what neither side gives.
+fn seed_defaults() -> Map<String, Value> {
+    let defaults = json!({
+        "learning_rate": 2e-5, "dropout": 0.1, "weight_decay": 0.01, "batch_size": 16, "epochs": 5, "seed": 42,
+    });
+    defaults.as_object().cloned().unwrap_or_default()
+}
+
+/// Keys that the training configuration alone decides under the default policy.
+const TRAIN_CONFIG_ONLY: [&str; 2] = ["batch_size", "epochs"];
+
+/// One side: its backbone and its hyperparameters by name.
+struct Side {
+    backbone: Option<String>,
+    values: Map<String, Value>,
+}
+
+/// Merges; both sides are `{backbone, hyperparameters: {...}}`, and a training configuration may say `training: {...}` for the
+/// latter, with `random_seed` for `seed`.
+///
+/// # Errors
+/// Every unknown key and every value of the wrong kind, by its path.
+pub fn merge(
+    best_config: &Value,
+    train_config: &Value,
+    policy: MergePolicy,
+    random_seed: Option<u64>,
+) -> Result<BuildFinalTrainingConfigResponse, Vec<FieldViolation>> {
+    let mut wrong = Vec::new();
+    let best = read("best_config", best_config, &mut wrong);
+    let train = read("train_config", train_config, &mut wrong);
+    let Some(backbone) = best.backbone.or(train.backbone) else {
+        wrong.push(violation("best_config.backbone", "is missing; name the encoder that the sweep tuned"));
+        return Err(wrong);
+    };
+    let mut values = seed_defaults();
+    let mut sources: BTreeMap<String, String> = values.keys().map(|key| (key.clone(), "default".to_owned())).collect();
+    let apply_all = policy == MergePolicy::ApplyBest;
+    for (key, value) in train.values {
+        sources.insert(key.clone(), "train_config".into());
+        values.insert(key, value);
+    }
+    for (key, value) in best.values {
+        if apply_all || !TRAIN_CONFIG_ONLY.contains(&key.as_str()) {
+            sources.insert(key.clone(), "best_config".into());
+            values.insert(key, value);
+        }
+    }
+    if let Some(seed) = random_seed {
+        values.insert("seed".into(), seed.into());
+        sources.insert("seed".into(), "random_seed".into());
+    }
+    let hyperparameters = serde_json::from_value::<Hyperparameters>(Value::Object(values));
+    let hyperparameters = match hyperparameters {
+        Ok(hyperparameters) => hyperparameters,
+        Err(error) => {
+            wrong.push(violation("hyperparameters", error.to_string()));
+            return Err(wrong);
+        }
+    };
+    if let Err(error) = crate::request::Hyper::from_proto(&hyperparameters) {
+        wrong.push(violation(error.field, error.problem));
+    }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    Ok(BuildFinalTrainingConfigResponse {
+        backbone,
+        hyperparameters: Some(hyperparameters),
+        sources,
+        use_combined_data: true,
+        use_all_data: true,
+        early_stopping: false,
+    })
+}
+
+fn read(name: &str, config: &Value, wrong: &mut Vec<FieldViolation>) -> Side {
+    let mut side = Side { backbone: None, values: Map::new() };
+    let Some(fields) = config.as_object() else {
+        if !config.is_null() {
+            wrong.push(violation(name, "is not an object"));
+        }
+        return side;
+    };
+    for (key, value) in fields {
+        match (key.as_str(), value) {
+            ("backbone", Value::String(text)) if !text.is_empty() => side.backbone = Some(text.clone()),
+            ("backbone", other) => wrong.push(violation(format!("{name}.backbone"), format!("{other} is not a name"))),
+            ("hyperparameters", Value::Object(values)) => read_values(name, key, values, &mut side, wrong),
+            ("training", Value::Object(values)) if name == "train_config" => {
+                read_values(name, key, values, &mut side, wrong);
+            }
+            (key, _) if name == "best_config" && PROVENANCE.contains(&key) => {}
+            (key, _) => {
+                let known = "backbone and hyperparameters";
+                wrong.push(violation(format!("{name}.{key}"), format!("is not a key that is read; {known} are")));
+            }
+        }
+    }
+    side
+}
+
+fn read_values(name: &str, group: &str, values: &Map<String, Value>, side: &mut Side, wrong: &mut Vec<FieldViolation>) {
+    for (key, value) in values {
+        let field = if key == "random_seed" && group == "training" { "seed" } else { key.as_str() };
+        if !HYPERPARAMETERS.contains(&field) {
+            let known = HYPERPARAMETERS.join(", ");
+            wrong.push(violation(
+                format!("{name}.{group}.{key}"),
+                format!("is not a hyperparameter; known are {known}"),
+            ));
+            continue;
+        }
+        // JSON numbers of a protobuf Struct are doubles: a whole one stands for the integer.
+        let value = match value.as_f64() {
+            Some(number) if number.fract() == 0.0 && number.abs() < 9e15 => json!(number as i64),
+            _ => value.clone(),
+        };
+        side.values.insert(field.to_owned(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(violations: Vec<FieldViolation>) -> Vec<String> {
+        violations.into_iter().map(|violation| violation.field).collect()
+    }
+
+    #[test]
+    fn the_default_policy_is_that_of_the_system_before() {
+        let best = json!({
+            "backbone": "distilbert", "trial": 3, "metrics": {},
+            "hyperparameters": {"learning_rate": 3e-5, "batch_size": 8.0, "epochs": 1, "warmup_ratio": 0.1},
+        });
+        let train = json!({"training": {"batch_size": 32, "learning_rate": 1e-4, "random_seed": 7.0}});
+        let merged = merge(&best, &train, MergePolicy::Unspecified, None).unwrap();
+        let values = merged.hyperparameters.unwrap();
+        assert_eq!((values.learning_rate, values.batch_size, values.epochs), (Some(3e-5), Some(32), Some(5)));
+        assert_eq!((values.dropout, values.weight_decay, values.warmup_ratio), (Some(0.1), Some(0.01), Some(0.1)));
+        assert_eq!(values.seed, Some(7));
+        let source = |key: &str| merged.sources[key].as_str();
+        assert_eq!(
+            (source("learning_rate"), source("batch_size"), source("epochs")),
+            ("best_config", "train_config", "default")
+        );
+        assert_eq!((merged.backbone.as_str(), merged.early_stopping, merged.use_all_data), ("distilbert", false, true));
+    }
+
+    #[test]
+    fn apply_best_applies_every_key() {
+        let best = json!({"backbone": "b", "hyperparameters": {"batch_size": 8, "epochs": 1}});
+        let train = json!({"hyperparameters": {"batch_size": 32, "epochs": 9, "max_length": 64}});
+        let merged = merge(&best, &train, MergePolicy::ApplyBest, Some(1)).unwrap();
+        let values = merged.hyperparameters.unwrap();
+        assert_eq!(
+            (values.batch_size, values.epochs, values.max_length, values.seed),
+            (Some(8), Some(1), Some(64), Some(1))
+        );
+        assert_eq!(merged.sources["seed"], "random_seed");
+    }
+
+    #[test]
+    fn a_key_that_nobody_reads_is_an_error() {
+        let best = json!({"backbone": "b", "hyperparameters": {"leaning_rate": 1e-3}, "extra": 1});
+        let train = json!({"hyperparameters": {"optimizer": "lion"}, "data": {}});
+        assert_eq!(
+            fields(merge(&best, &train, MergePolicy::Unspecified, None).unwrap_err()),
+            [
+                "best_config.hyperparameters.leaning_rate",
+                "best_config.extra",
+                "train_config.hyperparameters.optimizer",
+                "train_config.data"
+            ]
+        );
+        assert_eq!(
+            fields(merge(&json!({}), &json!(null), MergePolicy::Unspecified, None).unwrap_err()),
+            ["best_config.backbone"]
+        );
+        let best = json!({"backbone": "b", "hyperparameters": {"learning_rate": -1}});
+        assert_eq!(
+            fields(merge(&best, &json!({}), MergePolicy::Unspecified, None).unwrap_err()),
+            ["hyperparameters.learning_rate"]
+        );
+    }
+
+    #[test]
+    fn the_list_of_hyperparameters_is_that_of_the_contract() {
+        for key in HYPERPARAMETERS {
+            let whole = serde_json::from_value::<Hyperparameters>(json!({ key: 1 }));
+            let truth = serde_json::from_value::<Hyperparameters>(json!({ key: true }));
+            assert!(whole.is_ok() || truth.is_ok(), "{key}");
+        }
+        let unknown = serde_json::from_value::<Hyperparameters>(json!({"nothing": 1})).unwrap_err().to_string();
+        // Serde lists what it expects: each snake_case name and its camelCase twin.
+        for key in unknown.split('`').filter(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '_')) {
+            assert!(key == "nothing" || HYPERPARAMETERS.contains(&key), "{key} is missing in the list");
+        }
+    }
+}
