@@ -1,0 +1,261 @@
+//! The command line: what can be typed, and the help that teaches it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const ABOUT: &str = "\
+Tunes, trains, converts and measures encoders: sweep -> train -> convert -> benchmark, every step a durable job.
+
+Without --server a command starts all services in its own process, on the folder --data-dir; with --server it uses those of \
+a `quintet serve` elsewhere.";
+
+const EXAMPLES: &str = "\
+Examples:
+  quintet run pipeline.yaml                          run a pipeline here, with an embedded server
+  quintet run pipeline.yaml --set trials=4 --json r.json
+  quintet serve --data-dir runs --listen 127.0.0.1:7700
+  quintet run pipeline.yaml --server http://127.0.0.1:7700
+  quintet jobs list --data-dir runs
+  eval \"$(quintet completions bash)\"
+
+Exit codes:
+  0 success   1 the job or command failed   2 wrong usage, configuration or pipeline; nothing was started
+  3 the server cannot be reached   130 interrupted by Ctrl-C   143 ended by SIGTERM";
+
+/// The program.
+#[derive(Debug, Parser)]
+#[command(name = "quintet", version, about = "Tunes, trains, converts and measures encoders", long_about = ABOUT)]
+#[command(after_help = EXAMPLES, propagate_version = true, max_term_width = 120)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs a pipeline: submits its stages, shows their progress, ends with a table of results
+    #[command(long_about = RUN, after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Serves all services, or some, on one port: gRPC, the MLflow REST API, /metrics and /healthz
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(crate::serve::ServeArgs),
+    /// Lists, shows, follows, cancels and deletes jobs
+    #[command(subcommand)]
+    Jobs(JobsCommand),
+    /// Shows studies of sweeps
+    #[command(subcommand)]
+    Hpo(HpoCommand),
+    /// Lists backups and restores from them
+    #[command(subcommand)]
+    Backup(crate::backup::BackupCommand),
+    /// Prints shell completions, such as: eval "$(quintet completions bash)"
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// Runs one attempt of a command job; started by a server
+    #[command(hide = true)]
+    Worker(runtime_core::worker::LaunchOptions),
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  quintet serve --data-dir runs --listen 127.0.0.1:7700
+  quintet serve --services tracking --listen 127.0.0.1:0 --ready-file address
+  quintet serve --dump-config                        what is in effect, and every key that can be set
+
+Ctrl-C or SIGTERM drains: what is under way is answered, running work is given back and goes on at the next start.";
+
+const RUN: &str = "\
+Runs a pipeline: submits its stages one after the other, shows their progress with the best value so far and the time left, \
+and ends with a table of results.
+
+The file is checked as a whole first, also by the server: unknown keys and wrong values are told with line and column, and \
+nothing is started. Work that is already done (equal specification and equal inputs) is answered from its outputs, so running \
+the same command again does the missing work only. A lost connection is made again. Ctrl-C asks once, a second Ctrl-C cancels \
+the running stage.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  quintet run demo/pipeline.yaml --check             is the file right?
+  quintet run demo/pipeline.yaml --set trials=4 --set parallel=1
+  quintet run demo/pipeline.yaml --json results.json --force
+
+The file's format is in docs/pipeline.md, the document's in docs/result.schema.json.";
+
+/// `quintet run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Pipeline file (YAML)
+    #[arg(value_name = "PIPELINE.yaml")]
+    pub(crate) pipeline: PathBuf,
+    /// Writes the results as one JSON document, also when a stage fails
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Runs every stage, also where a job of equal content has succeeded before
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Sets a value of `params:` in the file; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Reads and checks everything, and starts nothing
+    #[arg(long)]
+    pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("is not of the form KEY=VALUE, such as trials=4".into()),
+    }
+}
+
+/// Which server to use.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Server")]
+pub(crate) struct Target {
+    /// Server to use, such as http://127.0.0.1:7700; without it the services run in this process
+    #[arg(long, value_name = "URL", env = "QUINTET_SERVER", conflicts_with = "data_dir")]
+    pub(crate) server: Option<String>,
+    /// File with the token to show to the server; also the variable QUINTET_TOKEN
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Folder of the services in this process: databases, artifacts, logs [default: quintet-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Configuration file (TOML) [default: $QUINTET_CONFIG, else ./quintet.toml if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For a person.
+    Table,
+    /// The message in its JSON form.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+/// `quintet jobs ...`.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "A job is named by its id (32 digits, with or without `jobs/`) or by the beginning of it.")]
+pub(crate) enum JobsCommand {
+    /// Lists jobs, newest first
+    List {
+        /// Jobs at most
+        #[arg(long, default_value_t = 50, value_name = "N")]
+        limit: usize,
+        /// Only this kind: sweep, train, convert, benchmark or command
+        #[arg(long)]
+        kind: Option<String>,
+        /// Only these states, such as RUNNING or FAILED; may be given several times
+        #[arg(long, value_name = "STATE")]
+        state: Vec<String>,
+        /// Only the children of this job (the trials of a sweep)
+        #[arg(long, value_name = "JOB")]
+        parent: Option<String>,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Shows one job
+    Get {
+        /// Job
+        job: String,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Follows a job until it has ended; exits with 1 when it did not succeed
+    Watch {
+        /// Job
+        job: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Prints the log of a job
+    Logs {
+        /// Job
+        job: String,
+        /// Goes on until the job has ended
+        #[arg(short, long)]
+        follow: bool,
+        /// The log of this attempt [default: the latest]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+        attempt: Option<i32>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Cancels jobs and their children
+    Cancel {
+        /// Jobs
+        #[arg(required = true)]
+        jobs: Vec<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Deletes jobs that have ended, with their events and logs; artifacts stay
+    Delete {
+        /// Jobs
+        #[arg(required = true)]
+        jobs: Vec<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// `quintet hpo ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HpoCommand {
+    /// Lists the studies
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Shows a study: its trials and the best one
+    Show {
+        /// Name of the study
+        study: String,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2() {
+        for line in [
+            &["quintet"][..],
+            &["quintet", "run"],
+            &["quintet", "run", "p.yaml", "--set", "trials"],
+            &["quintet", "run", "p.yaml", "--server", "http://x", "--data-dir", "d"],
+            &["quintet", "jobs", "logs", "ab", "--attempt", "0"],
+        ] {
+            assert_eq!(Cli::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
+        }
+    }
+}
