@@ -3,7 +3,7 @@
 use axum::{
     Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, Path, Request, State},
+    extract::{Path, Request, State},
     response::{IntoResponse as _, Response},
     routing::{get, put},
 };
@@ -28,8 +28,6 @@ pub(super) fn routes() -> Router<Tracking> {
         .route("/mlflow-artifacts/artifacts/{*path}", put(upload).get(download).delete(remove))
         .route("/mlflow-artifacts/mpu/{*path}", axum::routing::post(unsupported))
         .route("/mlflow-artifacts/presigned/{*path}", get(unsupported))
-        // An artifact has a limit of its own, checked while it streams.
-        .layer(DefaultBodyLimit::disable())
 }
 
 #[derive(Serialize)]
