@@ -1,0 +1,110 @@
+//! Rows of figures as a table and as JSON, and the disk's own speed beside them.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+/// Figures of one run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measured {
+    pub(crate) jobs_per_second: f64,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+}
+
+/// Runs of one system under one load.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) system: String,
+    pub(crate) load: String,
+    pub(crate) runs: Vec<Measured>,
+}
+
+impl Row {
+    /// The median of a figure over the runs.
+    fn median(&self, figure: impl Fn(&Measured) -> f64) -> f64 {
+        let mut values: Vec<f64> = self.runs.iter().map(figure).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+
+    fn rate(&self) -> f64 {
+        self.median(|run| run.jobs_per_second)
+    }
+
+    fn p50_ms(&self) -> f64 {
+        self.median(|run| run.p50.as_secs_f64() * 1e3)
+    }
+
+    fn p99_ms(&self) -> f64 {
+        self.median(|run| run.p99.as_secs_f64() * 1e3)
+    }
+}
+
+/// Median time of a synced write of a page, which no durable answer can undercut.
+pub(crate) fn sync_time(folder: &Path) -> std::io::Result<Duration> {
+    let mut file = File::create(folder.join("sync"))?;
+    let mut times = Vec::new();
+    for _ in 0..500 {
+        file.write_all(&[0; 4096])?;
+        let start = Instant::now();
+        file.sync_data()?;
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[times.len() / 2])
+}
+
+/// Prints a row as soon as it is there.
+pub(crate) fn print(row: Option<&Row>) {
+    if let Some(row) = row {
+        let runs: Vec<String> = row.runs.iter().map(|run| format!("{:.0}", run.jobs_per_second)).collect();
+        println!(
+            "{}: {}: {:.0} jobs/s ({}), start p50 {:.2} ms, p99 {:.2} ms",
+            row.system,
+            row.load,
+            row.rate(),
+            runs.join(", "),
+            row.p50_ms(),
+            row.p99_ms()
+        );
+    }
+}
+
+/// A Markdown table; each system's rate is also told as a multiple of huey's under the same load.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut text = String::from("| load | system | jobs/s | to huey | start p50 ms | start p99 ms |\n|---|---|--:|--:|--:|--:|\n");
+    for row in rows {
+        let huey = rows.iter().find(|other| other.load == row.load && other.system.starts_with("huey"));
+        let ratio = huey.map_or_else(|| "-".to_owned(), |huey| format!("{:.2}", row.rate() / huey.rate()));
+        text += &format!(
+            "| {} | {} | {:.0} | {ratio} | {:.2} | {:.2} |\n",
+            row.load,
+            row.system,
+            row.rate(),
+            row.p50_ms(),
+            row.p99_ms()
+        );
+    }
+    text
+}
+
+/// The same as a document.
+pub(crate) fn json(rows: &[Row], jobs: usize, sync: Duration) -> serde_json::Result<String> {
+    let rows: Vec<serde_json::Value> = rows
+        .iter()
+        .map(|row| {
+            let rates: Vec<f64> = row.runs.iter().map(|run| run.jobs_per_second).collect();
+            json!({
+                "load": row.load, "system": row.system, "jobs_per_second": row.rate(), "runs": rates,
+                "start_p50_ms": row.p50_ms(), "start_p99_ms": row.p99_ms(),
+            })
+        })
+        .collect();
+    serde_json::to_string_pretty(&json!({ "jobs": jobs, "fdatasync_p50_ms": sync.as_secs_f64() * 1e3, "rows": rows }))
+}
