@@ -16,7 +16,7 @@ use crate::{
     child::{Launch, Measurer},
     environment, inputs, markdown,
     measure::ratio,
-    models::{self, ModelFile},
+    models::{self, ModelFile, Source},
     protocol::{Answer, Command, Figures, Loaded},
     report::{Model, Report, Row, SCHEMA, Warmup},
     statistics,
@@ -25,8 +25,8 @@ use crate::{
 /// What to measure, and how.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// ONNX files, or folders of which every `*.onnx` is measured.
-    pub models: Vec<PathBuf>,
+    /// What to measure.
+    pub models: Vec<Source>,
     /// How.
     pub settings: Settings,
     /// Folder for `benchmark.json` and `benchmark.md`; must not exist or be empty.
@@ -101,21 +101,21 @@ fn open(
     for file in files {
         stop(observer)?;
         let (measurer, loaded) = Measurer::start(launch, &file.path)?;
-        observer.log(&format!("{}: loaded in {:.0} ms", file.path.display(), loaded.load_ms));
-        check_lengths(&file.path, &loaded, settings)?;
+        observer.log(&format!("{}: loaded in {:.0} ms", file.given, loaded.load_ms));
+        check_lengths(file, &loaded, settings)?;
         models.push(describe(file, &loaded)?);
         variants.push(Variant { name: file.name.clone(), measurer, onnxruntime: loaded.onnxruntime });
     }
     Ok((variants, models))
 }
 
-fn check_lengths(path: &Path, loaded: &Loaded, settings: &Settings) -> Result<(), Error> {
+fn check_lengths(file: &ModelFile, loaded: &Loaded, settings: &Settings) -> Result<(), Error> {
     let Some(most) = loaded.max_length else { return Ok(()) };
     match settings.sequence_lengths.iter().find(|length| **length > most) {
         None => Ok(()),
         Some(length) => Err(Error::Argument {
             field: "sequence_lengths",
-            problem: format!("{length}; {} takes 1 to {most}", path.display()),
+            problem: format!("{length}; {} takes 1 to {most}", file.given),
         }),
     }
 }
@@ -124,7 +124,7 @@ fn describe(file: &ModelFile, loaded: &Loaded) -> Result<Model, Error> {
     let metadata = fs::metadata(&file.path).map_err(Error::io(format!("reading {}", file.path.display())))?;
     Ok(Model {
         name: file.name.clone(),
-        path: file.path.display().to_string(),
+        path: file.given.clone(),
         size_bytes: metadata.len(),
         sha256: files::digest(&file.path)?,
         load_ms: loaded.load_ms,

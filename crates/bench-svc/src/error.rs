@@ -56,18 +56,6 @@ impl Error {
         }
     }
 
-    /// UPPER_SNAKE_CASE name for clients.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Argument { .. } => "INVALID_ARGUMENT",
-            Self::Model { .. } => "INVALID_MODEL",
-            Self::Runtime(_) => "ONNX_RUNTIME_MISSING",
-            Self::Process { .. } => "MEASURING_PROCESS_ENDED",
-            Self::Io { .. } | Self::Output(_) => "IO",
-            Self::Cancelled => "CANCELLED",
-        }
-    }
-
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }

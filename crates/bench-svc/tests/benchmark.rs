@@ -58,7 +58,7 @@ fn spec() -> BenchmarkSpec {
 
 fn request(models: Vec<PathBuf>, spec: &BenchmarkSpec, folder: &Path) -> Request {
     Request {
-        models,
+        models: models.into_iter().map(Into::into).collect(),
         settings: Settings::from_spec(spec).unwrap(),
         output: folder.join("report"),
         program: env!("CARGO_BIN_EXE_bench-svc").into(),

@@ -66,22 +66,4 @@ impl Error {
             _ => true,
         }
     }
-
-    /// UPPER_SNAKE_CASE name for clients.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Argument { .. } => "INVALID_ARGUMENT",
-            Self::Files(error) if error.is_input_fault() => "INVALID_CHECKPOINT",
-            Self::Files(_) => "IO",
-            Self::Unsupported { .. } => "UNSUPPORTED_CHECKPOINT",
-            Self::NotFinite { .. } | Self::TooLarge { .. } => "INVALID_CHECKPOINT",
-            Self::Evaluation(_) => "INVALID_EVALUATION",
-            Self::Runtime(quintet_onnx::Error::LibraryMissing { .. } | quintet_onnx::Error::LibraryUnusable { .. }) => {
-                "ONNX_RUNTIME_MISSING"
-            }
-            Self::Runtime(_) => "ONNX_RUNTIME_FAILED",
-            Self::Verification { .. } => "VERIFICATION_FAILED",
-            Self::Cancelled => "CANCELLED",
-        }
-    }
 }

@@ -8,7 +8,8 @@ use std::{collections::BTreeSet, fs};
 use convert_svc::{Error, Observer, convert, report::Report};
 use quintet_nlp::{evaluation::EvaluationSet, files};
 use quintet_onnx::{Classifier, Options};
-use quintet_proto::v1::ConvertSpec;
+use quintet_proto::v1::{ConvertSpec, ErrorClass};
+use runtime_core::{status::ErrorReason, worker::Failure};
 use serde_json::json;
 use support::{Case, Quiet, evaluation, has_runtime};
 
@@ -107,7 +108,8 @@ fn logits_that_are_not_the_trainers_publish_nothing() {
     let error = convert(&case.request(&lenient()), &mut Quiet).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("nothing was published") && text.contains("2.500e-1") && text.contains("1.000e-4"), "{text}");
-    assert_eq!(error.reason(), "VERIFICATION_FAILED");
+    let failure = Failure::from(error);
+    assert_eq!((failure.reason, failure.class), (ErrorReason::ParityFailed, ErrorClass::User));
     assert!(!case.left_something());
 }
 

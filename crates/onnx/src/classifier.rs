@@ -122,10 +122,9 @@ impl Classifier {
             values.push(TensorRef::from_array_view(([rows, length], data)).map_err(run)?.into());
         }
         let outputs = self.session.run(values.as_slice()).map_err(run)?;
-        let logits = outputs.get("logits").ok_or_else(|| Error::Output {
-            path: path.clone(),
-            found: "without `logits`".to_owned(),
-        })?;
+        let logits = outputs
+            .get("logits")
+            .ok_or_else(|| Error::Output { path: path.clone(), found: "without `logits`".to_owned() })?;
         let (shape, values) = logits.try_extract_tensor::<f32>().map_err(run)?;
         let shape = shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect();
         Ok(Logits { shape, values: values.to_vec() })
@@ -133,11 +132,8 @@ impl Classifier {
 }
 
 fn known(path: &Path, input: &ort::value::Outlet) -> Result<Input, Error> {
-    let wrong = || Error::Input {
-        path: path.to_path_buf(),
-        name: input.name().to_owned(),
-        found: input.dtype().to_string(),
-    };
+    let wrong =
+        || Error::Input { path: path.to_path_buf(), name: input.name().to_owned(), found: input.dtype().to_string() };
     if input.dtype().tensor_type() != Some(TensorElementType::Int64) {
         return Err(wrong());
     }

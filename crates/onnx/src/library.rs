@@ -25,7 +25,9 @@ pub fn locate() -> Result<PathBuf, Error> {
         if path.is_file() {
             return Ok(path);
         }
-        return Err(Error::LibraryMissing { looked: format!("ORT_DYLIB_PATH is {}, and no file is there", path.display()) });
+        return Err(Error::LibraryMissing {
+            looked: format!("ORT_DYLIB_PATH is {}, and no file is there", path.display()),
+        });
     }
     let starts = [env::current_dir().ok(), env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf))];
     for start in starts.iter().flatten() {
