@@ -181,7 +181,7 @@ impl BackupPolicy {
         let location = self.location.as_ref().ok_or(Error::NoLocation)?;
         let name = name.trim_end_matches('/');
         let entries = entries(location, name).await?;
-        let found = entries.into_iter().filter(|entry| entry.name == name || entry.id() == name).next_back();
+        let found = entries.into_iter().rfind(|entry| entry.name == name || entry.id() == name);
         found.ok_or_else(|| Error::NotFound { name: name.to_owned() })
     }
 
@@ -195,7 +195,7 @@ impl BackupPolicy {
 
     async fn newest(&self, location: &ArtifactStore, name: &str) -> Result<Option<BackupEntry>, Error> {
         let entries = entries(location, name).await?;
-        Ok(entries.into_iter().filter(|entry| entry.name == name).next_back())
+        Ok(entries.into_iter().rfind(|entry| entry.name == name))
     }
 
     async fn copy(&self, location: &ArtifactStore, name: &str, path: &Path) -> Result<Outcome, Error> {
