@@ -7,13 +7,14 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use quintet_proto::v1::{hpo_service_server::HpoServiceServer, job_spec::Kind};
 use runtime_core::{
+    backup::{BackupPolicy, Snapshots},
     client::Connection,
     config::Service,
     host::{Error as HostError, Host, PATIENCE},
     jobs::Validator,
     limited,
     server::Drain,
-    status::violation,
+    status::{chain, violation},
     worker::{ServeOptions, serve},
 };
 
@@ -29,7 +30,7 @@ pub mod sweep;
 #[cfg(test)]
 mod golden;
 
-use sweep::{Runner, StudyHook};
+use sweep::Runner;
 
 /// What the service needs.
 #[derive(Clone)]
@@ -40,8 +41,6 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// How long a trial's job server may stay away before the attempt is given up.
     pub patience: Duration,
-    /// Called after each trial has ended and is stored: the backup of the study.
-    pub after_trial: Option<StudyHook>,
 }
 
 impl fmt::Debug for Options {
@@ -56,6 +55,7 @@ impl fmt::Debug for Options {
 pub struct Hpo {
     options: Options,
     store: storage::Store,
+    snapshots: Option<Snapshots>,
 }
 
 /// Opens the study store. Blocks.
@@ -64,7 +64,7 @@ pub struct Hpo {
 /// The store cannot be opened.
 pub fn build(options: Options) -> Result<Hpo, storage::Error> {
     let store = storage::Store::open(&options.database)?;
-    Ok(Hpo { options, store })
+    Ok(Hpo { options, store, snapshots: None })
 }
 
 /// The check of `sweep` jobs before they are created; fields are told as `spec.sweep.FIELD`.
@@ -82,6 +82,13 @@ impl Hpo {
         &self.store
     }
 
+    /// Asks for a copy of the store after each trial.
+    #[must_use]
+    pub fn with_snapshots(mut self, snapshots: Snapshots) -> Self {
+        self.snapshots = Some(snapshots);
+        self
+    }
+
     /// The gRPC service.
     pub fn grpc_service(&self) -> HpoServiceServer<service::HpoApi> {
         service::HpoApi::new(self.store.clone()).into_service()
@@ -90,8 +97,8 @@ impl Hpo {
     /// Claims and executes sweep jobs of the server behind `connection` until the drain begins.
     pub async fn work(self, connection: Connection, drain: Drain) {
         let mut runner = Runner::new(self.store.clone(), connection.clone(), self.options.patience);
-        if let Some(hook) = &self.options.after_trial {
-            runner = runner.after_trial(hook.clone());
+        if let Some(snapshots) = self.snapshots {
+            runner = runner.after_trial(Arc::new(move || snapshots.changed()));
         }
         let options = ServeOptions {
             connection,
@@ -107,24 +114,21 @@ impl Hpo {
     }
 }
 
-/// Mounts the service on a host, with the worker that executes sweeps.
+/// Mounts the service on a host, with the worker that executes sweeps and the backup of the studies.
 ///
 /// # Errors
 /// The study store cannot be opened, or an address is malformed.
 pub async fn mount(host: Host) -> Result<Host, HostError> {
-    let options = Options {
-        database: host.database_url("hpo")?,
-        data_dir: host.config().data_path("")?,
-        patience: PATIENCE,
-        after_trial: None,
-    };
+    let options =
+        Options { database: host.database_url("hpo")?, data_dir: host.config().data_path("")?, patience: PATIENCE };
     let limits = host.config().server_options()?;
+    let failed = |message: String| HostError::Mount { service: "hpo", message };
     let built = tokio::task::spawn_blocking(move || build(options)).await;
-    let hpo = built
-        .map_err(|error| error.to_string())
-        .and_then(|built| built.map_err(|error| error.to_string()))
-        .map_err(|message| HostError::Mount { service: "hpo", message })?;
+    let hpo = built.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    let policy = BackupPolicy::from_config(host.config()).map_err(|error| failed(chain(&error)))?;
+    let (snapshots, copying) = Snapshots::new(policy, "databases/hpo", hpo.store().db().clone(), host.drain());
+    let hpo = hpo.with_snapshots(snapshots);
     let service = limited!(hpo.grpc_service(), limits);
     let work = hpo.work(host.connection(Service::Hpo)?, host.drain());
-    Ok(host.kind("sweep", validator()).service(service).task("sweeps", work))
+    Ok(host.kind("sweep", validator()).service(service).task("sweeps", work).task("study backup", copying))
 }

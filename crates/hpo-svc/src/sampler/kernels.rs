@@ -16,7 +16,9 @@ pub(crate) struct Mixture {
 #[derive(Debug)]
 enum Dimension {
     /// A row of probabilities a kernel.
-    Categorical { rows: Vec<Vec<f64>> },
+    Categorical {
+        rows: Vec<Vec<f64>>,
+    },
     Numeric(Numeric),
 }
 
@@ -149,9 +151,8 @@ impl Numeric {
         let log_masses = match step {
             None => Vec::new(),
             Some(_) => {
-                let mass = |(mu, sigma): (&f64, &f64)| {
-                    truncnorm::log_mass((bounds.0 - mu) / sigma, (bounds.1 - mu) / sigma)
-                };
+                let mass =
+                    |(mu, sigma): (&f64, &f64)| truncnorm::log_mass((bounds.0 - mu) / sigma, (bounds.1 - mu) / sigma);
                 mu.iter().zip(&sigma).map(mass).collect()
             }
         };

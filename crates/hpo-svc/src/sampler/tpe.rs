@@ -55,9 +55,10 @@ impl Sampler for Tpe {
                 }
             }
         }
-        let drawn = values.into_iter().zip(parameters).map(|(value, parameter)| {
-            value.unwrap_or_else(|| uniform(&parameter.distribution, &mut generator))
-        });
+        let drawn = values
+            .into_iter()
+            .zip(parameters)
+            .map(|(value, parameter)| value.unwrap_or_else(|| uniform(&parameter.distribution, &mut generator)));
         drawn.collect()
     }
 }
@@ -107,9 +108,8 @@ fn joint_space(parameters: &[Parameter], fixed: &[Option<f64>], finished: &[&Tri
             .iter()
             .all(|trial| trial.param(&parameter.name).is_some_and(|p| p.distribution == parameter.distribution))
     };
-    let mut joint: Vec<usize> = (0..parameters.len())
-        .filter(|index| fixed[*index].is_none() && everywhere(&parameters[*index]))
-        .collect();
+    let mut joint: Vec<usize> =
+        (0..parameters.len()).filter(|index| fixed[*index].is_none() && everywhere(&parameters[*index])).collect();
     joint.sort_by(|a, b| parameters[*a].name.cmp(&parameters[*b].name));
     joint
 }

@@ -57,11 +57,8 @@ fn ndtri_exp(y: f64) -> f64 {
     // Close to 0 the mirrored equation is the stable one.
     let flipped = y > -1e-2;
     let z = if flipped { (-y.exp_m1()).ln() } else { y };
-    let mut x = if z < -5.0 {
-        -(-2.0 * (z + LOG_NORMALIZER)).sqrt()
-    } else {
-        -(3.0_f64.sqrt() / PI) * (-z).exp_m1().ln()
-    };
+    let mut x =
+        if z < -5.0 { -(-2.0 * (z + LOG_NORMALIZER)).sqrt() } else { -(3.0_f64.sqrt() / PI) * (-z).exp_m1().ln() };
     for _ in 0..100 {
         let log_cdf = log_ndtr(x);
         let log_pdf = -0.5 * x * x - LOG_NORMALIZER;

@@ -91,10 +91,9 @@ impl PartialEq for ParamValue {
 impl PartialEq for Distribution {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (
-                Self::Float { low, high, log, step },
-                Self::Float { low: low2, high: high2, log: log2, step: step2 },
-            ) => low == low2 && high == high2 && log == log2 && step == step2,
+            (Self::Float { low, high, log, step }, Self::Float { low: low2, high: high2, log: log2, step: step2 }) => {
+                low == low2 && high == high2 && log == log2 && step == step2
+            }
             (Self::Int { low, high, log, step }, Self::Int { low: low2, high: high2, log: log2, step: step2 }) => {
                 low == low2 && high == high2 && log == log2 && step == step2
             }
@@ -449,11 +448,23 @@ mod tests {
     #[test]
     fn old_and_short_forms_are_read() {
         let cases = [
-            (r#"{"name": "UniformDistribution", "attributes": {"low": 0, "high": 1}}"#, Distribution::float(0.0, 1.0, false, None)),
-            (r#"{"name": "DiscreteUniformDistribution", "attributes": {"low": 0, "high": 1, "q": 0.5}}"#, Distribution::float(0.0, 1.0, false, Some(0.5))),
-            (r#"{"name": "IntLogUniformDistribution", "attributes": {"low": 1, "high": 9, "step": 1}}"#, Distribution::int(1, 9, true, 1)),
+            (
+                r#"{"name": "UniformDistribution", "attributes": {"low": 0, "high": 1}}"#,
+                Distribution::float(0.0, 1.0, false, None),
+            ),
+            (
+                r#"{"name": "DiscreteUniformDistribution", "attributes": {"low": 0, "high": 1, "q": 0.5}}"#,
+                Distribution::float(0.0, 1.0, false, Some(0.5)),
+            ),
+            (
+                r#"{"name": "IntLogUniformDistribution", "attributes": {"low": 1, "high": 9, "step": 1}}"#,
+                Distribution::int(1, 9, true, 1),
+            ),
             (r#"{"type": "int", "low": 1, "high": 9}"#, Distribution::int(1, 9, false, 1)),
-            (r#"{"type": "categorical", "choices": [NaN]}"#, Distribution::categorical(vec![ParamValue::Float(f64::NAN)])),
+            (
+                r#"{"type": "categorical", "choices": [NaN]}"#,
+                Distribution::categorical(vec![ParamValue::Float(f64::NAN)]),
+            ),
         ];
         for (text, distribution) in cases {
             assert_eq!(Distribution::from_json(text), Ok(distribution.unwrap()), "{text}");

@@ -61,13 +61,10 @@ impl Space {
         if violations.is_empty() { Ok(space) } else { Err(violations) }
     }
 
-    /// A space of parameters that were checked before.
-    #[cfg(test)]
-    pub(crate) fn of(parameters: Vec<(&str, Distribution)>) -> Self {
-        let parameters = parameters
-            .into_iter()
-            .map(|(name, distribution)| Parameter { name: name.into(), distribution })
-            .collect();
+    /// A space of distributions that exist already; the names have to be different.
+    pub fn of<N: Into<String>>(parameters: impl IntoIterator<Item = (N, Distribution)>) -> Self {
+        let parameters =
+            parameters.into_iter().map(|(name, distribution)| Parameter { name: name.into(), distribution }).collect();
         Self { parameters, notes: Vec::new() }
     }
 

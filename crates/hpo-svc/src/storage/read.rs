@@ -75,13 +75,10 @@ fn study(tx: &mut dyn Tx, row: &Row) -> Result<Study, Error> {
 }
 
 pub(super) fn counts(tx: &mut dyn Tx, study: i64) -> Result<BTreeMap<State, i64>, Error> {
-    tx.query(
-        "SELECT CAST(state AS TEXT), COUNT(*) FROM trials WHERE study_id = $1 GROUP BY state",
-        &[study.into()],
-    )?
-    .iter()
-    .map(|row| Ok((state(row.text(0)?)?, row.int(1)?)))
-    .collect()
+    tx.query("SELECT CAST(state AS TEXT), COUNT(*) FROM trials WHERE study_id = $1 GROUP BY state", &[study.into()])?
+        .iter()
+        .map(|row| Ok((state(row.text(0)?)?, row.int(1)?)))
+        .collect()
 }
 
 pub(super) fn state(text: &str) -> Result<State, Error> {
@@ -100,18 +97,19 @@ pub(super) fn trials(tx: &mut dyn Tx, which: Which) -> Result<Vec<Trial>, Error>
     );
     let mut trials = tx.query(&sql, &params)?.iter().map(bare_trial).collect::<Result<Vec<_>, _>>()?;
     let places: HashMap<i64, usize> = trials.iter().enumerate().map(|(place, trial)| (trial.id, place)).collect();
-    let mut each = |columns: &str, table: &str, order: &str, add: &mut dyn FnMut(&mut Trial, &Row) -> Result<(), Error>| {
-        let sql = format!(
-            "SELECT x.trial_id, {columns} FROM {table} x JOIN trials t ON t.trial_id = x.trial_id \
+    let mut each =
+        |columns: &str, table: &str, order: &str, add: &mut dyn FnMut(&mut Trial, &Row) -> Result<(), Error>| {
+            let sql = format!(
+                "SELECT x.trial_id, {columns} FROM {table} x JOIN trials t ON t.trial_id = x.trial_id \
              WHERE {column} = $1 ORDER BY {order}"
-        );
-        for row in tx.query(&sql, &params)? {
-            if let Some(trial) = places.get(&row.int(0)?).and_then(|place| trials.get_mut(*place)) {
-                add(trial, &row)?;
+            );
+            for row in tx.query(&sql, &params)? {
+                if let Some(trial) = places.get(&row.int(0)?).and_then(|place| trials.get_mut(*place)) {
+                    add(trial, &row)?;
+                }
             }
-        }
-        Ok::<(), Error>(())
-    };
+            Ok::<(), Error>(())
+        };
     each("x.param_name, x.param_value, x.distribution_json", "trial_params", "x.param_id", &mut |trial, row| {
         let distribution = Distribution::from_json(row.text(3)?)
             .map_err(|problem| Error::Corrupt(format!("distribution of trial {}: {problem}", trial.number)))?;

@@ -65,8 +65,10 @@ async fn everything_comes_back(store: &Store) {
 }
 
 async fn what_is_not_allowed_changes_nothing(store: &Store) {
-    let study = store.create_study("rules", &[Direction::Minimize], Attributes::new(), Attributes::new()).await.unwrap();
-    let trial = store.create_trial(study.id, NewTrial { params: params(), ..NewTrial::default() }, at(0)).await.unwrap();
+    let study =
+        store.create_study("rules", &[Direction::Minimize], Attributes::new(), Attributes::new()).await.unwrap();
+    let trial =
+        store.create_trial(study.id, NewTrial { params: params(), ..NewTrial::default() }, at(0)).await.unwrap();
     let other = Distribution::categorical(vec![ParamValue::Null]).unwrap();
     let clash = store.set_param(trial.id, param("act", 0.0, other.clone())).await;
     assert!(matches!(clash, Err(Error::Incompatible { .. })), "{clash:?}");

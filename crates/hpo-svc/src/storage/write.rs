@@ -182,7 +182,8 @@ pub(super) fn set_state(
     let state_value = enumeration(tx, 2, "trialstate");
     match column {
         Some(column) => {
-            let sql = format!("UPDATE trials SET state = {state_value}, {column} = {} WHERE trial_id = $1", moment(tx, 3));
+            let sql =
+                format!("UPDATE trials SET state = {state_value}, {column} = {} WHERE trial_id = $1", moment(tx, 3));
             tx.execute(&sql, &[trial.into(), state.as_str().into(), time(now)])?;
         }
         None => {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use quintet_proto::v1::{CommandSpec, Hyperparameters, JobSpec, SweepSpec, TrainSpec, job_spec::Kind, sweep_spec::Trial};
+use quintet_proto::v1::{
+    CommandSpec, Hyperparameters, JobSpec, SweepSpec, TrainSpec, job_spec::Kind, sweep_spec::Trial,
+};
 use runtime_core::status::{FieldViolation, violation};
 use serde_json::Value;
 
@@ -55,7 +57,8 @@ fn check_train(space: &Space) -> Vec<FieldViolation> {
         let path = format!("search_space[{index}]");
         let Some((_, form)) = TUNABLE.iter().find(|(name, _)| *name == parameter.name) else {
             let known: Vec<&str> = TUNABLE.iter().map(|(name, _)| *name).collect();
-            let problem = format!("`{}` is no hyperparameter of training; known are {}", parameter.name, known.join(", "));
+            let problem =
+                format!("`{}` is no hyperparameter of training; known are {}", parameter.name, known.join(", "));
             wrong.push(violation(format!("{path}.name"), problem));
             continue;
         };
@@ -144,10 +147,13 @@ mod tests {
         for (name, _) in TUNABLE {
             assert!(error.contains(&format!("`{name}`")), "{name} is no field: {error}");
         }
-        assert_eq!(error.split("expected one of").nth(1).unwrap().matches('`').count(), 2 * 2 * TUNABLE.len() - {
-            // A name without underscore has no second, camel-case form.
-            2 * TUNABLE.iter().filter(|(name, _)| !name.contains('_')).count()
-        });
+        assert_eq!(
+            error.split("expected one of").nth(1).unwrap().matches('`').count(),
+            2 * 2 * TUNABLE.len() - {
+                // A name without underscore has no second, camel-case form.
+                2 * TUNABLE.iter().filter(|(name, _)| !name.contains('_')).count()
+            }
+        );
     }
 
     #[test]

@@ -88,7 +88,10 @@ mod tests {
         let none = job(JobState::Succeeded, &[], None);
         assert_eq!(verdict(&none, "f1"), Verdict::Fail("metric `f1` was not reported; it reported none at all".into()));
         assert_eq!(verdict(&job(JobState::Cancelled, &[], error("PRUNED", "")), "f1"), Verdict::Pruned);
-        assert_eq!(verdict(&job(JobState::Cancelled, &[], error("CANCELLED", "")), "f1"), Verdict::Fail("CANCELLED: m".into()));
+        assert_eq!(
+            verdict(&job(JobState::Cancelled, &[], error("CANCELLED", "")), "f1"),
+            Verdict::Fail("CANCELLED: m".into())
+        );
         let crashed = job(JobState::Failed, &[("f1", 1.0)], error("COMMAND_FAILED", &"line\n".repeat(30)));
         let Verdict::Fail(text) = verdict(&crashed, "f1") else { panic!("not failed") };
         assert!(text.starts_with("COMMAND_FAILED: m\nline") && text.lines().count() == 1 + TAIL_LINES);

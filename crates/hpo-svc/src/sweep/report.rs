@@ -86,7 +86,11 @@ mod tests {
     fn a_report_holds_every_trial_and_the_best() {
         let mut first = trial(0, State::Complete, Some(0.5));
         let choices = vec![ParamValue::Int(8), ParamValue::Int(16)];
-        first.params.push(Param { name: "batch_size".into(), value: 1.0, distribution: Distribution::categorical(choices).unwrap() });
+        first.params.push(Param {
+            name: "batch_size".into(),
+            value: 1.0,
+            distribution: Distribution::categorical(choices).unwrap(),
+        });
         first.intermediate.extend([(1, 0.25), (2, f64::NAN)]);
         first.user_attrs.insert(ATTR_JOB.into(), "\"jobs/1\"".into());
         let mut second = trial(1, State::Fail, None);
@@ -96,7 +100,10 @@ mod tests {
         assert_eq!(report["counts"], json!({"COMPLETE": 1, "FAIL": 1, "PRUNED": 0}));
         assert_eq!(report["trials"][0]["intermediate_values"], json!({"1": 0.25, "2": "NaN"}));
         assert_eq!(report["trials"][1]["error"], "boom");
-        assert_eq!(report["best"], json!({"number": 0, "parameters": {"batch_size": 16}, "value": 0.5, "job": "jobs/1"}));
+        assert_eq!(
+            report["best"],
+            json!({"number": 0, "parameters": {"batch_size": 16}, "value": 0.5, "job": "jobs/1"})
+        );
         let config = best_config("s", "/models/minilm", &trials[0]);
         assert_eq!(
             config,

@@ -82,9 +82,7 @@ impl Run {
         for trial in self.trials().await?.iter().filter(|trial| trial.state == State::Running) {
             if self.owns(trial) {
                 self.context.log(format_args!("trial {} is followed on", trial.number));
-                if !self.follow(trial).await? {
-                    return Ok(());
-                }
+                self.follow(trial).await?;
             } else if let Some(problem) = self.orphaned(trial).await? {
                 self.finish_trial(trial.number, trial.id, Verdict::Fail(problem)).await?;
             }

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What runs after each write that ends a trial: the backup of the study.
-pub type StudyHook = Arc<dyn Fn(&Store) + Send + Sync>;
+pub type StudyHook = Arc<dyn Fn() + Send + Sync>;
 
 /// Executes sweep jobs; clones share the store and the connection.
 #[derive(Clone)]
@@ -87,6 +87,8 @@ pub(super) struct Run {
     pub(super) news: mpsc::UnboundedSender<News>,
     fresh: BTreeMap<i64, Vec<i64>>,
     asked_to_stop: BTreeSet<i64>,
+    /// The job service takes no more trials: the sweep is being cancelled.
+    pub(super) closed: bool,
     started: Timestamp,
 }
 
@@ -158,6 +160,7 @@ impl Runner {
             news,
             fresh: BTreeMap::new(),
             asked_to_stop: BTreeSet::new(),
+            closed: false,
             started: Timestamp::now(),
         };
         run.run(inbox).await
@@ -180,9 +183,8 @@ impl Run {
                 return self.end(end, &mut inbox).await;
             }
             for _ in 0..decision.start {
-                if !self.start_trial().await? {
-                    // The sweep is being cancelled; the directive follows.
-                    break;
+                if !self.closed {
+                    self.start_trial().await?;
                 }
             }
             tokio::select! {
@@ -281,14 +283,12 @@ impl Run {
         Ok(())
     }
 
-    pub(super) async fn finish_trial(&mut self, number: i64, id: i64, verdict: super::Verdict) -> Result<(), Failure> {
+    pub(super) async fn finish_trial(&self, number: i64, id: i64, verdict: super::Verdict) -> Result<(), Failure> {
         let state = verdict.state();
         let mut user_attrs = storage::Attributes::new();
         let value = match &verdict {
             super::Verdict::Complete(value) => Some(*value),
-            super::Verdict::Pruned => {
-                self.runner.store.trial(id).await.map_err(store_failure)?.pruned_value()
-            }
+            super::Verdict::Pruned => self.runner.store.trial(id).await.map_err(store_failure)?.pruned_value(),
             super::Verdict::Fail(error) => {
                 user_attrs.insert(super::ATTR_ERROR.into(), crate::pyjson::dump_text(error));
                 None
@@ -308,7 +308,7 @@ impl Run {
             super::Verdict::Fail(error) => self.context.log(format_args!("trial {number} FAIL: {error}")),
         }
         if let Some(hook) = &self.runner.after_trial {
-            hook(&self.runner.store);
+            hook();
         }
         Ok(())
     }
@@ -365,8 +365,10 @@ impl Run {
                 Ok(None) | Err(_) => break,
             }
         }
-        for (number, live) in std::mem::take(&mut self.live) {
-            self.finish_trial(number, live.id, super::Verdict::Fail(why.into())).await?;
+        self.live.clear();
+        // Those that did not stop in time, and one whose job was refused.
+        for trial in self.trials().await?.iter().filter(|trial| self.owns(trial) && !trial.state.finished()) {
+            self.finish_trial(trial.number, trial.id, super::Verdict::Fail(why.into())).await?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use quintet_proto::v1::{CreateJobRequest, Job, JobEvent, Timeouts, job_event::Event};
 use runtime_core::{
     jobs::model::{is_terminal, job_name, uid_for_request},
-    status::ErrorReason,
+    status::{ErrorReason, metadata_of},
     worker::Failure,
 };
 
@@ -31,8 +31,8 @@ impl Run {
         trial.user_text(ATTR_SWEEP).as_deref() == Some(self.job.uid.as_str())
     }
 
-    /// Suggests, stores and starts one trial; `false` when the sweep may have no more children.
-    pub(super) async fn start_trial(&mut self) -> Result<bool, Failure> {
+    /// Suggests, stores and starts one trial.
+    pub(super) async fn start_trial(&mut self) -> Result<(), Failure> {
         let trials = self.trials().await?;
         let number = trials.iter().map(|trial| trial.number + 1).max().unwrap_or(0);
         let request = Request {
@@ -49,7 +49,8 @@ impl Run {
         }
         let user_attrs = Attributes::from([(ATTR_SWEEP.to_owned(), dump_text(&self.job.uid))]);
         let new = NewTrial { params, user_attrs, system_attrs: Attributes::new() };
-        let trial = self.runner.store.create_trial(self.study.id, new, Timestamp::now()).await.map_err(store_failure)?;
+        let trial =
+            self.runner.store.create_trial(self.study.id, new, Timestamp::now()).await.map_err(store_failure)?;
         let shown: Vec<String> = trial.params.iter().map(|p| format!("{}={}", p.name, p.external())).collect();
         self.context.log(format_args!("trial {} starts: {}", trial.number, shown.join(" ")));
         self.follow(&trial).await
@@ -63,12 +64,17 @@ impl Run {
     }
 
     /// Creates the job of a stored trial, or finds the one that an earlier attempt created, and watches it.
-    pub(super) async fn follow(&mut self, trial: &Trial) -> Result<bool, Failure> {
+    ///
+    /// When the sweep is being cancelled, the trial stays as it is: the directive follows.
+    pub(super) async fn follow(&mut self, trial: &Trial) -> Result<(), Failure> {
         let request = self.request(trial.number, &trial.params)?;
         let name = job_name(&uid_for_request(&request.request_id));
         let job = match self.client.create(request).await {
             Ok(job) => job,
-            Err(status) if status.code() == tonic::Code::FailedPrecondition => return Ok(false),
+            Err(status) if metadata_of(&status).get("field").is_some_and(|field| field == "job.parent") => {
+                self.closed = true;
+                return Ok(());
+            }
             Err(status) => {
                 let failure = call_failure(&format!("trial {}", trial.number), &status);
                 if failure.class == quintet_proto::v1::ErrorClass::User || status.code() == tonic::Code::AlreadyExists {
@@ -84,7 +90,7 @@ impl Run {
             self.runner.store.set_attributes(Owner::TrialUser(trial.id), attribute).await.map_err(store_failure)?;
         }
         self.watch(trial, job);
-        Ok(true)
+        Ok(())
     }
 
     fn request(&self, number: i64, params: &[Param]) -> Result<CreateJobRequest, Failure> {
@@ -97,7 +103,10 @@ impl Run {
             labels: labels.into(),
             parent: self.job.name.clone(),
             retry: self.job.retry,
-            timeouts: self.sweep.trial_timeout.map(|limit| Timeouts { start_to_finish: Some(limit), ..Timeouts::default() }),
+            timeouts: self
+                .sweep
+                .trial_timeout
+                .map(|limit| Timeouts { start_to_finish: Some(limit), ..Timeouts::default() }),
             resources: self.job.resources,
             experiment: self.job.experiment.clone(),
             ..Job::default()

@@ -1,0 +1,390 @@
+//! Sweeps from end to end: the real job service over gRPC, the real runner, and a worker that stands for the user's program.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use hpo_svc::{Hpo, Options, validator};
+use quintet_proto::{
+    types,
+    v1::{
+        self, CreateJobRequest, Directive, GetBestConfigRequest, GetStudyRequest, Job, JobSpec, JobState,
+        ListJobsRequest, ListTrialsRequest, SweepSpec, hpo_service_client::HpoServiceClient,
+        job_service_server::JobServiceServer, job_spec::Kind, parameter::Domain, sweep_spec::Trial,
+        worker_service_server::WorkerServiceServer,
+    },
+};
+use runtime_core::{
+    artifacts::ArtifactStore,
+    client::{Connection, JobClient, connect},
+    jobs::{JobApi, Jobs, Surroundings, SystemClock, WorkerApi},
+    server::{Drain, Server, ServerHandle, ServerOptions},
+    status::ErrorReason,
+    worker::{Context, Done, Failure, ServeOptions, WorkResult, serve},
+};
+use tokio::{runtime::Runtime, task::JoinHandle};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server with job services and the sweep service in one folder, as a process would have it.
+struct House {
+    server: Option<ServerHandle>,
+    connection: Connection,
+    hpo: Hpo,
+    tasks: Vec<JoinHandle<()>>,
+    drain: Drain,
+    /// Ends the job runtime, which outlives the drain.
+    end: Drain,
+}
+
+/// Runs of each trial's program, by its parameter.
+type Runs = Arc<Mutex<BTreeMap<String, usize>>>;
+
+impl House {
+    async fn open(folder: &Path, runs: &Runs) -> Self {
+        let drain = Drain::new();
+        let file = |name: &str| format!("sqlite://{}", folder.join(name).display());
+        let end = Drain::new();
+        let jobs = Jobs::open(&file("jobs.db"), Arc::new(SystemClock), end.token().clone()).await.unwrap();
+        let store_url = format!("file://{}", folder.join("artifacts").display());
+        let artifacts = ArtifactStore::open(&store_url).unwrap();
+        let hpo =
+            hpo_svc::build(Options { database: file("studies.db"), data_dir: folder.join("work"), patience: PATIENCE })
+                .unwrap();
+        let api = JobApi::new(jobs.clone(), artifacts, drain.clone()).kind("sweep", validator()).kind(
+            "command",
+            Arc::new(|spec: &JobSpec| match &spec.kind {
+                Some(Kind::Command(command)) => {
+                    runtime_core::command::validate("spec.command", command, &Default::default())
+                }
+                _ => Vec::new(),
+            }),
+        );
+        let surroundings = Surroundings { artifact_store: store_url, ..Surroundings::default() };
+        let server = Server::builder(ServerOptions::default())
+            .with_drain(drain.clone())
+            .service(JobServiceServer::new(api))
+            .service(WorkerServiceServer::new(WorkerApi::new(jobs, surroundings, drain.clone())))
+            .service(hpo.grpc_service())
+            .start()
+            .await
+            .unwrap();
+        let connection = connect(&server.url(), None).unwrap();
+        let options = ServeOptions {
+            connection: connection.clone(),
+            kinds: vec!["command".into()],
+            data_dir: folder.join("work"),
+            patience: PATIENCE,
+        };
+        let runs = runs.clone();
+        let program = move |context: Context| {
+            let runs = runs.clone();
+            async move { program(context, &runs).await }
+        };
+        let tasks = vec![
+            tokio::spawn(serve(options, drain.clone(), program)),
+            tokio::spawn(hpo.clone().work(connection.clone(), drain.clone())),
+        ];
+        Self { server: Some(server), connection, hpo, tasks, drain, end }
+    }
+
+    fn jobs(&self) -> JobClient {
+        JobClient::new(self.connection.clone(), PATIENCE)
+    }
+
+    async fn submit(&self, spec: SweepSpec, id: &str) -> Job {
+        let job = Job { spec: Some(JobSpec { kind: Some(Kind::Sweep(spec)) }), ..Job::default() };
+        let request = CreateJobRequest { job: Some(job), request_id: id.into(), ..Default::default() };
+        self.jobs().create(request).await.unwrap()
+    }
+
+    async fn run(&self, spec: SweepSpec, id: &str) -> Job {
+        let job = self.submit(spec, id).await;
+        self.jobs().watch(&job.name, 0, |_| {}, |_| {}).await.unwrap()
+    }
+
+    async fn children(&self, sweep: &Job) -> Vec<Job> {
+        let request = ListJobsRequest { parent: sweep.name.clone(), page_size: 1000, ..Default::default() };
+        self.jobs().raw().list_jobs(request).await.unwrap().into_inner().jobs
+    }
+
+    async fn close(mut self) {
+        self.drain.begin();
+        for task in self.tasks.drain(..) {
+            task.await.unwrap();
+        }
+        if let Some(server) = self.server.take() {
+            server.shutdown().await.unwrap();
+        }
+        self.end.begin();
+    }
+}
+
+/// Stands for the user's program: minimizes (x - 0.3)^2 over 5 steps. x above 0.9 crashes, the metric is missing above 0.8.
+async fn program(context: Context, runs: &Runs) -> WorkResult {
+    let Some(Kind::Command(command)) = context.spec().kind else {
+        return Err(Failure::user(ErrorReason::Unsupported, "no command"));
+    };
+    *runs.lock().unwrap().entry(context.job().uid.clone()).or_default() += 1;
+    let x: f64 = command.parameters["x"].parse().unwrap();
+    if x > 0.9 {
+        context.log("Traceback: boom");
+        return Err(Failure::user(ErrorReason::CommandFailed, "exit status 1"));
+    }
+    let loss = (x - 0.3) * (x - 0.3);
+    for step in 1..=5 {
+        context.metric("loss", loss + 1.0 / f64::from(step), i64::from(step));
+        context.metric("other", 1.0, i64::from(step));
+        tokio::time::sleep(Duration::from_millis(if command.parameters.contains_key("slow") { 200 } else { 10 })).await;
+        if context.directive() != Directive::Continue {
+            return Ok(Done { stopped: true, ..Done::default() });
+        }
+    }
+    let name = if x > 0.8 { "los" } else { "loss" };
+    Ok(Done { metrics: [(name.to_owned(), loss)].into(), ..Done::default() })
+}
+
+fn sweep(name: &str, low: f64, high: f64, max_trials: i32) -> SweepSpec {
+    SweepSpec {
+        study_name: name.into(),
+        search_space: vec![v1::Parameter {
+            name: "x".into(),
+            domain: Some(Domain::Float(v1::FloatDomain { low, high, log: false, step: None })),
+        }],
+        objective: Some(v1::Objective { metric: "loss".into(), direction: v1::Direction::Minimize.into() }),
+        max_trials,
+        max_parallel_trials: 3,
+        seed: Some(7),
+        trial: Some(Trial::Command(v1::CommandSpec {
+            command: "train --x ${{search_space.x}}".into(),
+            ..v1::CommandSpec::default()
+        })),
+        ..SweepSpec::default()
+    }
+}
+
+fn report(job: &Job) -> serde_json::Value {
+    serde_json::to_value(job.outputs.as_ref().unwrap().report.as_ref().unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_runs_reports_and_answers_calls() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path(), &Runs::default()).await;
+    let job = house.run(sweep("s", 0.0, 0.8, 14), "first").await;
+    assert_eq!(job.state(), JobState::Succeeded, "{:?}", job.error);
+    let report = report(&job);
+    assert_eq!(report["counts"]["COMPLETE"], 14.0);
+    assert_eq!(
+        (&report["study"], &report["metric"], &report["direction"]),
+        (&"s".into(), &"loss".into(), &"MINIMIZE".into())
+    );
+    let trials = report["trials"].as_array().unwrap();
+    let losses: Vec<f64> = trials.iter().map(|trial| trial["value"].as_f64().unwrap()).collect();
+    let best = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    assert_eq!(report["best"]["value"].as_f64(), Some(best));
+    assert_eq!(job.outputs.as_ref().unwrap().metrics["loss"], best);
+    for trial in trials {
+        assert_eq!(trial["intermediate_values"].as_object().unwrap().len(), 5, "{trial}");
+    }
+    assert_eq!(house.children(&job).await.len(), 14);
+
+    let mut client = HpoServiceClient::new(house.connection.clone());
+    let study = client.get_study(GetStudyRequest { name: "studies/s".into() }).await.unwrap().into_inner();
+    assert_eq!((study.trial_count, study.trials_by_state["COMPLETE"]), (14, 14));
+    assert!(study.storage.starts_with("sqlite:////"));
+    let mut request = ListTrialsRequest { parent: "studies/s".into(), page_size: 10, ..Default::default() };
+    let page = client.list_trials(request.clone()).await.unwrap().into_inner();
+    assert_eq!((page.trials.len(), page.trials[9].number), (10, 9));
+    request.page_token = page.next_page_token;
+    let page = client.list_trials(request).await.unwrap().into_inner();
+    assert_eq!((page.trials.len(), page.next_page_token.as_str()), (4, ""));
+    let config = client.get_best_config(GetBestConfigRequest { study: "studies/s".into() }).await.unwrap().into_inner();
+    let document = serde_json::to_value(config.best_config.unwrap()).unwrap();
+    assert_eq!(document["hyperparameters"], report["best"]["parameters"]);
+    let missing = client.get_study(GetStudyRequest { name: "studies/none".into() }).await.unwrap_err();
+    assert_eq!(missing.code(), tonic::Code::NotFound);
+
+    // The study goes on under a second sweep of a larger size, and refuses one that is not comparable.
+    let more = house.run(sweep("s", 0.0, 0.8, 16), "second").await;
+    assert_eq!(more.state(), JobState::Succeeded, "{:?}", more.error);
+    assert_eq!(house.children(&more).await.len(), 2);
+    let other = house.run(sweep("s", 0.0, 0.7, 20), "third").await;
+    assert_eq!(other.state(), JobState::Failed);
+    assert!(other.error.unwrap().message.contains("its search space is"));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crashes_and_missing_metrics_are_told_and_end_the_sweep_when_they_are_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path(), &Runs::default()).await;
+    let job = house.run(sweep("crash", 0.95, 1.0, 10), "crash").await;
+    assert_eq!(job.state(), JobState::Failed);
+    let error = job.error.unwrap();
+    assert!(
+        error.message.contains("the first 3 trials failed") && error.message.contains("exit status 1"),
+        "{error:?}"
+    );
+    let study = house.hpo.store().find_study("crash").await.unwrap().unwrap();
+    let trials = house.hpo.store().trials(study.id).await.unwrap();
+    let errors: Vec<String> = trials.iter().filter_map(|trial| trial.user_text("quintet:error")).collect();
+    assert_eq!(errors.len(), trials.len(), "every trial has ended with its error");
+    assert!(errors[0].contains("Traceback: boom"), "{errors:?}");
+
+    let mut spec = sweep("missing", 0.81, 0.89, 9);
+    spec.max_failed_trials = 2;
+    spec.max_parallel_trials = 1;
+    let job = house.run(spec, "missing").await;
+    let message = job.error.unwrap().message;
+    assert!(message.contains("metric `loss` was not reported; it reported los"), "{message}");
+
+    let mut wrong = sweep("wrong", 1.0, 0.0, 9);
+    wrong.objective = None;
+    let job = Job { spec: Some(JobSpec { kind: Some(Kind::Sweep(wrong)) }), ..Job::default() };
+    let request = CreateJobRequest { job: Some(job), request_id: "wrong".into(), ..Default::default() };
+    let status = house.jobs().create(request).await.unwrap_err();
+    let fields: Vec<String> =
+        runtime_core::status::violations_of(&status).into_iter().map(|(field, _)| field).collect();
+    assert_eq!(fields, ["job.spec.sweep.search_space[0].float.low", "job.spec.sweep.objective.metric"]);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hopeless_trial_is_pruned_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path(), &Runs::default()).await;
+    let mut spec = sweep("prune", 0.0, 0.8, 12);
+    spec.max_parallel_trials = 1;
+    spec.sampler = Some(v1::Sampler { kind: Some(v1::sampler::Kind::Random(v1::RandomSampler {})) });
+    spec.pruner = Some(v1::Pruner {
+        kind: Some(v1::pruner::Kind::Median(v1::MedianPruner { n_startup_trials: Some(2), ..Default::default() })),
+    });
+    let Some(Trial::Command(command)) = &mut spec.trial else { panic!("not a command") };
+    command.command += " ${{search_space.slow}}";
+    command.parameters.insert("slow".into(), "1".into());
+    let job = house.run(spec, "prune").await;
+    assert_eq!(job.state(), JobState::Succeeded, "{:?}", job.error);
+    let report = report(&job);
+    let trials = report["trials"].as_array().unwrap();
+    let pruned: Vec<_> = trials.iter().filter(|trial| trial["state"] == "PRUNED").collect();
+    assert!(!pruned.is_empty(), "{report}");
+    for trial in &pruned {
+        let steps = trial["intermediate_values"].as_object().unwrap();
+        let last = steps.iter().max_by_key(|(step, _)| step.parse::<i64>().unwrap()).unwrap().1;
+        assert_eq!(&trial["value"], last);
+        assert!(steps.len() < 5, "it was stopped before its end: {trial}");
+    }
+    // The best is never a pruned one, and those that were better than the median went on.
+    assert_eq!(trials[report["best"]["number"].as_f64().unwrap() as usize]["state"], "COMPLETE");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_a_sweep_ends_its_trials() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path(), &Runs::default()).await;
+    let mut spec = sweep("cancel", 0.0, 0.8, 50);
+    let Some(Trial::Command(command)) = &mut spec.trial else { panic!("not a command") };
+    command.command += " ${{search_space.slow}}";
+    command.parameters.insert("slow".into(), "1".into());
+    let job = house.submit(spec, "cancel").await;
+    let client = house.jobs();
+    let cancelled = Arc::new(AtomicUsize::new(0));
+    let ended = client.watch(
+        &job.name,
+        0,
+        |event| {
+            // Cancel once the first trials run.
+            let running =
+                matches!(&event.event, Some(v1::job_event::Event::Progress(p)) if p.message.contains("running"));
+            if running && cancelled.fetch_add(1, Ordering::SeqCst) == 0 {
+                let (client, name) = (client.clone(), job.name.clone());
+                tokio::spawn(async move { client.cancel(&name, false, "enough").await });
+            }
+        },
+        |_| {},
+    );
+    let ended = tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap().unwrap();
+    assert_eq!(ended.state(), JobState::Cancelled);
+    let study = house.hpo.store().find_study("cancel").await.unwrap().unwrap();
+    let trials = house.hpo.store().trials(study.id).await.unwrap();
+    assert!(trials.iter().all(|trial| trial.state.finished()), "{trials:?}");
+    assert!(house.children(&ended).await.iter().all(|child| child.end_time.is_some()));
+    house.close().await;
+}
+
+/// A process of its own, as far as the tasks go: dropping it stops them all where they are.
+fn process() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+#[test]
+fn restarts_lose_no_trial_and_run_none_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = Runs::default();
+    let mut spec = sweep("restart", 0.0, 0.8, 20);
+    spec.max_parallel_trials = 4;
+    for round in 0..8 {
+        let process = process();
+        process.block_on(async {
+            let house = House::open(folder.path(), &runs).await;
+            let job = house.submit(spec.clone(), "restart").await;
+            // Different moments: after so many trials have been created.
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+            while house.children(&job).await.len() < 2 * round + 2 {
+                assert!(tokio::time::Instant::now() < deadline, "the sweep does not go on");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            if round % 2 == 0 {
+                house.close().await;
+            }
+        });
+        // Without an ordered end in the odd rounds: everything stops in the middle of what it does.
+        process.shutdown_timeout(Duration::from_secs(5));
+    }
+    process().block_on(end_of_restarts(folder.path(), &runs, spec));
+}
+
+async fn end_of_restarts(folder: &Path, runs: &Runs, spec: SweepSpec) {
+    let house = House::open(folder, runs).await;
+    let job = house.submit(spec, "restart").await;
+    let job = house.jobs().watch(&job.name, 0, |_| {}, |_| {}).await.unwrap();
+    assert_eq!(job.state(), JobState::Succeeded, "{:?}", job.error);
+    let report = report(&job);
+    let trials = report["trials"].as_array().unwrap();
+    assert_eq!(trials.len(), 20);
+    let mut names: Vec<&str> = trials.iter().map(|trial| trial["job"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), 20, "each trial has a job of its own");
+    let children = house.children(&job).await;
+    assert_eq!(children.len(), 20);
+    for child in &children {
+        assert!(names.contains(&child.name.as_str()));
+        assert_eq!(child.state(), JobState::Succeeded, "{:?}", child.error);
+        // A restart gives an attempt back; the program runs again for that reason alone.
+        let attempts = runs.lock().unwrap()[&child.uid];
+        assert!(attempts <= child.attempt_errors.len() + 1, "{} ran {attempts} times", child.name);
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_limits_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path(), &Runs::default()).await;
+    let mut spec = sweep("time", 0.0, 0.8, 1000);
+    spec.timeout = Some(types::Duration { seconds: 1, nanos: 0 });
+    let job = house.run(spec, "time").await;
+    assert_eq!(job.state(), JobState::Succeeded, "{:?}", job.error);
+    let trials = report(&job)["trials"].as_array().unwrap().len();
+    assert!((1..1000).contains(&trials));
+    house.close().await;
+}
