@@ -140,21 +140,38 @@ impl Work<'_> {
             models.push(model);
         }
         if precisions.int8 && problems.is_empty() {
-            let scheme = Scheme::Int8 { embeddings: self.request.quantize_embeddings };
-            let model = self.model("model_int8.onnx", scheme, observer)?;
-            let loss = self.trainer_f1 - model.f1;
-            if loss > self.request.max_f1_loss {
-                problems.push(format!(
-                    "int8: F1 is {:.4}, {loss:.4} below the trainer's {:.4}, allowed is {:.4}",
-                    model.f1, self.trainer_f1, self.request.max_f1_loss
-                ));
+            match self.int8(observer)? {
+                Ok(model) => models.push(model),
+                Err(found) => problems.extend(found),
             }
-            if model.max_abs_logit_difference.is_nan() {
-                problems.push("int8: a logit is not a number".to_owned());
-            }
-            models.push(model);
         }
         if problems.is_empty() { Ok(models) } else { Err(Error::Verification { problems }) }
+    }
+
+    /// The int8 model: with its word table in int8 too when asked for and good enough, else with that in 32 bits. The inner
+    /// error says what is wrong with each.
+    fn int8(&self, observer: &mut dyn Observer) -> Result<Result<Model, Vec<String>>, Error> {
+        let mut problems = Vec::new();
+        for embeddings in [true, false].into_iter().filter(|embeddings| !embeddings || self.request.quantize_embeddings)
+        {
+            let model = self.model("model_int8.onnx", Scheme::Int8 { embeddings }, observer)?;
+            let loss = self.trainer_f1 - model.f1;
+            let table = if embeddings { "int8" } else { "fp32" };
+            if model.max_abs_logit_difference.is_nan() {
+                problems.push(format!("int8 with {table} word table: a logit is not a number"));
+            } else if loss > self.request.max_f1_loss {
+                problems.push(format!(
+                    "int8 with {table} word table: F1 is {:.4}, {loss:.4} below the trainer's {:.4}, allowed is {:.4}",
+                    model.f1, self.trainer_f1, self.request.max_f1_loss
+                ));
+            } else {
+                return Ok(Ok(model));
+            }
+            if let Some(problem) = problems.last() {
+                observer.log(problem);
+            }
+        }
+        Ok(Err(problems))
     }
 
     /// Builds, writes and runs one model.
@@ -181,6 +198,7 @@ impl Work<'_> {
         let model = Model {
             file: file.to_owned(),
             precision: precision.to_owned(),
+            quantization: scheme.name().to_owned(),
             size_bytes: bytes as u64,
             nodes,
             max_abs_logit_difference: outcome.max_difference,

@@ -56,6 +56,8 @@ pub struct Model {
     pub file: String,
     /// `fp32` or `int8`.
     pub precision: String,
+    /// What is quantized, and how; `none` for fp32.
+    pub quantization: String,
     /// Size of the file.
     pub size_bytes: u64,
     /// Nodes of the graph as written.

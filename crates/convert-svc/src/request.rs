@@ -23,7 +23,7 @@ pub struct Request {
     pub tolerance: f64,
     /// Most F1 (0 to 1) that int8 may lose against the trainer's own predictions, which are fp32's.
     pub max_f1_loss: f64,
-    /// Whether the int8 model has its word table in int8 too: a quarter of the size.
+    /// Whether the int8 model has its word table in int8 too, when it verifies so: less than half of the size.
     pub quantize_embeddings: bool,
     /// Threads of ONNX Runtime while verifying.
     pub threads: usize,
