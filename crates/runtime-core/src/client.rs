@@ -109,8 +109,9 @@ pub struct JobClient {
 impl JobClient {
     /// A client on a connection; it gives up on an unreachable server after `patience`.
     pub fn new(connection: Connection, patience: Duration) -> Self {
-        let inner =
-            JobServiceClient::new(connection).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+        let inner = JobServiceClient::new(connection)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
         Self { inner, patience }
     }
 
@@ -232,7 +233,11 @@ impl JobClient {
     ///
     /// # Errors
     /// As [`JobClient::create`] and [`JobClient::watch`].
-    pub async fn submit_and_wait(&self, request: CreateJobRequest, on_event: impl FnMut(&JobEvent)) -> Result<Job, Status> {
+    pub async fn submit_and_wait(
+        &self,
+        request: CreateJobRequest,
+        on_event: impl FnMut(&JobEvent),
+    ) -> Result<Job, Status> {
         let job = self.create(request).await?;
         if is_terminal(job.state()) {
             return Ok(job);

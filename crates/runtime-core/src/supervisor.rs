@@ -91,11 +91,8 @@ pub async fn run(jobs: Jobs, options: Options, drain: Drain) {
     let mut running = 0usize;
     let kinds: Vec<String> = supervisor.options.programs.keys().map(|kind| (*kind).to_owned()).collect();
     loop {
-        let slots = Slots {
-            cpus,
-            gpus: i32::try_from(gpus.len()).unwrap_or(i32::MAX),
-            total_cpus: supervisor.options.cpus,
-        };
+        let slots =
+            Slots { cpus, gpus: i32::try_from(gpus.len()).unwrap_or(i32::MAX), total_cpus: supervisor.options.cpus };
         let filter = ClaimFilter {
             worker: format!("{LOCAL_WORKER}{}", std::process::id()),
             kinds: kinds.clone(),
@@ -185,7 +182,8 @@ impl Supervisor {
     ) -> Result<Child, quintet_proto::v1::JobError> {
         let kind = job_kind(job);
         let missing = |text: String| job_error(ErrorReason::EngineMissing, text, ErrorClass::User);
-        let program = self.options.programs.get(kind).ok_or_else(|| missing(format!("no program runs {kind} jobs here")))?;
+        let program =
+            self.options.programs.get(kind).ok_or_else(|| missing(format!("no program runs {kind} jobs here")))?;
         if !program.path.is_file() {
             return Err(missing(format!("{} is missing: {}", program.path.display(), program.remedy)));
         }
@@ -327,11 +325,16 @@ fn died(status: std::io::Result<ExitStatus>, log_tail: String) -> quintet_proto:
     let (reason, text) = match &status {
         Err(error) => (ErrorReason::WorkerCrashed, format!("the worker could not be waited for: {error}")),
         Ok(status) => match status.signal() {
-            Some(9) => (ErrorReason::OutOfMemory, "the worker was killed (SIGKILL), most often for its memory use".into()),
+            Some(9) => {
+                (ErrorReason::OutOfMemory, "the worker was killed (SIGKILL), most often for its memory use".into())
+            }
             Some(signal) => (ErrorReason::WorkerCrashed, format!("the worker was ended by signal {signal}")),
             None => {
                 let code = status.code().unwrap_or_default();
-                (ErrorReason::WorkerCrashed, format!("the worker ended with status {code} without reporting an outcome"))
+                (
+                    ErrorReason::WorkerCrashed,
+                    format!("the worker ended with status {code} without reporting an outcome"),
+                )
             }
         },
     };

@@ -271,5 +271,8 @@ async fn follow_on(jobs: &Jobs, writer: &RunWriter) {
 }
 
 fn is_worth_repeating(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Unknown | Code::Aborted)
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Unknown | Code::Aborted
+    )
 }

@@ -137,13 +137,15 @@ mod tests {
     fn reads_and_fills_in() {
         let command = "train --lr ${{search_space.lr}} --data ${{ inputs.data }} --out ${{outputs.checkpoint}}";
         let found = placeholders(command).unwrap();
-        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), [
-            "${{search_space.lr}}",
-            "${{inputs.data}}",
-            "${{outputs.checkpoint}}"
-        ]);
+        assert_eq!(
+            found.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["${{search_space.lr}}", "${{inputs.data}}", "${{outputs.checkpoint}}"]
+        );
         let filled = substitute(command, |p| Some(format!("{}/{} x", p.kind, p.name)));
-        assert_eq!(filled.unwrap(), "train --lr 'search_space/lr x' --data 'inputs/data x' --out 'outputs/checkpoint x'");
+        assert_eq!(
+            filled.unwrap(),
+            "train --lr 'search_space/lr x' --data 'inputs/data x' --out 'outputs/checkpoint x'"
+        );
     }
 
     #[test]

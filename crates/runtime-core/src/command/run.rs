@@ -123,9 +123,9 @@ async fn fill_in(context: &Context, spec: &CommandSpec) -> Result<String, Failur
 fn working_dir(context: &Context, spec: &CommandSpec) -> Result<PathBuf, Failure> {
     if spec.working_dir.is_empty() {
         let path = context.work_dir().join("run");
-        return std::fs::create_dir_all(&path)
-            .map(|()| path.clone())
-            .map_err(|error| Failure::infrastructure(ErrorReason::Unavailable, format!("{}: {error}", path.display())));
+        return std::fs::create_dir_all(&path).map(|()| path.clone()).map_err(|error| {
+            Failure::infrastructure(ErrorReason::Unavailable, format!("{}: {error}", path.display()))
+        });
     }
     let path = PathBuf::from(&spec.working_dir);
     if path.is_dir() {
@@ -136,7 +136,12 @@ fn working_dir(context: &Context, spec: &CommandSpec) -> Result<PathBuf, Failure
     }
 }
 
-fn start(context: &Context, spec: &CommandSpec, text: &str, folder: &PathBuf) -> Result<tokio::process::Child, Failure> {
+fn start(
+    context: &Context,
+    spec: &CommandSpec,
+    text: &str,
+    folder: &PathBuf,
+) -> Result<tokio::process::Child, Failure> {
     let mut command = Command::new("/bin/sh");
     command
         .arg("-c")
@@ -238,7 +243,10 @@ struct Metrics {
 impl Metrics {
     async fn open(context: &Context) -> Result<Self, Failure> {
         let unreachable = |status: Status| {
-            Failure::infrastructure(ErrorReason::Unavailable, format!("tracking at {}: {status}", context.tracking_uri()))
+            Failure::infrastructure(
+                ErrorReason::Unavailable,
+                format!("tracking at {}: {status}", context.tracking_uri()),
+            )
         };
         let token = std::env::var(environment::TOKEN).ok().map(Secret::new);
         let connection = client::connect(context.tracking_uri(), token.as_ref())

@@ -62,7 +62,10 @@ pub fn validate(prefix: &str, spec: &CommandSpec, parameters: &BTreeSet<String>)
             let used: BTreeSet<&str> =
                 found.iter().filter(|p| p.kind == Kind::SearchSpace).map(|p| p.name.as_str()).collect();
             for name in parameters.iter().filter(|name| !used.contains(name.as_str())) {
-                at("command", format!("the parameter {name:?} is not used; write ${{{{search_space.{name}}}}} where it belongs"));
+                at(
+                    "command",
+                    format!("the parameter {name:?} is not used; write ${{{{search_space.{name}}}}} where it belongs"),
+                );
             }
         }
     }

@@ -126,12 +126,16 @@ impl Target {
         if !matches!(parsed.scheme(), "postgres" | "postgresql") {
             return Err(Error::Url(redact(url)));
         }
-        let schema = parsed.query_pairs().find(|(k, _)| k == "schema").map_or_else(|| "public".into(), |(_, v)| v.into_owned());
+        let schema =
+            parsed.query_pairs().find(|(k, _)| k == "schema").map_or_else(|| "public".into(), |(_, v)| v.into_owned());
         if !schema.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || schema.is_empty() {
             return Err(Error::Url(redact(url)));
         }
-        let rest: Vec<(String, String)> =
-            parsed.query_pairs().filter(|(k, _)| k != "schema").map(|(k, v)| (k.into_owned(), v.into_owned())).collect();
+        let rest: Vec<(String, String)> = parsed
+            .query_pairs()
+            .filter(|(k, _)| k != "schema")
+            .map(|(k, v)| (k.into_owned(), v.into_owned()))
+            .collect();
         parsed.set_query(None);
         if !rest.is_empty() {
             parsed.query_pairs_mut().extend_pairs(rest);
@@ -240,7 +244,8 @@ impl Db {
         })?;
         let reconnect = target.clone();
         let writer = writer::Writer::start(connection, Box::new(move || reconnect.connect(false)), lock);
-        let readers = Arc::new(Readers { idle: std::sync::Mutex::default(), permits: Arc::new(Semaphore::new(READERS)) });
+        let readers =
+            Arc::new(Readers { idle: std::sync::Mutex::default(), permits: Arc::new(Semaphore::new(READERS)) });
         Ok(Self { target, dialect, writer, readers })
     }
 
@@ -317,7 +322,8 @@ fn on_own_thread<T: Send>(f: impl FnOnce() -> Result<T, Error> + Send) -> Result
 }
 
 fn migrate(connection: &mut dyn Connection, migrations: &[Migration]) -> Result<(), Error> {
-    connection.batch("CREATE TABLE IF NOT EXISTS schema_migrations (position INTEGER NOT NULL, name TEXT PRIMARY KEY)")?;
+    connection
+        .batch("CREATE TABLE IF NOT EXISTS schema_migrations (position INTEGER NOT NULL, name TEXT PRIMARY KEY)")?;
     let done: Vec<String> = connection
         .query("SELECT name FROM schema_migrations ORDER BY position", &[])?
         .iter()
@@ -326,16 +332,17 @@ fn migrate(connection: &mut dyn Connection, migrations: &[Migration]) -> Result<
     if let Some(unknown) = done.iter().find(|name| !migrations.iter().any(|m| m.name == name.as_str())) {
         return Err(Error::NewerSchema(unknown.clone()));
     }
-    for (position, migration) in migrations.iter().enumerate().filter(|(_, m)| !done.iter().any(|name| name == m.name)) {
+    for (position, migration) in migrations.iter().enumerate().filter(|(_, m)| !done.iter().any(|name| name == m.name))
+    {
         connection.batch("BEGIN")?;
         let statements = match connection.dialect() {
             Dialect::Sqlite => migration.sqlite,
             Dialect::Postgres => migration.postgres,
         };
         let row = [Value::from(i64::try_from(position).unwrap_or(i64::MAX)), Value::from(migration.name)];
-        let result = connection.batch(statements).and_then(|()| {
-            connection.execute("INSERT INTO schema_migrations (position, name) VALUES ($1, $2)", &row)
-        });
+        let result = connection
+            .batch(statements)
+            .and_then(|()| connection.execute("INSERT INTO schema_migrations (position, name) VALUES ($1, $2)", &row));
         match result {
             Ok(_) => connection.batch("COMMIT")?,
             Err(error) => {

@@ -121,7 +121,9 @@ fn column(row: &postgres::Row, index: usize) -> Result<Value, Error> {
         Type::FLOAT4 => row.try_get::<_, Option<f32>>(index).map(|v| v.map(f64::from).into()),
         Type::FLOAT8 => row.try_get::<_, Option<f64>>(index).map(Value::from),
         Type::BYTEA => row.try_get::<_, Option<Vec<u8>>>(index).map(Value::from),
-        Type::TEXT | Type::VARCHAR | Type::NAME | Type::BPCHAR => row.try_get::<_, Option<String>>(index).map(Value::from),
+        Type::TEXT | Type::VARCHAR | Type::NAME | Type::BPCHAR => {
+            row.try_get::<_, Option<String>>(index).map(Value::from)
+        }
         _ => return Err(Error::Statement(format!("column {index} has the unsupported type {kind}"))),
     }
     .map_err(error)?)

@@ -23,11 +23,13 @@ impl PostgresServer {
     /// # Errors
     /// Says which program is missing, or why the server did not start.
     pub fn start() -> Result<Self, String> {
-        let programs = programs().ok_or("PostgreSQL is not installed: `cargo xtask setup` or the package postgresql brings it")?;
+        let programs =
+            programs().ok_or("PostgreSQL is not installed: `cargo xtask setup` or the package postgresql brings it")?;
         let folder = tempfile::Builder::new().prefix("quintet-pg-").tempdir().map_err(|e| e.to_string())?;
         // The server refuses to run as root.
         let owner = if Uid::effective().is_root() {
-            let nobody = User::from_name("nobody").ok().flatten().ok_or("there is no user `nobody` to run PostgreSQL as")?;
+            let nobody =
+                User::from_name("nobody").ok().flatten().ok_or("there is no user `nobody` to run PostgreSQL as")?;
             chown(folder.path(), Some(nobody.uid), Some(nobody.gid)).map_err(|e| e.to_string())?;
             Some(nobody)
         } else {
@@ -70,7 +72,9 @@ impl PostgresServer {
         let deadline = Instant::now() + Duration::from_secs(60);
         let url = self.url("postgres");
         loop {
-            if std::thread::scope(|s| s.spawn(|| postgres::Client::connect(&url, postgres::NoTls).is_ok()).join().unwrap_or(false)) {
+            if std::thread::scope(|s| {
+                s.spawn(|| postgres::Client::connect(&url, postgres::NoTls).is_ok()).join().unwrap_or(false)
+            }) {
                 return Ok(());
             }
             let ended = self.child.try_wait().map_err(|e| e.to_string())?;

@@ -35,7 +35,12 @@ async fn stores_and_reads_every_type() {
         let sql = "INSERT INTO items (id, name, score, body) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING";
         assert_eq!(db.write(move |tx| tx.execute_many(sql, &many)).await, Ok::<_, Error>(201));
         let rows = db
-            .read(|tx| tx.query("SELECT $2, id, name, score, body FROM items WHERE id < $1 ORDER BY id", &[9.into(), "x".into()]))
+            .read(|tx| {
+                tx.query(
+                    "SELECT $2, id, name, score, body FROM items WHERE id < $1 ORDER BY id",
+                    &[9.into(), "x".into()],
+                )
+            })
             .await;
         let rows: Vec<Row> = rows.unwrap_or_else(|e: Error| panic!("{e}"));
         assert_eq!(rows.len(), 2);
@@ -66,7 +71,8 @@ async fn one_bad_request_fails_alone() {
                 Err(other) => panic!("{other}"),
             }
         }
-        let rows = db.read(|tx| tx.query("SELECT count(*) FROM items", &[])).await.unwrap_or_else(|e: Error| panic!("{e}"));
+        let rows =
+            db.read(|tx| tx.query("SELECT count(*) FROM items", &[])).await.unwrap_or_else(|e: Error| panic!("{e}"));
         assert_eq!((failed, rows[0].int(0).unwrap()), (100, 100));
         let panicked = db.write(|_| -> Result<(), Error> { panic!("on purpose") }).await;
         assert!(matches!(panicked, Err(Error::Statement(_))));
@@ -82,7 +88,8 @@ async fn reopens_and_refuses_a_newer_schema_and_a_second_owner() {
         db.write(insert(1, "kept")).await.unwrap();
         assert!(matches!(Db::open_exclusive(&url, SCHEMA), Err(Error::Owned(_))));
         let second = Db::open(&url, SCHEMA).unwrap();
-        let rows = second.read(|tx| tx.query("SELECT name FROM items", &[])).await.unwrap_or_else(|e: Error| panic!("{e}"));
+        let rows =
+            second.read(|tx| tx.query("SELECT name FROM items", &[])).await.unwrap_or_else(|e: Error| panic!("{e}"));
         assert_eq!(rows[0].text(0), Ok("kept"));
         assert!(matches!(Db::open(&url, &[]), Err(Error::NewerSchema(name)) if name == "0001_items"));
     })
@@ -100,7 +107,8 @@ async fn snapshot_of_a_database_in_use_is_whole() {
     db.snapshot(&copy).await.unwrap();
     db.write(insert(99, "later")).await.unwrap();
     let copy = Db::open(&format!("sqlite://{}", copy.display()), SCHEMA).unwrap();
-    let rows = copy.read(|tx| tx.query("SELECT count(*) FROM items", &[])).await.unwrap_or_else(|e: Error| panic!("{e}"));
+    let rows =
+        copy.read(|tx| tx.query("SELECT count(*) FROM items", &[])).await.unwrap_or_else(|e: Error| panic!("{e}"));
     assert_eq!(rows[0].int(0), Ok(50));
 }
 

@@ -49,7 +49,11 @@ impl Inputs {
         let bad = |text: String| Failure::user(ErrorReason::BadInput, format!("{field}: {text}"));
         match Location::parse(uri).map_err(|error| bad(error.to_string()))? {
             Location::Local(path) => {
-                if path.exists() { Ok(path) } else { Err(bad(format!("{} does not exist", path.display()))) }
+                if path.exists() {
+                    Ok(path)
+                } else {
+                    Err(bad(format!("{} does not exist", path.display())))
+                }
             }
             Location::Remote(url) => self.fetch_artifact(field, &url, "").await,
             Location::Output { uid, output, path } => {
@@ -65,7 +69,8 @@ impl Inputs {
     }
 
     async fn fetch_artifact(&self, field: &str, uri: &str, path: &str) -> Result<PathBuf, Failure> {
-        let root = self.store.fetch_cached(uri, &self.cache_dir).await.map_err(|error| artifact_failure(field, &error))?;
+        let root =
+            self.store.fetch_cached(uri, &self.cache_dir).await.map_err(|error| artifact_failure(field, &error))?;
         let local = if path.is_empty() { root } else { root.join(path) };
         if local.exists() {
             Ok(local)

@@ -124,18 +124,20 @@ async fn claim(
     attempt: i32,
     worker: &str,
 ) -> Result<quintet_proto::v1::Lease, Failure> {
-    let request =
-        ClaimJobsRequest { worker: worker.into(), job: job.into(), attempt, ..ClaimJobsRequest::default() };
+    let request = ClaimJobsRequest { worker: worker.into(), job: job.into(), attempt, ..ClaimJobsRequest::default() };
     let start = Instant::now();
     let mut backoff = client::Backoff::default();
     loop {
         match client.clone().claim_jobs(request.clone()).await {
             Ok(answer) => {
                 let lease = answer.into_inner().leases.into_iter().next();
-                return lease.ok_or_else(|| Failure::infrastructure(ErrorReason::LeaseLost, "the server gave no lease"));
+                return lease
+                    .ok_or_else(|| Failure::infrastructure(ErrorReason::LeaseLost, "the server gave no lease"));
             }
             Err(status) if client::is_transient(&status) && start.elapsed() < PATIENCE => backoff.pause().await,
-            Err(status) => return Err(Failure::infrastructure(ErrorReason::LeaseLost, format!("claiming {job}: {status}"))),
+            Err(status) => {
+                return Err(Failure::infrastructure(ErrorReason::LeaseLost, format!("claiming {job}: {status}")));
+            }
         }
     }
 }

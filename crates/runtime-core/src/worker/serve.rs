@@ -78,8 +78,13 @@ where
     tasks.wait().await;
 }
 
-async fn attempt<F, W>(client: WorkerServiceClient<Connection>, options: ServeOptions, lease: Lease, drain: Drain, work: F)
-where
+async fn attempt<F, W>(
+    client: WorkerServiceClient<Connection>,
+    options: ServeOptions,
+    lease: Lease,
+    drain: Drain,
+    work: F,
+) where
     F: Fn(Context) -> W,
     W: Future<Output = WorkResult> + Send + 'static,
 {
@@ -94,7 +99,8 @@ where
     };
     let job_dir = options.data_dir.join("work").join(&job.uid);
     let folders = Folders { work_dir: job_dir.join(format!("attempt-{}", job.attempt)), job_dir };
-    let inputs = Inputs::new(JobClient::new(options.connection, options.patience), store, options.data_dir.join("cache"));
+    let inputs =
+        Inputs::new(JobClient::new(options.connection, options.patience), store, options.data_dir.join("cache"));
     let term = Duration::from_millis(lease.term.as_ref().map_or(30_000, duration_ms).max(1).unsigned_abs());
     let context = Context::new(job, 1, lease.tracking_uri, folders, inputs);
     let keeper = Arc::new(Keeper { client, context: context.clone(), term });
@@ -111,9 +117,8 @@ where
             tokio::time::timeout(Duration::from_secs(5), running).await.ok()
         }
     };
-    let result = result.map(|result| {
-        result.unwrap_or_else(|panic| Err(Failure::infrastructure(ErrorReason::WorkerCrashed, panic)))
-    });
+    let result = result
+        .map(|result| result.unwrap_or_else(|panic| Err(Failure::infrastructure(ErrorReason::WorkerCrashed, panic))));
     if let Some(result) = result {
         keeper.finish(result).await;
     }
