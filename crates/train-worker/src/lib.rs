@@ -20,6 +20,7 @@ mod report;
 mod schedule;
 mod state;
 mod train;
+pub mod worker;
 
 pub use error::Error;
 pub use observer::{Directive, Observer};

@@ -1,4 +1,5 @@
-//! The training worker. `train-worker local` trains by a specification in a file, without a server.
+//! The training worker: `train-worker worker` runs one attempt of a job, `train-worker local` trains by a specification in a file,
+//! without a server.
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -8,7 +9,8 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use quintet_proto::v1::TrainSpec;
-use train_worker::{DeviceChoice, Directive, Observer, TrainRequest, device, train};
+use runtime_core::worker::{LaunchOptions, run_launched};
+use train_worker::{DeviceChoice, Directive, Observer, TrainRequest, device, train, worker};
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -19,6 +21,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run one attempt of a `train` job (started by the service)
+    Worker(LaunchOptions),
     /// Train by a specification in a file and print the report as JSON
     Local(Local),
 }
@@ -51,7 +55,10 @@ fn main() -> ExitCode {
     if let Err(error) = device::wait_passively() {
         eprintln!("train-worker: cannot start anew with OMP_WAIT_POLICY=PASSIVE: {error}");
     }
-    let Command::Local(options) = cli.command;
+    let options = match cli.command {
+        Command::Worker(options) => return run_launched(options, worker::run),
+        Command::Local(options) => options,
+    };
     match local(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use quintet_nlp::{
     batch::Batch,
-    checkpoint::{Checkpoint, Weights, file_name},
+    checkpoint::{Checkpoint, EncoderConfig, Weights, file_name},
 };
 use tch::{Device, Reduction, Tensor};
 
@@ -17,6 +17,7 @@ use crate::{
 struct Fixture {
     golden: Weights,
     batch: Batch,
+    config: EncoderConfig,
     parameters: Parameters,
     model: Model,
 }
@@ -37,7 +38,7 @@ impl Fixture {
         let (parameters, known_head) = Parameters::load(&checkpoint, &checkpoint.config, 1, Device::Cpu).unwrap();
         assert!(known_head);
         let model = Model::new(&parameters, &checkpoint.config, Device::Cpu).unwrap();
-        Self { golden, batch, parameters, model }
+        Self { golden, batch, config: checkpoint.config, parameters, model }
     }
 
     fn expected(&self, name: &str, shape: &[usize]) -> Vec<f32> {
@@ -111,6 +112,40 @@ fn logits_loss_and_gradients_equal_transformers() {
         assert!(scale > 0.0, "{}", slot.name);
         let difference = largest_difference(ours, &expected);
         assert!(difference <= 1e-5 * scale, "{}: {difference} of {scale}", slot.name);
+    }
+}
+
+/// Dropout is random, so its places and rates are checked by what they do to the loss: mean and spread over many draws, with one
+/// kind of dropout on at a time.
+#[test]
+fn dropout_does_to_the_loss_what_it_does_in_transformers() {
+    const DRAWS: usize = 3000;
+    tch::set_num_threads(1);
+    let mut fixture = Fixture::open();
+    for (kind, hidden, attention, head) in
+        [("hidden", 0.3, 0.0, 0.0), ("attention", 0.0, 0.4, 0.0), ("head", 0.0, 0.0, 0.3)]
+    {
+        let mut config = fixture.config.clone();
+        config.hidden_dropout_prob = hidden;
+        config.attention_probs_dropout_prob = attention;
+        config.classifier_dropout = Some(head);
+        fixture.model = Model::new(&fixture.parameters, &config, Device::Cpu).unwrap();
+        let input = fixture.model.input(&fixture.batch).unwrap();
+        tch::manual_seed(3);
+        let losses: Vec<f64> = (0..DRAWS)
+            .map(|_| {
+                let logits = tch::no_grad(|| fixture.model.logits(&input, None, true)).unwrap();
+                fixture.model.loss(&logits, &input, Reduction::Mean).unwrap().double_value(&[])
+            })
+            .collect();
+        let mean = losses.iter().sum::<f64>() / DRAWS as f64;
+        let spread = (losses.iter().map(|loss| (loss - mean).powi(2)).sum::<f64>() / (DRAWS - 1) as f64).sqrt();
+        let expected = fixture.expected(&format!("loss_under_dropout.{kind}"), &[2]);
+        let (expected_mean, expected_spread) = (f64::from(expected[0]), f64::from(expected[1]));
+        // Five standard errors, with those of the expected value: it is a mean over 4000 draws.
+        let allowed = 5.0 * expected_spread * (1.0 / DRAWS as f64 + 1.0 / 4000.0).sqrt();
+        assert!((mean - expected_mean).abs() < allowed, "{kind}: mean {mean}, expected {expected_mean}");
+        assert!((spread / expected_spread - 1.0).abs() < 0.1, "{kind}: spread {spread}, expected {expected_spread}");
     }
 }
 

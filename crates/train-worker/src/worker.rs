@@ -1,0 +1,100 @@
+//! The engine as a worker of the job service: inputs fetched, progress and metrics reported, outputs handed over.
+use std::path::Path;
+
+use quintet_proto::v1::{Directive as Asked, Progress, TrainSpec, job_spec::Kind};
+use runtime_core::{
+    status::ErrorReason,
+    worker::{Context, Done, Failure, WorkResult},
+};
+
+use crate::{Directive, Error, Observer, Outcome, TrainRequest, train};
+
+/// Runs one attempt of a `train` job.
+pub fn run(context: &Context) -> WorkResult {
+    let Some(Kind::Train(spec)) = context.spec().kind else {
+        return Err(Failure::user(ErrorReason::InvalidField, "spec: expected a `train` job"));
+    };
+    let spec = fetch_inputs(context, spec)?;
+    let resume = Some(context.resume_dir()?);
+    let mut request = TrainRequest::from_spec(&spec, Path::new(""), resume, context.cpus()).map_err(Error::from)?;
+    request.checkpoint_out = context.output_dir("checkpoint")?;
+    request.evaluation_out = context.output_dir("evaluation")?;
+    let report = train(&request, &mut Reporter { context, best: None })?;
+    let metrics = report.metrics.clone();
+    let stopped = report.outcome != Outcome::Completed;
+    let report = serde_json::to_value(report)
+        .map_err(|error| Failure::infrastructure(ErrorReason::Internal, format!("the report: {error}")))?;
+    Ok(Done { metrics, report, stopped })
+}
+
+/// Replaces the addresses of inputs by local paths.
+fn fetch_inputs(context: &Context, mut spec: TrainSpec) -> Result<TrainSpec, Failure> {
+    let fetch = |field: &str, uri: &mut String| -> Result<(), Failure> {
+        if !uri.is_empty() {
+            *uri = context.fetch(field, uri)?.display().to_string();
+        }
+        Ok(())
+    };
+    fetch("checkpoint", &mut spec.checkpoint)?;
+    if let Some(data) = &mut spec.data {
+        fetch("data.train", &mut data.train)?;
+        fetch("data.validation", &mut data.validation)?;
+        fetch("data.test", &mut data.test)?;
+    }
+    Ok(spec)
+}
+
+struct Reporter<'a> {
+    context: &'a Context,
+    /// Best validation F1 so far.
+    best: Option<f64>,
+}
+
+impl Observer for Reporter<'_> {
+    fn progress(&mut self, done: u64, total: u64, unit: &str, message: &str) {
+        self.context.progress(Progress {
+            done: done as f64,
+            total: total as f64,
+            unit: unit.to_owned(),
+            message: message.to_owned(),
+            best: self.best,
+            phase: "train".to_owned(),
+        });
+    }
+
+    fn metric(&mut self, key: &str, value: f64, step: i64) {
+        if key == "f1" {
+            self.best = Some(self.best.map_or(value, |best| best.max(value)));
+        }
+        self.context.metric(key, value, step);
+    }
+
+    fn directive(&mut self) -> Directive {
+        match self.context.directive() {
+            Asked::Continue => Directive::Continue,
+            Asked::Prune => Directive::Prune,
+            Asked::Cancel | Asked::Abandon => Directive::Cancel,
+        }
+    }
+
+    fn log(&mut self, line: &str) {
+        self.context.log(line);
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::Field { .. } => Self::user(ErrorReason::InvalidField, error),
+            Error::Diverged { .. } => Self::user(ErrorReason::BadInput, error),
+            Error::Input(_) if error.is_input_fault() => Self::user(ErrorReason::BadInput, error),
+            Error::Input(quintet_nlp::Error::Io { source, .. })
+                if matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
+            {
+                Self::infrastructure(ErrorReason::StorageFull, error)
+            }
+            Error::Input(_) => Self::infrastructure(ErrorReason::Unavailable, error),
+            Error::Engine(_) | Error::Internal(_) => Self::infrastructure(ErrorReason::Internal, error),
+        }
+    }
+}
