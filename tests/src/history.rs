@@ -83,14 +83,21 @@ impl History {
         let rows = db
             .read(|tx| -> Result<_, db::Error> {
                 let rows = tx.query("SELECT uid, state, revision FROM jobs ORDER BY key", &[])?;
-                rows.iter().map(|row| Ok((row.text(0)?.to_owned(), row.int(1)?, row.int(2)?))).collect::<Result<Vec<_>, _>>()
+                rows.iter()
+                    .map(|row| Ok((row.text(0)?.to_owned(), row.int(1)?, row.int(2)?)))
+                    .collect::<Result<Vec<_>, _>>()
             })
             .await?;
         // A store that is in use may have gone on since its events were read.
         for job in self.jobs.values() {
             let row = rows.iter().find(|row| Some(row.0.as_str()) == uid_of(&job.name));
             let (_, state, revision) = row.with_context(|| format!("{} has no row", job.name))?;
-            ensure!(*revision >= job.revision, "{}: the row's revision {revision} is before {}", job.name, job.revision);
+            ensure!(
+                *revision >= job.revision,
+                "{}: the row's revision {revision} is before {}",
+                job.name,
+                job.revision
+            );
             ensure!(
                 *revision > job.revision || *state == i64::from(job.state),
                 "{}: the row says state {state}, the event {}",

@@ -30,7 +30,8 @@ impl Process {
     /// # Errors
     /// It ended early, with the end of its log, or was not ready in time.
     pub fn start(command: &mut Command, ready_file: &Path, log: &Path) -> anyhow::Result<Self> {
-        let log_file = File::options().create(true).append(true).open(log).with_context(|| log.display().to_string())?;
+        let log_file =
+            File::options().create(true).append(true).open(log).with_context(|| log.display().to_string())?;
         if ready_file.exists() {
             fs::remove_file(ready_file)?;
         }
@@ -135,6 +136,13 @@ impl Sandbox {
     #[must_use]
     pub fn arg(mut self, argument: impl Into<String>) -> Self {
         self.arguments.push(argument.into());
+        self
+    }
+
+    /// Gives the server arguments.
+    #[must_use]
+    pub fn args<'a>(mut self, arguments: impl IntoIterator<Item = &'a str>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(str::to_owned));
         self
     }
 

@@ -108,6 +108,7 @@ async fn run(database: Option<String>, load: Load) -> anyhow::Result<Measured> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let server = server::start(folder.path(), database.as_deref())?;
     let outcomes = load::run(&server.url, load).await?;
+    let cpu = report::cpu_time(server.id())?;
     server.kill()?;
     // Killed, not ended: what was answered has to be there all the same.
     let store = server::store(folder.path(), database.as_deref());
@@ -116,6 +117,7 @@ async fn run(database: Option<String>, load: Load) -> anyhow::Result<Measured> {
         jobs_per_second: outcomes.rate(),
         p50: outcomes.start_quantile(0.5),
         p99: outcomes.start_quantile(0.99),
+        cpu_per_job: Some(cpu / u32::try_from(load.jobs)?),
     })
 }
 
@@ -133,5 +135,6 @@ fn huey(folder: &std::path::Path, jobs: usize, pace: Option<f64>) -> anyhow::Res
         jobs_per_second: read("jobs_per_second")?,
         p50: Duration::from_secs_f64(read("p50_ms")? / 1e3),
         p99: Duration::from_secs_f64(read("p99_ms")? / 1e3),
+        cpu_per_job: None,
     })
 }
