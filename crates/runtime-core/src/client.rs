@@ -71,9 +71,11 @@ pub fn connect(address: &str, token: Option<&Secret>) -> Result<Connection, Erro
     Ok(InterceptedService::new(channel, Credentials(token)))
 }
 
-/// Whether repeating the call later may help (AIP-194: only UNAVAILABLE).
+/// Whether repeating the call later may help: UNAVAILABLE (AIP-194), or the connection broke before the answer came.
 pub fn is_transient(status: &Status) -> bool {
-    status.code() == Code::Unavailable
+    // What a server said has no source; a lost connection is UNKNOWN with the transport's error.
+    let broke = || std::error::Error::source(status).is_some_and(|source| source.is::<tonic::transport::Error>());
+    status.code() == Code::Unavailable || (status.code() == Code::Unknown && broke())
 }
 
 /// Pauses between repetitions: 50 ms, doubled up to 2 s.

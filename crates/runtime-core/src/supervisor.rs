@@ -161,7 +161,12 @@ impl Supervisor {
             Ok(child) => {
                 let (status, tail) = self.accompany(job, child, &mut events).await;
                 sweep(&work_dir);
-                died(status, tail)
+                if self.drain.is_draining() {
+                    // Told to end, it may have had no time to give its attempt back itself: that is no fault of it.
+                    job_error(ErrorReason::WorkerCrashed, "the server was shut down", ErrorClass::Preemption)
+                } else {
+                    died(status, tail)
+                }
             }
             Err(failure) => failure,
         };
