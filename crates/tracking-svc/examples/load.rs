@@ -114,7 +114,8 @@ async fn main() -> Result<(), Failure> {
         // Without it every answer on a kept connection may wait for the client's acknowledgement.
         let _ = socket.set_nodelay(true);
     });
-    tokio::spawn(async move { axum::serve(listener, tracking_router(&tracking).await).await });
+    let router = tracking_router(&tracking).await;
+    tokio::spawn(async move { axum::serve(listener, router).await });
     tokio::task::spawn_blocking(move || scenarios(address, time)).await?
 }
 

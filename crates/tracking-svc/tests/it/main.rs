@@ -1,4 +1,5 @@
 //! The service on real sockets: the REST API as bytes, the gRPC service, and the unmodified mlflow client against both.
+#![allow(clippy::unwrap_used)] // helpers of tests fail by panicking, like the tests
 
 mod grpc;
 mod mlflow_client;
