@@ -105,7 +105,9 @@ impl ArtifactStore {
             None => None,
             Some(path) => {
                 fs::create_dir_all(parent(path)).map_err(|source| Error::io(path, source))?;
-                Some(tokio::fs::File::create_new(path).await.map_err(|source| Error::io(path, source))?)
+                // Made here and now: a task that still made files after a failure would race with their removal.
+                let file = fs::File::create_new(path).map_err(|source| Error::io(path, source))?;
+                Some(tokio::fs::File::from_std(file))
             }
         };
         let on_disk = |source| Error::io(target.as_deref().unwrap_or(Path::new("")), source);

@@ -1,5 +1,8 @@
 //! Publishing: hash, upload, then commit by a manifest that is written only if there is none.
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::{ObjectStoreExt as _, PutMode, PutPayload, path::Path as ObjectPath};
@@ -56,18 +59,41 @@ impl ArtifactStore {
         }
     }
 
+    /// Uploads all files; after the first failure no other one is begun, and those under way have ended when it returns, so that
+    /// nothing appears after what was uploaded has been removed.
     async fn upload(&self, local: &Local, content: &ObjectPath) -> Result<(), Error> {
+        let stop = AtomicBool::new(false);
         let files = local.manifest.files.iter().zip(&local.paths);
-        let uploads =
-            files.map(|(entry, path)| self.upload_file(path.clone(), entry, key::object(content, &[&entry.path])));
+        let uploads = files.map(|(entry, path)| {
+            let target = key::object(content, &[&entry.path]);
+            let stop = &stop;
+            async move {
+                let outcome = self.upload_file(path, entry, target, stop).await;
+                if outcome.is_err() {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                outcome
+            }
+        });
         // Collected first: a stream of borrowing futures would not be `Send`.
         let uploads: Vec<_> = uploads.collect();
-        futures::stream::iter(uploads).buffer_unordered(CONCURRENCY).try_collect().await
+        let outcomes: Vec<_> = futures::stream::iter(uploads).buffer_unordered(CONCURRENCY).collect().await;
+        outcomes.into_iter().collect()
     }
 
-    async fn upload_file(&self, path: PathBuf, entry: &Entry, target: ObjectPath) -> Result<(), Error> {
+    /// Uploads one file; gives up without an error once another file has failed.
+    async fn upload_file(
+        &self,
+        path: &Path,
+        entry: &Entry,
+        target: ObjectPath,
+        stop: &AtomicBool,
+    ) -> Result<(), Error> {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let fail = |source| Error::store(format!("uploading {}", path.display()), source);
-        let mut reader = Reader::open(path.clone()).await?;
+        let mut reader = Reader::open(path.to_owned()).await?;
         if entry.size <= PART as u64 {
             let bytes = reader.part().await?.unwrap_or_default();
             // One byte more than the manifest says is found by a second read.
@@ -79,12 +105,19 @@ impl ArtifactStore {
         let mut parts = Parts::begin(&*self.store, &target).await.map_err(fail)?;
         let outcome = async {
             while let Some(bytes) = reader.part().await? {
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(false);
+                }
                 parts.push(bytes.into()).await.map_err(fail)?;
             }
-            reader.check(entry, true)
+            reader.check(entry, true).map(|()| true)
         };
         match outcome.await {
-            Ok(()) => parts.finish().await.map_err(fail),
+            Ok(true) => parts.finish().await.map_err(fail),
+            Ok(false) => {
+                parts.abort().await;
+                Ok(())
+            }
             Err(error) => {
                 parts.abort().await;
                 Err(error)

@@ -164,17 +164,18 @@ async fn a_study_is_copied_after_each_trial_and_restored_over_a_newer_one() {
     }
     drain.begin();
     task.await.unwrap();
-    let left_behind = fs::read(place.path("study.db-wal")).unwrap();
-    assert!(!left_behind.is_empty());
-    drop((snapshots, db));
-    fs::write(place.path("study.db-wal"), left_behind).unwrap();
+    // What a server that was killed leaves: the database with its log.
+    let killed = place.path("killed.db");
+    fs::copy(&path, &killed).unwrap();
+    assert!(fs::copy(place.path("study.db-wal"), place.path("killed.db-wal")).unwrap() > 0);
 
-    let error = place.policy.restore("databases/hpo", &path, false).await.unwrap_err();
+    let error = place.policy.restore("databases/hpo", &killed, false).await.unwrap_err();
     assert!(matches!(error, Error::Exists { .. }), "{error}");
-    assert_eq!(place.policy.restore(&copied.id(), &path, true).await.unwrap(), copied);
-    assert!(!place.path("study.db-wal").exists());
-    check_database(&path).unwrap();
-    assert_eq!(trials(&open(&path)).await, 5);
+    assert_eq!(place.policy.restore(&copied.id(), &killed, true).await.unwrap(), copied);
+    assert!(!place.path("killed.db-wal").exists());
+    check_database(&killed).unwrap();
+    assert_eq!((trials(&open(&killed)).await, trials(&db).await), (5, 8));
+    let path = place.path("no.db");
     fs::write(&path, "no database at all, but long enough to look like one to somebody in a hurry").unwrap();
     assert!(check_database(&path).is_err());
 }
