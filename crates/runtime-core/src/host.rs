@@ -13,16 +13,17 @@ use tower::Service;
 
 use crate::{
     artifacts::{self, ArtifactStore},
+    backup::{self, BackupPolicy, OutputBackup},
     client::{self, Connection},
     command,
     config::{self, Config, Secret},
     db,
-    jobs::{JobApi, Jobs, Surroundings, SystemClock, Validator, WorkerApi},
+    jobs::{follow::follow, JobApi, Jobs, Surroundings, SystemClock, Validator, WorkerApi},
     limited,
     server::{self, Drain, Listener, Server, ServerHandle},
     supervisor::{self, Program},
     telemetry,
-    tracker::{self, RunWriter},
+    tracker::{RunWriter, Tracker},
 };
 
 /// Why a server cannot start.
@@ -40,6 +41,9 @@ pub enum Error {
     /// The artifact store cannot be opened.
     #[error(transparent)]
     Artifacts(#[from] artifacts::Error),
+    /// The backup location cannot be opened.
+    #[error(transparent)]
+    Backup(#[from] backup::Error),
     /// An address of another service is wrong.
     #[error(transparent)]
     Client(#[from] client::Error),
@@ -234,8 +238,14 @@ impl Host {
         let _ = host.surroundings.tracking_uri.set(tracking_uri);
         if tracked {
             let writer = RunWriter::new(host.connection(config::Service::Tracking)?);
-            let following = tracker::follow(host.jobs.clone(), writer, host.drain.clone());
+            let following = follow(host.jobs.clone(), Tracker::new(writer), host.drain.clone());
             host = host.task("tracking of jobs", following);
+        }
+        let policy = BackupPolicy::from_config(&host.config)?;
+        if policy.is_enabled() {
+            let copying = OutputBackup::new(policy, host.artifacts.clone());
+            let following = follow(host.jobs.clone(), copying, host.drain.clone());
+            host = host.task("backup of outputs", following);
         }
         let worker = &host.config.worker;
         if worker.enabled {

@@ -1,6 +1,6 @@
 //! Writes every job into tracking: one run a job, followed from the durable events so that nothing is lost or written twice.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use quintet_proto::v1::{
     CreateRunRequest, EnsureExperimentRequest, Job, JobEvent, JobState, LogBatchRequest, MetricPoint, RunStatus,
@@ -9,13 +9,11 @@ use quintet_proto::v1::{
 use tonic::{Code, Status};
 
 use crate::{
-    client::{self, Backoff, Connection},
+    client::{self, Connection},
     jobs::{
-        Jobs,
+        follow::{Follower, Handled},
         model::{is_terminal, job_kind, millis, uid_of},
-        store,
     },
-    server::Drain,
     status::ErrorReason,
 };
 
@@ -25,8 +23,6 @@ pub const DEFAULT_EXPERIMENT: &str = "Default";
 const LONGEST_PARAM: usize = 6000;
 /// Entries of one batch.
 const BATCH: usize = 100;
-/// Events read at once.
-const PAGE: usize = 256;
 
 /// A client of a tracking server that knows how a job is written as a run.
 #[derive(Clone)]
@@ -207,64 +203,29 @@ fn flatten(prefix: String, value: &serde_json::Value, params: &mut BTreeMap<Stri
     }
 }
 
-/// Follows all events of `jobs` and writes them to tracking until the drain begins.
-pub async fn follow(jobs: Jobs, writer: RunWriter, drain: Drain) {
-    tokio::select! {
-        () = drain.begun() => {}
-        () = follow_on(&jobs, &writer) => {}
+/// Follows all events of the jobs and writes them to tracking.
+pub struct Tracker(RunWriter);
+
+impl Tracker {
+    /// A follower that writes with `writer`.
+    pub fn new(writer: RunWriter) -> Self {
+        Self(writer)
     }
 }
 
-async fn follow_on(jobs: &Jobs, writer: &RunWriter) {
-    let mut backoff = Backoff::default();
-    let mut live = jobs.subscribe();
-    let mut cursor = match store::cursor(jobs.db(), "tracking").await {
-        Ok(cursor) => cursor,
-        Err(error) => {
-            tracing::error!(%error, "tracking is off: its position cannot be read");
-            return;
-        }
-    };
-    loop {
-        let events = match store::events(jobs.db(), None, cursor, PAGE).await {
-            Ok(events) => events,
-            Err(error) => {
-                tracing::warn!(%error, "events for tracking cannot be read");
-                backoff.pause().await;
-                continue;
+impl Follower for Tracker {
+    const NAME: &'static str = "tracking";
+
+    async fn handle(&mut self, event: &JobEvent) -> Handled {
+        match self.0.write(event).await {
+            Ok(()) => Handled::Done,
+            Err(status) if is_worth_repeating(&status) => {
+                tracing::debug!(%status, "tracking does not answer");
+                Handled::Again
             }
-        };
-        let last_page = events.len() < PAGE;
-        let start = cursor;
-        for event in events {
-            loop {
-                match writer.write(&event).await {
-                    Ok(()) => break,
-                    Err(status) if is_worth_repeating(&status) => {
-                        tracing::debug!(%status, "tracking does not answer");
-                        backoff.pause().await;
-                    }
-                    Err(status) => {
-                        tracing::warn!(%status, job = event.job, revision = event.revision, "tracking refused an event");
-                        break;
-                    }
-                }
-            }
-            backoff.reset();
-            cursor = event.revision;
-        }
-        if cursor > start
-            && let Err(error) = store::set_cursor(jobs.db(), "tracking", cursor).await
-        {
-            tracing::warn!(%error, "the position of tracking was not stored");
-        }
-        if last_page {
-            // What happens meanwhile is in the store; the event only says that there is something.
-            loop {
-                match tokio::time::timeout(Duration::from_secs(5), live.recv()).await {
-                    Ok(Ok(event)) if event.revision <= cursor || event.event.is_none() => {}
-                    _ => break,
-                }
+            Err(status) => {
+                tracing::warn!(%status, job = event.job, revision = event.revision, "tracking refused an event");
+                Handled::Done
             }
         }
     }

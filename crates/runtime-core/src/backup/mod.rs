@@ -5,6 +5,7 @@
 //! each trial, coalesced.
 
 mod error;
+mod outputs;
 mod restore;
 mod snapshots;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 use url::Url;
 
 pub use error::Error;
+pub use outputs::OutputBackup;
 pub use snapshots::Snapshots;
 
 use crate::{

@@ -1,6 +1,7 @@
 //! Durable jobs: the state machine, its store, and the services that speak for it.
 
 pub mod engine;
+pub mod follow;
 pub mod inputs;
 pub mod model;
 mod runtime;
