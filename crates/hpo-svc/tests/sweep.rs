@@ -10,76 +10,56 @@ use std::{
     time::Duration,
 };
 
-use hpo_svc::{Hpo, Options, validator};
+use hpo_svc::storage::Store;
 use quintet_proto::{
     types,
     v1::{
         self, CreateJobRequest, Directive, GetBestConfigRequest, GetStudyRequest, Job, JobSpec, JobState,
-        ListJobsRequest, ListTrialsRequest, SweepSpec, hpo_service_client::HpoServiceClient,
-        job_service_server::JobServiceServer, job_spec::Kind, parameter::Domain, sweep_spec::Trial,
-        worker_service_server::WorkerServiceServer,
+        ListJobsRequest, ListTrialsRequest, SweepSpec, hpo_service_client::HpoServiceClient, job_spec::Kind,
+        parameter::Domain, sweep_spec::Trial,
     },
 };
 use runtime_core::{
-    artifacts::ArtifactStore,
+    backup::BackupPolicy,
     client::{Connection, JobClient, connect},
-    jobs::{JobApi, Jobs, Surroundings, SystemClock, WorkerApi},
-    server::{Drain, Server, ServerHandle, ServerOptions},
+    config::{Config, SecretUrl, Service},
+    db,
+    host::{self, Host},
+    server::ServerHandle,
     status::ErrorReason,
     worker::{Context, Done, Failure, ServeOptions, WorkResult, serve},
 };
-use tokio::{runtime::Runtime, task::JoinHandle};
+use tokio::runtime::Runtime;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server with job services and the sweep service in one folder, as a process would have it.
+/// A host with the sweep service on one folder, as `quintet serve --services hpo` makes it.
 struct House {
-    server: Option<ServerHandle>,
+    server: ServerHandle,
     connection: Connection,
-    hpo: Hpo,
-    tasks: Vec<JoinHandle<()>>,
-    drain: Drain,
-    /// Ends the job runtime, which outlives the drain.
-    end: Drain,
+    store: Store,
 }
 
-/// Runs of each trial's program, by its parameter.
+/// Runs of each trial's program, by job.
 type Runs = Arc<Mutex<BTreeMap<String, usize>>>;
 
 impl House {
     async fn open(folder: &Path, runs: &Runs) -> Self {
-        let drain = Drain::new();
-        let file = |name: &str| format!("sqlite://{}", folder.join(name).display());
-        let end = Drain::new();
-        let jobs = Jobs::open(&file("jobs.db"), Arc::new(SystemClock), end.token().clone()).await.unwrap();
-        let store_url = format!("file://{}", folder.join("artifacts").display());
-        let artifacts = ArtifactStore::open(&store_url).unwrap();
-        let hpo =
-            hpo_svc::build(Options { database: file("studies.db"), data_dir: folder.join("work"), patience: PATIENCE })
-                .unwrap();
-        let api = JobApi::new(jobs.clone(), artifacts, drain.clone()).kind("sweep", validator()).kind(
-            "command",
-            Arc::new(|spec: &JobSpec| match &spec.kind {
-                Some(Kind::Command(command)) => {
-                    runtime_core::command::validate("spec.command", command, &Default::default())
-                }
-                _ => Vec::new(),
-            }),
-        );
-        let surroundings = Surroundings { artifact_store: store_url, ..Surroundings::default() };
-        let server = Server::builder(ServerOptions::default())
-            .with_drain(drain.clone())
-            .service(JobServiceServer::new(api))
-            .service(WorkerServiceServer::new(WorkerApi::new(jobs, surroundings, drain.clone())))
-            .service(hpo.grpc_service())
-            .start()
-            .await
-            .unwrap();
-        let connection = connect(&server.url(), None).unwrap();
+        let mut config = Config {
+            data_dir: folder.join("data"),
+            listen: "127.0.0.1:0".into(),
+            services: vec![Service::Hpo],
+            ..Config::default()
+        };
+        // The test works on the trials itself.
+        config.worker.enabled = false;
+        config.backup.enabled = true;
+        config.backup.location = Some(SecretUrl::new(backup_url(folder)));
+        let host = hpo_svc::mount(open_host(config).await).await.unwrap();
         let options = ServeOptions {
-            connection: connection.clone(),
+            connection: host.connection(Service::Hpo).unwrap(),
             kinds: vec!["command".into()],
-            data_dir: folder.join("work"),
+            data_dir: folder.join("data"),
             patience: PATIENCE,
         };
         let runs = runs.clone();
@@ -87,11 +67,11 @@ impl House {
             let runs = runs.clone();
             async move { program(context, &runs).await }
         };
-        let tasks = vec![
-            tokio::spawn(serve(options, drain.clone(), program)),
-            tokio::spawn(hpo.clone().work(connection.clone(), drain.clone())),
-        ];
-        Self { server: Some(server), connection, hpo, tasks, drain, end }
+        let drain = host.drain();
+        let server = host.task("programs", serve(options, drain, program)).start().await.unwrap();
+        let connection = connect(&server.url(), None).unwrap();
+        let store = Store::open(&format!("sqlite://{}", folder.join("data/hpo.db").display())).unwrap();
+        Self { server, connection, store }
     }
 
     fn jobs(&self) -> JobClient {
@@ -114,15 +94,26 @@ impl House {
         self.jobs().raw().list_jobs(request).await.unwrap().into_inner().jobs
     }
 
-    async fn close(mut self) {
-        self.drain.begin();
-        for task in self.tasks.drain(..) {
-            task.await.unwrap();
+    async fn close(self) {
+        self.server.shutdown().await.unwrap();
+    }
+}
+
+fn backup_url(folder: &Path) -> String {
+    format!("file://{}", folder.join("backup").display())
+}
+
+/// Opens a host as soon as the one before it has let go of the folder.
+async fn open_host(config: Config) -> Host {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        match Host::open(config.clone()).await {
+            Ok(host) => return host,
+            Err(host::Error::Database(db::Error::Owned(_))) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Err(error) => panic!("{error}"),
         }
-        if let Some(server) = self.server.take() {
-            server.shutdown().await.unwrap();
-        }
-        self.end.begin();
     }
 }
 
@@ -219,6 +210,16 @@ async fn a_sweep_runs_reports_and_answers_calls() {
     assert_eq!(other.state(), JobState::Failed);
     assert!(other.error.unwrap().message.contains("its search space is"));
     house.close().await;
+
+    // The backup that was made last holds every trial.
+    let policy = BackupPolicy::new(&backup_url(folder.path()), 0).unwrap();
+    let copies = policy.list("databases/hpo").await.unwrap();
+    assert!((1..=16).contains(&copies.len()), "{} copies", copies.len());
+    let restored = folder.path().join("restored.db");
+    policy.restore("databases/hpo", &restored, false).await.unwrap();
+    let copy = Store::open(&format!("sqlite://{}", restored.display())).unwrap();
+    let study = copy.find_study("s").await.unwrap().unwrap();
+    assert_eq!(copy.trials(study.id).await.unwrap().len(), 16);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,8 +233,8 @@ async fn crashes_and_missing_metrics_are_told_and_end_the_sweep_when_they_are_ma
         error.message.contains("the first 3 trials failed") && error.message.contains("exit status 1"),
         "{error:?}"
     );
-    let study = house.hpo.store().find_study("crash").await.unwrap().unwrap();
-    let trials = house.hpo.store().trials(study.id).await.unwrap();
+    let study = house.store.find_study("crash").await.unwrap().unwrap();
+    let trials = house.store.trials(study.id).await.unwrap();
     let errors: Vec<String> = trials.iter().filter_map(|trial| trial.user_text("quintet:error")).collect();
     assert_eq!(errors.len(), trials.len(), "every trial has ended with its error");
     assert!(errors[0].contains("Traceback: boom"), "{errors:?}");
@@ -313,8 +314,8 @@ async fn cancelling_a_sweep_ends_its_trials() {
     );
     let ended = tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap().unwrap();
     assert_eq!(ended.state(), JobState::Cancelled);
-    let study = house.hpo.store().find_study("cancel").await.unwrap().unwrap();
-    let trials = house.hpo.store().trials(study.id).await.unwrap();
+    let study = house.store.find_study("cancel").await.unwrap().unwrap();
+    let trials = house.store.trials(study.id).await.unwrap();
     assert!(trials.iter().all(|trial| trial.state.finished()), "{trials:?}");
     assert!(house.children(&ended).await.iter().all(|child| child.end_time.is_some()));
     house.close().await;

@@ -5,8 +5,10 @@ use runtime_core::status::{FieldViolation, violation};
 
 mod decimal;
 mod distribution;
+mod value;
 
-pub use distribution::{Distribution, DomainError, ParamValue};
+pub use distribution::{Distribution, DomainError};
+pub use value::ParamValue;
 
 /// A validated search space: at least one parameter, names unique.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,0 +1,129 @@
+//! A parameter's value as the user sees it, in every form in which it travels.
+
+use std::fmt;
+
+use quintet_proto::types;
+use serde_json::json;
+
+use crate::pyjson::{PyValue, float_repr};
+
+/// The largest integer up to which every integer is a double: internal values are doubles.
+pub(super) const MAX_INTEGER: i64 = 1 << 53;
+
+/// A parameter's value as the user sees it.
+#[derive(Debug, Clone)]
+pub enum ParamValue {
+    /// `null`
+    Null,
+    /// A boolean choice.
+    Bool(bool),
+    /// A value of an integer domain, or an integral choice.
+    Int(i64),
+    /// A value of a float domain, or a fractional choice.
+    Float(f64),
+    /// A text choice.
+    Text(String),
+}
+
+impl PartialEq for ParamValue {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Null, Self::Null) => true,
+            (Self::Bool(a), Self::Bool(b)) => a == b,
+            (Self::Text(a), Self::Text(b)) => a == b,
+            (Self::Int(a), Self::Int(b)) => a == b,
+            // Numbers are equal across their types, and NaN equals itself, as in Optuna.
+            (a, b) => match (a.number(), b.number()) {
+                (Some(a), Some(b)) => a == b || (a.is_nan() && b.is_nan()),
+                _ => false,
+            },
+        }
+    }
+}
+
+impl ParamValue {
+    pub(super) fn number(&self) -> Option<f64> {
+        match self {
+            Self::Int(value) => Some(*value as f64),
+            Self::Float(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A choice of the contract; an integral number becomes an integer, since JSON knows no difference.
+    /// `None` for lists and objects.
+    pub fn from_proto(value: &types::Value) -> Option<Self> {
+        use types::value::Kind;
+        Some(match value.kind.as_ref()? {
+            Kind::NullValue(_) => Self::Null,
+            Kind::BoolValue(value) => Self::Bool(*value),
+            Kind::NumberValue(value) if value.fract() == 0.0 && value.abs() <= MAX_INTEGER as f64 => {
+                Self::Int(*value as i64)
+            }
+            Kind::NumberValue(value) => Self::Float(*value),
+            Kind::StringValue(value) => Self::Text(value.clone()),
+            Kind::ListValue(_) | Kind::StructValue(_) => return None,
+        })
+    }
+
+    /// The value as `google.protobuf.Value`.
+    pub fn to_proto(&self) -> types::Value {
+        use types::value::Kind;
+        types::Value {
+            kind: Some(match self {
+                Self::Null => Kind::NullValue(0),
+                Self::Bool(value) => Kind::BoolValue(*value),
+                Self::Int(value) => Kind::NumberValue(*value as f64),
+                Self::Float(value) => Kind::NumberValue(*value),
+                Self::Text(value) => Kind::StringValue(value.clone()),
+            }),
+        }
+    }
+
+    /// The value as strict JSON; what is not finite becomes its word as text.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Null => serde_json::Value::Null,
+            Self::Bool(value) => json!(value),
+            Self::Int(value) => json!(value),
+            Self::Float(value) if value.is_finite() => json!(value),
+            Self::Float(value) => json!(float_repr(*value)),
+            Self::Text(value) => json!(value),
+        }
+    }
+
+    pub(super) fn to_py(&self) -> PyValue {
+        match self {
+            Self::Null => PyValue::Null,
+            Self::Bool(value) => PyValue::Bool(*value),
+            Self::Int(value) => PyValue::Int(*value),
+            Self::Float(value) => PyValue::Float(*value),
+            Self::Text(value) => PyValue::Text(value.clone()),
+        }
+    }
+
+    /// A choice out of a distribution's JSON, or a parameter out of a JSON object; `None` for lists and objects.
+    pub fn from_py(value: &PyValue) -> Option<Self> {
+        Some(match value {
+            PyValue::Null => Self::Null,
+            PyValue::Bool(value) => Self::Bool(*value),
+            PyValue::Int(value) => Self::Int(*value),
+            PyValue::Float(value) => Self::Float(*value),
+            PyValue::Text(value) => Self::Text(value.clone()),
+            PyValue::List(_) | PyValue::Object(_) => return None,
+        })
+    }
+}
+
+/// As a command gets it: text as it is, floats with the shortest digits, `null`, `true`, `false`.
+impl fmt::Display for ParamValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Int(value) => write!(f, "{value}"),
+            Self::Float(value) => f.write_str(&float_repr(*value)),
+            Self::Text(value) => f.write_str(value),
+        }
+    }
+}
