@@ -176,3 +176,20 @@ fn a_request_to_stop_is_obeyed_and_leaves_nothing() {
     assert!(matches!(result, Err(Error::Cancelled)));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn a_missing_runtime_is_told_with_what_to_set_up() {
+    let folder = tempfile::tempdir().unwrap();
+    for (library, expected) in
+        [("/none/libonnxruntime.so", "no file is there"), (env!("CARGO_BIN_EXE_bench-svc"), "cannot be loaded")]
+    {
+        let mut request = request(vec![tiny()], &spec(), folder.path());
+        request.program = "/usr/bin/env".into();
+        let variable = format!("ORT_DYLIB_PATH={library}");
+        request.program_arguments = vec![variable.into(), env!("CARGO_BIN_EXE_bench-svc").into(), "measure".into()];
+        let error = benchmark(&request, &mut Quiet::new()).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::Runtime(_)) && text.contains(library) && text.contains(expected), "{text}");
+        assert!(expected != "no file is there" || text.contains("cargo xtask setup"), "{text}");
+    }
+}
