@@ -94,6 +94,8 @@ def main():
     parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--group-by-length", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--load-best-model", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     set_seed(options.seed)
@@ -125,7 +127,10 @@ def main():
     began, used = time.time(), time.process_time()
     for epoch in range(1, options.epochs + 1):
         model.train()
-        order = get_length_grouped_indices(lengths, options.batch_size)
+        if options.group_by_length:
+            order = get_length_grouped_indices(lengths, options.batch_size)
+        else:
+            order = torch.randperm(len(train)).tolist()
         total = 0.0
         count = 0
         for start in range(0, len(order), options.batch_size):
@@ -142,7 +147,7 @@ def main():
         scores, _, _ = evaluate(model, rows["dev"], labels, pad)
         result["epochs"].append({"epoch": epoch, "train_loss": total / count, "seconds": seconds, "cpu": cpu, **scores})
         print(result["epochs"][-1], flush=True)
-        if scores["f1"] > best[0]:
+        if scores["f1"] > best[0] or not options.load_best_model:
             best = (scores["f1"], {name: value.clone() for name, value in model.state_dict().items()})
     model.load_state_dict(best[1])
     result["test"], gold, predicted = evaluate(model, rows["test"], labels, pad)
