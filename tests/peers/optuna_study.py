@@ -2,7 +2,7 @@
 
     python tests/peers/optuna_study.py STORAGE_URL STUDY_NAME [--continue N]
 
-Needs optuna 5.0.0 (and psycopg2 for PostgreSQL). Non-finite numbers are printed as the words nan, inf and -inf.
+Needs optuna 5.0.0 (and psycopg for PostgreSQL). Non-finite numbers are printed as the words nan, inf and -inf.
 """
 
 import argparse

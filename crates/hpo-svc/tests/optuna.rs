@@ -147,7 +147,7 @@ async fn on_sqlite() {
 
 #[tokio::test]
 async fn on_postgresql() {
-    let Some(python) = python("optuna, psycopg2") else { return };
+    let Some(python) = python("optuna, psycopg") else { return };
     let server = PostgresServer::start().unwrap();
     let url = format!("{}?schema=hpo", server.database().unwrap());
     optuna_and_we_agree(&python, &url).await;
