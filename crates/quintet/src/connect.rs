@@ -93,10 +93,10 @@ impl Server {
 
     /// Ends the embedded server, if there is one, and sends what is left of traces.
     pub(crate) async fn close(mut self) {
-        if let Some(embedded) = self.embedded.take() {
-            if let Err(error) = Box::pin(embedded.shutdown()).await {
-                eprintln!("warning: {error:#}");
-            }
+        if let Some(embedded) = self.embedded.take()
+            && let Err(error) = Box::pin(embedded.shutdown()).await
+        {
+            eprintln!("warning: {error:#}");
         }
         if let Some(telemetry) = self.telemetry.take() {
             telemetry.shutdown().await;

@@ -136,6 +136,9 @@ impl<'de> Walk<'de> {
 
 /// Errors of number parsing name neither the value nor what is allowed.
 fn reworded(node: &Node, message: String) -> String {
+    if message.contains("'s' suffix") || message.contains("decimal places") {
+        return format!("is {}; a duration in seconds is expected, such as 90s or 0.5s", node.value.form());
+    }
     let unclear =
         ["untagged enum", "invalid digit", "invalid float", "number too", "out of range integral", "empty string"];
     if !unclear.iter().any(|part| message.contains(part)) {

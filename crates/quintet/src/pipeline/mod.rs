@@ -85,7 +85,6 @@ pub(crate) fn load(path: &Path, sets: &[(String, String)]) -> Result<Pipeline, S
 
 impl Pipeline {
     /// The stage of that name.
-    #[cfg(test)]
     pub(crate) fn stage(&self, name: &str) -> Option<&Stage> {
         self.stages.iter().find(|stage| stage.name == name)
     }
@@ -116,8 +115,8 @@ impl Stage {
             display_name: format!("{}/{}", pipeline.name, self.name),
             spec: Some(serde_json::from_value(spec)?),
             labels,
-            retry: self.retry.clone(),
-            timeouts: self.timeouts.clone(),
+            retry: self.retry,
+            timeouts: self.timeouts,
             resources: self.resources,
             experiment: pipeline.experiment.clone(),
             ..Job::default()
@@ -138,6 +137,14 @@ impl Stage {
         let merged = self.config_from.is_some() && (field.contains("hyperparameters") || field.ends_with("checkpoint"));
         // A bare `spec.convert` names everything in it.
         merged || self.references.iter().any(|open| open.field.starts_with(field) || field.starts_with(&open.field))
+    }
+
+    /// Names of the parameters that a sweep tunes.
+    pub(crate) fn tuned(&self) -> Vec<String> {
+        match &self.spec.kind {
+            Some(Kind::Sweep(spec)) => spec.search_space.iter().map(|parameter| parameter.name.clone()).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// Names of the outputs that the stage's job publishes.

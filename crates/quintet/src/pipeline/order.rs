@@ -1,5 +1,7 @@
 //! The order of stages, and what their references may name.
 
+use quintet_proto::v1::Hyperparameters;
+
 use super::{Problem, Stage, de::suggestion};
 
 /// Sorts the stages so that each follows those that it refers to, otherwise as in the file.
@@ -77,7 +79,17 @@ fn check(stages: &[Stage]) -> Result<(), Problem> {
             if !matches!(stage.kind(), "train" | "command") {
                 return wrong(format!("a {} stage takes no configuration; train and command stages do", stage.kind()));
             }
+            let tuned = find(from).map(Stage::tuned).unwrap_or_default();
+            if let Some(unknown) = tuned.iter().find(|name| stage.kind() == "train" && !is_hyperparameter(name)) {
+                return wrong(format!("`{from}` tunes `{unknown}`, which is no hyperparameter of the trainer"));
+            }
         }
     }
     Ok(())
+}
+
+/// Known before the sweep has run for hours.
+fn is_hyperparameter(name: &str) -> bool {
+    let alone = serde_json::Map::from_iter([(name.to_owned(), serde_json::Value::Null)]);
+    serde_json::from_value::<Hyperparameters>(alone.into()).is_ok()
 }

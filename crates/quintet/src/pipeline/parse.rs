@@ -171,7 +171,11 @@ fn stage(key: &Key, node: &mut Node, folder: &Path) -> Result<Stage, Problem> {
         [kind] => kind.clone(),
         [] => return Err(Problem::new(key.place, "", format!("says no work; give one of {}", KINDS.join(", ")))),
         more => {
-            return Err(Problem::new(key.place, "", format!("has {}; one kind of work is allowed", more.join(" and "))));
+            return Err(Problem::new(
+                key.place,
+                "",
+                format!("has {}; one kind of work is allowed", more.join(" and ")),
+            ));
         }
     };
     if let Some(body) = node.get_mut(&kind) {

@@ -131,7 +131,7 @@ fn bad_files_are_refused_with_place_and_what_is_allowed() {
         ),
         (
             change("timeouts: {total: 600s}", "timeouts: {total: 600}"),
-            "p.yaml:23:23: stages.sweep.timeouts.total: is \"600\"; ",
+            "p.yaml:23:23: stages.sweep.timeouts.total: is \"600\"; a duration in seconds is expected, such as 90s or 0.5s",
         ),
         (
             change("    resources:", "    resource:"),
@@ -172,6 +172,10 @@ fn bad_files_are_refused_with_place_and_what_is_allowed() {
         (
             change("environment: {N: 1}", "environment: {N: '${{inputs.model}}'}"),
             "p.yaml:34:24: stages.check.command.environment.N: placeholders of a command",
+        ),
+        (
+            change("{name: learning_rate,", "{name: lr,"),
+            "p.yaml:27:18: stages.train.config_from: `sweep` tunes `lr`, which is no hyperparameter of the trainer",
         ),
         (change("size: small", "size: [a]"), "p.yaml:4:9: params.size: is a list; a single value is expected"),
         (

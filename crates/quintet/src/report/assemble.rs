@@ -76,10 +76,18 @@ fn seconds(job: &Job) -> f64 {
 fn artifact(artifact: &quintet_proto::v1::Artifact) -> Artifact {
     Artifact {
         uri: artifact.uri.clone(),
+        path: files(artifact),
         digest: artifact.digest.clone(),
         size_bytes: artifact.size_bytes,
         file_count: artifact.file_count,
     }
+}
+
+/// The folder of an artifact's files, `@` and the beginning of its digest, where it can be seen from here.
+fn files(artifact: &quintet_proto::v1::Artifact) -> Option<String> {
+    let folder = artifact.uri.strip_prefix("file://")?;
+    let files = format!("{folder}/@{}", artifact.digest.get(..16)?);
+    std::path::Path::new(&files).is_dir().then_some(files)
 }
 
 fn finite(metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
@@ -90,7 +98,7 @@ fn report<T: DeserializeOwned>(outputs: &Outputs) -> Result<T, serde_json::Error
     serde_json::from_value(serde_json::to_value(outputs.report.clone().unwrap_or_default())?)
 }
 
-/// Numbers of a `google.protobuf.Struct` are doubles; whole ones are written as such.
+/// Numbers of a `google.protobuf.Struct` are doubles, and its keys have no order: whole ones are written as such, keys sorted.
 pub(crate) fn whole(value: Value) -> Value {
     match value {
         Value::Number(number) => match number.as_f64() {
@@ -98,13 +106,14 @@ pub(crate) fn whole(value: Value) -> Value {
             _ => Value::Number(number),
         },
         Value::Array(items) => items.into_iter().map(whole).collect(),
-        Value::Object(map) => Value::Object(map.into_iter().map(|(key, value)| (key, whole(value))).collect()),
+        Value::Object(map) => Value::Object(wholes(map)),
         other => other,
     }
 }
 
 fn wholes(map: Map<String, Value>) -> Map<String, Value> {
-    map.into_iter().map(|(key, value)| (key, whole(value))).collect()
+    let sorted: BTreeMap<String, Value> = map.into_iter().map(|(key, value)| (key, whole(value))).collect();
+    sorted.into_iter().collect()
 }
 
 /// What hpo-svc writes: `crates/hpo-svc/src/sweep/report.rs`. Values that are not finite are words there.

@@ -85,6 +85,9 @@ pub(crate) struct Stage {
 pub(crate) struct Artifact {
     /// URL in the artifact store.
     pub(crate) uri: String,
+    /// Folder that holds its files, when the artifact store is a folder of this machine.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) path: Option<String>,
     /// SHA-256 of its manifest.
     pub(crate) digest: String,
     /// All files together.

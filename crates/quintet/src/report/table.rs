@@ -35,6 +35,9 @@ pub(crate) fn new<const N: usize>(header: [&str; N]) -> Table {
 pub(crate) fn plain<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     table
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quintet_proto::v1::CreateJobRequest;
+use quintet_proto::v1::{CreateJobRequest, job_spec::Kind};
 use runtime_core::{client::JobClient, status::violations_of};
 use tonic::{Code, Status};
 
@@ -23,7 +23,14 @@ pub(crate) async fn check(client: &JobClient, pipeline: &Pipeline) -> Result<(),
         pipeline.stages.iter().map(|stage| (stage.name.clone(), NOT_YET.to_owned())).collect();
     let mut problems = Vec::new();
     for stage in &pipeline.stages {
-        let job = stage.job(pipeline, &jobs).map_err(|error| Failure::usage(error.to_string()))?;
+        let mut job = stage.job(pipeline, &jobs).map_err(|error| Failure::usage(error.to_string()))?;
+        let sweep = stage.config_from.as_ref().and_then(|name| pipeline.stage(name));
+        if let (Some(sweep), Some(Kind::Command(command))) =
+            (sweep, job.spec.as_mut().and_then(|spec| spec.kind.as_mut()))
+        {
+            // The names are known; the values are not, and nobody checks them.
+            command.parameters.extend(sweep.tuned().into_iter().map(|name| (name, String::new())));
+        }
         let request_id = uuid::Uuid::new_v4().to_string();
         let request = CreateJobRequest { job: Some(job), request_id, validate_only: true, force: false };
         match client.create(request).await {

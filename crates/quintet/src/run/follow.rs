@@ -34,7 +34,7 @@ pub(crate) async fn to_the_end(client: &JobClient, job: &Job, view: &StageView) 
     if is_terminal(job.state()) {
         return Ok(job.clone());
     }
-    client.watch(&job.name, 0, |event| view.event(event), |count| view.lost(count)).await
+    client.watch(&job.name, job.revision, |event| view.event(event), |count| view.lost(count)).await
 }
 
 /// Watches a job until it has ended or the user wants no more. Ctrl-C asks once; a second one cancels the job; a third one leaves at once.
@@ -50,14 +50,14 @@ pub(crate) async fn follow(
     let mut watch = std::pin::pin!(to_the_end(client, job, view));
     loop {
         match next(&mut watch, interrupts, None).await {
-            Next::Ended(ended) => return ended.map(Followed::Ended).map_err(Failure::from),
+            Next::Ended(ended) => return (*ended).map(Followed::Ended).map_err(Failure::from),
             Next::Signal(Signal::Terminate) => return Ok(Followed::Stopped(Signal::Terminate, None)),
             Next::Signal(Signal::Interrupt) => {}
             Next::Time => continue,
         }
         view.note("press Ctrl-C again to cancel this stage; without it the stage goes on");
         match next(&mut watch, interrupts, Some(ASK)).await {
-            Next::Ended(ended) => return ended.map(Followed::Ended).map_err(Failure::from),
+            Next::Ended(ended) => return (*ended).map(Followed::Ended).map_err(Failure::from),
             Next::Signal(Signal::Terminate) => return Ok(Followed::Stopped(Signal::Terminate, None)),
             Next::Signal(Signal::Interrupt) => {}
             Next::Time => {
@@ -72,9 +72,11 @@ pub(crate) async fn follow(
         };
         let mut cancelled = std::pin::pin!(cancelled);
         return match next(&mut cancelled, interrupts, Some(CANCEL)).await {
-            Next::Ended(Ok(job)) if job.state() == JobState::Succeeded => Ok(Followed::Ended(job)),
-            Next::Ended(Ok(job)) => Ok(Followed::Stopped(Signal::Interrupt, Some(job))),
-            Next::Ended(Err(status)) => Err(Failure::from(status).context("the stage could not be cancelled")),
+            Next::Ended(ended) => match *ended {
+                Ok(job) if job.state() == JobState::Succeeded => Ok(Followed::Ended(job)),
+                Ok(job) => Ok(Followed::Stopped(Signal::Interrupt, Some(job))),
+                Err(status) => Err(Failure::from(status).context("the stage could not be cancelled")),
+            },
             Next::Time => {
                 view.note("the stage has not ended yet; its cancellation is recorded and goes on");
                 Ok(Followed::Stopped(Signal::Interrupt, None))
@@ -85,7 +87,7 @@ pub(crate) async fn follow(
 }
 
 enum Next {
-    Ended(Result<Job, Status>),
+    Ended(Box<Result<Job, Status>>),
     Signal(Signal),
     Time,
 }
@@ -102,7 +104,7 @@ async fn next(
         }
     };
     tokio::select! {
-        ended = work => Next::Ended(ended),
+        ended = work => Next::Ended(Box::new(ended)),
         signal = interrupts.next() => Next::Signal(signal),
         () = time => Next::Time,
     }

@@ -8,7 +8,9 @@ pub(crate) mod view;
 
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
-use quintet_proto::v1::{CreateJobRequest, Job, JobState};
+use quintet_proto::v1::{
+    CreateJobRequest, EnsureExperimentRequest, Job, JobState, tracking_service_client::TrackingServiceClient,
+};
 use runtime_core::{client::JobClient, jobs::model::uid_for_request};
 use tonic::Code;
 
@@ -80,7 +82,7 @@ async fn on(server: &Server, pipeline: &Pipeline, args: &RunArgs, interrupts: &m
     });
     // What went wrong first is what is told; of two failures the stage's.
     result?;
-    further(server, &written?);
+    further(server, &written?).await;
     Ok(())
 }
 
@@ -207,29 +209,30 @@ impl Runner<'_> {
 }
 
 /// What to type next.
-fn further(server: &Server, document: &Document) {
-    let (flag, serve) = match &server.data_dir {
-        Some(folder) => {
-            let serve = format!("quintet serve --data-dir {} --listen 127.0.0.1:7700", folder.display());
-            (format!("--data-dir {}", folder.display()), Some(serve))
-        }
-        None => (format!("--server {}", server.url), None),
+async fn further(server: &Server, document: &Document) {
+    let address = "127.0.0.1:7700";
+    let (flag, url) = match &server.data_dir {
+        Some(folder) => (format!("--data-dir {}", folder.display()), format!("http://{address}")),
+        None => (format!("--server {}", server.url), server.url.clone()),
     };
-    let url = if serve.is_some() { "http://127.0.0.1:7700" } else { &server.url };
     eprintln!("To look further:");
     eprintln!("  quintet jobs list {flag}");
-    if let Some(serve) = serve {
-        eprintln!("  {serve}    # then:");
+    if server.data_dir.is_some() {
+        eprintln!("  quintet serve {flag} --listen {address}    # then:");
     }
-    eprintln!("  MLFLOW_TRACKING_URI={url} mlflow runs list --experiment-name {}", document.experiment);
-    for sweep in
-        document.stages.iter().filter_map(|stage| stage.sweep.as_ref()).filter(|sweep| !sweep.storage.is_empty())
-    {
+    // A server without tracking has no runs to show.
+    let request = EnsureExperimentRequest { name: document.experiment.clone() };
+    if let Ok(found) = TrackingServiceClient::new(server.connection.clone()).ensure_experiment(request).await {
+        let id = found.into_inner().experiment_id;
+        eprintln!("  MLFLOW_TRACKING_URI={url} mlflow runs list --experiment-id {id}");
+    }
+    let sweeps = document.stages.iter().filter_map(|stage| stage.sweep.as_ref());
+    for sweep in sweeps.filter(|sweep| !sweep.storage.is_empty()) {
         eprintln!("  optuna trials --study-name {} --storage {}", sweep.study, sweep.storage);
     }
     for stage in &document.stages {
         for (name, artifact) in &stage.outputs {
-            eprintln!("  {} {name}: {}", stage.name, artifact.uri.trim_start_matches("file://"));
+            eprintln!("  {name} of {}: {}", stage.name, artifact.path.as_ref().unwrap_or(&artifact.uri));
         }
     }
 }

@@ -169,11 +169,12 @@ impl StageView {
     pub(crate) fn ended(&self, job: &Job) {
         let started = self.shown.borrow().started;
         let took = table::duration(started.map(|start| start.elapsed()).unwrap_or_default().as_secs_f64());
-        let best = job.progress.as_ref().and_then(|progress| progress.best);
-        let best = best.map(|best| format!(", best {}", table::number(best))).unwrap_or_default();
+        let best = best(job).map(|best| format!(", best {}", table::number(best))).unwrap_or_default();
         let state = job.state().as_str_name().to_ascii_lowercase();
         let text = match (job.state(), job.reused_from.is_empty()) {
-            (JobState::Succeeded, false) => format!("already done by {}", job.reused_from),
+            (JobState::Succeeded, false) => {
+                format!("already done by {}", job.reused_from.chars().take(13).collect::<String>())
+            }
             (JobState::Succeeded, true) => format!("succeeded in {took}{best}"),
             _ => format!("{state} after {took}"),
         };
@@ -184,6 +185,13 @@ impl StageView {
             self.note(&text);
         }
     }
+}
+
+/// The best value: of a sweep's report, which has all trials, else of the last progress.
+fn best(job: &Job) -> Option<f64> {
+    let report = job.outputs.as_ref().and_then(|outputs| outputs.report.as_ref());
+    let best = report.and_then(|report| serde_json::to_value(report).ok()?.pointer("/best/value")?.as_f64());
+    best.or_else(|| job.progress.as_ref().and_then(|progress| progress.best))
 }
 
 /// `3/8 trials`, or what of it is known.
@@ -212,7 +220,7 @@ fn text(progress: &Progress, left: Option<Duration>) -> String {
         Some(amount(progress)).filter(|text| !text.is_empty()),
         progress.best.map(|best| format!("best {}", table::number(best))),
         left.map(|left| format!("{} left", table::duration(left.as_secs_f64()))),
-        (!progress.message.is_empty()).then(|| progress.message.clone()),
+        (!progress.message.is_empty() && progress.message != progress.phase).then(|| progress.message.clone()),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
 }
