@@ -10,11 +10,11 @@ mod runs;
 
 use axum::{
     Json, Router,
-    extract::Request,
+    extract::OriginalUri,
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 
@@ -41,12 +41,12 @@ struct Empty {}
 
 const EMPTY: Json<Empty> = Json(Empty {});
 
-async fn unknown_endpoint(request: Request) -> Error {
-    Error::NoEndpoint { method: request.method().to_string(), path: request.uri().path().to_owned() }
+async fn unknown_endpoint(method: Method, OriginalUri(uri): OriginalUri) -> Error {
+    Error::NoEndpoint { method: method.to_string(), path: uri.path().to_owned() }
 }
 
-async fn wrong_method(request: Request) -> Response {
-    let message = format!("{} is not for {}", request.method(), request.uri().path());
+async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> Response {
+    let message = format!("{method} is not for {}", uri.path());
     let body = Json(json!({ "error_code": "ENDPOINT_NOT_FOUND", "message": message }));
     (StatusCode::METHOD_NOT_ALLOWED, body).into_response()
 }

@@ -76,7 +76,9 @@ async fn both_prefixes_answer_and_what_is_missing_says_so() {
         "/ajax-api/2.0/mlflow/gateway-proxy",
         "/api/9",
     ] {
-        refused(&get(&service, path).await, 404, "ENDPOINT_NOT_FOUND");
+        let answer = get(&service, path).await;
+        refused(&answer, 404, "ENDPOINT_NOT_FOUND");
+        assert!(answer.json()["message"].as_str().is_some_and(|message| message.contains(path)), "{path}");
     }
     refused(&get(&service, "/api/2.0/mlflow/runs/create").await, 405, "ENDPOINT_NOT_FOUND");
     refused(&get(&service, "/api/2.0/mlflow-artifacts/presigned/x").await, 501, "NOT_IMPLEMENTED");
