@@ -52,10 +52,12 @@ async fn a_benchmark_job_publishes_its_report_or_says_why_not() {
     let server = serve(data.path()).await;
     let connection = connect(&server.url(), None).unwrap();
     let jobs = JobClient::new(connection.clone(), Duration::from_secs(20));
+    // Boxed: the future is large.
+    let run = |request| Box::pin(jobs.submit_and_wait(request, |_| {}));
 
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny.onnx");
     let first = request("6a1b2f0e-7b1f-4f8c-9b7e-3f2f7a0c1d21", &tiny);
-    let done = jobs.submit_and_wait(first, |_| {}).await.unwrap();
+    let done = run(first).await.unwrap();
     assert_eq!(done.state(), JobState::Succeeded, "{:?}", done.error);
     let outputs = done.outputs.unwrap();
     assert_eq!(outputs.artifacts["report"].file_count, 2);
@@ -69,7 +71,7 @@ async fn a_benchmark_job_publishes_its_report_or_says_why_not() {
 
     let text = data.path().join("text.onnx");
     std::fs::write(&text, "no model").unwrap();
-    let failed = jobs.submit_and_wait(request("6a1b2f0e-7b1f-4f8c-9b7e-3f2f7a0c1d22", &text), |_| {}).await.unwrap();
+    let failed = run(request("6a1b2f0e-7b1f-4f8c-9b7e-3f2f7a0c1d22", &text)).await.unwrap();
     let error = failed.error.clone().unwrap();
     assert_eq!((failed.state(), error.class(), failed.attempt), (JobState::Failed, ErrorClass::User, 1), "{error:?}");
     assert!(error.message.contains("text.onnx: not a usable ONNX model") && error.reason == "BAD_INPUT", "{error:?}");

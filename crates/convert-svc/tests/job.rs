@@ -46,6 +46,8 @@ async fn a_conversion_job_publishes_models_or_says_why_not() {
     let server = serve(data.path()).await;
     let connection = connect(&server.url(), None).unwrap();
     let jobs = JobClient::new(connection.clone(), Duration::from_secs(20));
+    // Boxed: the future is large.
+    let run = |request| Box::pin(jobs.submit_and_wait(request, |_| {}));
     let text = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
     let spec = ConvertSpec {
         checkpoint: text(case.checkpoint()),
@@ -54,7 +56,7 @@ async fn a_conversion_job_publishes_models_or_says_why_not() {
         ..ConvertSpec::default()
     };
 
-    let done = jobs.submit_and_wait(request(spec.clone()), |_| {}).await.unwrap();
+    let done = run(request(spec.clone())).await.unwrap();
     assert_eq!(done.state(), JobState::Succeeded, "{:?}", done.error);
     let outputs = done.outputs.unwrap();
     assert_eq!(outputs.artifacts["model"].file_count, 5, "two models, configuration, tokenizer, report");
@@ -80,7 +82,7 @@ async fn a_conversion_job_publishes_models_or_says_why_not() {
     case.edit_config(|config| config["model_type"] = "gpt2".into());
     let mut unsupported = request(spec);
     unsupported.request_id = "0c9b6f43-9f39-45a5-8d4e-0d3c5a0f5b12".into();
-    let failed = jobs.submit_and_wait(unsupported, |_| {}).await.unwrap();
+    let failed = run(unsupported).await.unwrap();
     let error = failed.error.clone().unwrap();
     assert_eq!((failed.state(), error.class(), failed.attempt), (JobState::Failed, ErrorClass::User, 1), "{error:?}");
     assert!(error.message.contains("gpt2") && error.reason == "BAD_INPUT", "{error:?}");
