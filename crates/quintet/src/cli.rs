@@ -20,8 +20,13 @@ Examples:
   eval \"$(quintet completions bash)\"
 
 Exit codes:
-  0 success   1 the job or command failed   2 wrong usage, configuration or pipeline; nothing was started
-  3 the server cannot be reached   130 interrupted by Ctrl-C   143 ended by SIGTERM";
+    0  success
+    1  the job or command failed
+    2  wrong usage or pipeline; nothing was started
+    3  the server cannot be reached
+   78  wrong configuration; nothing was started
+  130  interrupted by Ctrl-C
+  143  ended by SIGTERM";
 
 /// The program.
 #[derive(Debug, Parser)]

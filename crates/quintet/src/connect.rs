@@ -107,7 +107,7 @@ impl Server {
 /// The configuration of file, environment and `flags`.
 ///
 /// # Errors
-/// Usage, naming file or variable and key.
+/// The configuration's own exit code, naming file or variable and key.
 pub(crate) fn load_config(file: Option<&Path>, flags: impl FnOnce(Loader) -> Loader) -> Result<Config, Failure> {
     let mut loader = Loader::new();
     if let Some(file) = file {
@@ -118,7 +118,7 @@ pub(crate) fn load_config(file: Option<&Path>, flags: impl FnOnce(Loader) -> Loa
     if std::env::var_os("QUINTET_LOG__LEVEL").is_none() {
         loader = loader.set("log.level", "warn");
     }
-    flags(loader).load().map_err(|error| Failure::usage(error.to_string()))
+    flags(loader).load().map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
 }
 
 fn token(target: &Target, config: &Config) -> Result<Option<Secret>, Failure> {

@@ -7,7 +7,7 @@ use tonic::Code;
 
 /// A job failed, or something else that was tried.
 pub(crate) const FAILED: u8 = 1;
-/// The command line, the configuration or the pipeline file is wrong; nothing was started.
+/// The command line or the pipeline file is wrong; nothing was started. (A wrong configuration has a code of its own, 78.)
 pub(crate) const USAGE: u8 = 2;
 /// The server cannot be reached.
 pub(crate) const UNREACHABLE: u8 = 3;
