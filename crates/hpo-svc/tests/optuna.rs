@@ -1,6 +1,7 @@
 //! Optuna itself opens a study of ours, sees every field as we wrote it, and goes on with it; we read what it wrote.
 //!
 //! Runs where set-up has laid out a Python with Optuna (`cargo xtask test` does); says so and passes elsewhere.
+#![allow(clippy::unwrap_used)] // Helpers of tests panic like the tests themselves.
 
 use std::{
     path::{Path, PathBuf},

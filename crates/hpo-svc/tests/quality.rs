@@ -1,4 +1,5 @@
 //! TPE is worth its name: it beats random sampling on functions of different kinds, seed by seed. Deterministic.
+#![allow(clippy::unwrap_used)] // Helpers of tests panic like the tests themselves.
 
 use std::collections::BTreeMap;
 

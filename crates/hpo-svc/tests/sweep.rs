@@ -1,4 +1,5 @@
 //! Sweeps from end to end: the real job service over gRPC, the real runner, and a worker that stands for the user's program.
+#![allow(clippy::unwrap_used)] // Helpers of tests panic like the tests themselves.
 
 use std::{
     collections::BTreeMap,
@@ -81,12 +82,12 @@ impl House {
     async fn submit(&self, spec: SweepSpec, id: &str) -> Job {
         let job = Job { spec: Some(JobSpec { kind: Some(Kind::Sweep(spec)) }), ..Job::default() };
         let request = CreateJobRequest { job: Some(job), request_id: id.into(), ..Default::default() };
-        self.jobs().create(request).await.unwrap()
+        Box::pin(self.jobs().create(request)).await.unwrap()
     }
 
     async fn run(&self, spec: SweepSpec, id: &str) -> Job {
         let job = self.submit(spec, id).await;
-        self.jobs().watch(&job.name, 0, |_| {}, |_| {}).await.unwrap()
+        Box::pin(self.jobs().watch(&job.name, 0, |_| {}, |_| {})).await.unwrap()
     }
 
     async fn children(&self, sweep: &Job) -> Vec<Job> {
@@ -250,7 +251,7 @@ async fn crashes_and_missing_metrics_are_told_and_end_the_sweep_when_they_are_ma
     wrong.objective = None;
     let job = Job { spec: Some(JobSpec { kind: Some(Kind::Sweep(wrong)) }), ..Job::default() };
     let request = CreateJobRequest { job: Some(job), request_id: "wrong".into(), ..Default::default() };
-    let status = house.jobs().create(request).await.unwrap_err();
+    let status = Box::pin(house.jobs().create(request)).await.unwrap_err();
     let fields: Vec<String> =
         runtime_core::status::violations_of(&status).into_iter().map(|(field, _)| field).collect();
     assert_eq!(fields, ["job.spec.sweep.search_space[0].float.low", "job.spec.sweep.objective.metric"]);
@@ -307,7 +308,7 @@ async fn cancelling_a_sweep_ends_its_trials() {
                 matches!(&event.event, Some(v1::job_event::Event::Progress(p)) if p.message.contains("running"));
             if running && cancelled.fetch_add(1, Ordering::SeqCst) == 0 {
                 let (client, name) = (client.clone(), job.name.clone());
-                tokio::spawn(async move { client.cancel(&name, false, "enough").await });
+                tokio::spawn(async move { Box::pin(client.cancel(&name, false, "enough")).await });
             }
         },
         |_| {},
@@ -356,7 +357,7 @@ fn restarts_lose_no_trial_and_run_none_twice() {
 async fn end_of_restarts(folder: &Path, runs: &Runs, spec: SweepSpec) {
     let house = House::open(folder, runs).await;
     let job = house.submit(spec, "restart").await;
-    let job = house.jobs().watch(&job.name, 0, |_| {}, |_| {}).await.unwrap();
+    let job = Box::pin(house.jobs().watch(&job.name, 0, |_| {}, |_| {})).await.unwrap();
     assert_eq!(job.state(), JobState::Succeeded, "{:?}", job.error);
     let report = report(&job);
     let trials = report["trials"].as_array().unwrap();

@@ -49,10 +49,8 @@ impl Sampler for Tpe {
                 }
             }
             // Parameters that are not in every trial, or all of them without `multivariate`.
-            for index in 0..parameters.len() {
-                if values[index].is_none() {
-                    values[index] = self.suggest(&[index], parameters, &groups, &mut generator).first().copied();
-                }
+            for (index, value) in values.iter_mut().enumerate().filter(|(_, value)| value.is_none()) {
+                *value = self.suggest(&[index], parameters, &groups, &mut generator).first().copied();
             }
         }
         let drawn = values

@@ -94,7 +94,7 @@ impl Run {
     async fn orphaned(&self, trial: &Trial) -> Result<Option<String>, Failure> {
         let Some(sweep) = trial.user_text(ATTR_SWEEP) else { return Ok(None) };
         let sweep = job_name(&sweep);
-        match self.client.get(&sweep).await {
+        match Box::pin(self.client.get(&sweep)).await {
             Ok(job) if !is_terminal(job.state()) => return Ok(None),
             Ok(_) => {}
             Err(status) if matches!(status.code(), tonic::Code::NotFound | tonic::Code::InvalidArgument) => {}
@@ -102,7 +102,7 @@ impl Run {
         }
         if let Some(job) = trial.user_text(ATTR_JOB) {
             // It has ended with its sweep, as a rule.
-            let _ = self.client.cancel(&job, false, "its sweep has ended").await;
+            let _ = Box::pin(self.client.cancel(&job, false, "its sweep has ended")).await;
         }
         Ok(Some(format!("its sweep {sweep} has ended")))
     }

@@ -163,7 +163,7 @@ impl Runner {
             closed: false,
             started: Timestamp::now(),
         };
-        run.run(inbox).await
+        Box::pin(run.run(inbox)).await
     }
 }
 
@@ -248,7 +248,7 @@ impl Run {
         }
         self.context.log(format_args!("trial {number} is hopeless and asked to stop"));
         let reason = format!("trial {number} is worse than the completed ones at this step");
-        match self.client.cancel(&live.job, true, &reason).await {
+        match Box::pin(self.client.cancel(&live.job, true, &reason)).await {
             // It has ended by itself, which its watcher tells.
             Err(status) if matches!(status.code(), tonic::Code::Aborted | tonic::Code::FailedPrecondition) => Ok(()),
             other => other.map(|_| ()).map_err(|status| call_failure("pruning a trial", &status)),
@@ -320,7 +320,7 @@ impl Run {
             End::Failed(problem) => {
                 for live in self.live.values() {
                     // A trial that has just ended by itself needs no cancelling.
-                    let _ = self.client.cancel(&live.job, false, "the sweep has failed").await;
+                    let _ = Box::pin(self.client.cancel(&live.job, false, "the sweep has failed")).await;
                 }
                 self.settle(inbox, STOP_GRACE, "the sweep has failed").await?;
                 return Err(Failure { reason: ErrorReason::JobFailed, message: problem, class: ErrorClass::User });
@@ -335,7 +335,7 @@ impl Run {
         if directive == Directive::Abandon {
             return Ok(stopped);
         }
-        let cancelled = match timeout(Duration::from_secs(2), self.client.get(&self.job.name)).await {
+        let cancelled = match timeout(Duration::from_secs(2), Box::pin(self.client.get(&self.job.name))).await {
             Ok(Ok(job)) => job.state() == JobState::Cancelling || job.directive() != Directive::Continue,
             _ => false,
         };

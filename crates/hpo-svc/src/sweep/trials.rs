@@ -60,7 +60,7 @@ impl Run {
     async fn preflight(&self, params: &[Param]) -> Result<(), Failure> {
         let mut request = self.request(0, params)?;
         request.validate_only = true;
-        self.client.create(request).await.map(|_| ()).map_err(|status| call_failure("the trials", &status))
+        Box::pin(self.client.create(request)).await.map(|_| ()).map_err(|status| call_failure("the trials", &status))
     }
 
     /// Creates the job of a stored trial, or finds the one that an earlier attempt created, and watches it.
@@ -69,7 +69,7 @@ impl Run {
     pub(super) async fn follow(&mut self, trial: &Trial) -> Result<(), Failure> {
         let request = self.request(trial.number, &trial.params)?;
         let name = job_name(&uid_for_request(&request.request_id));
-        let job = match self.client.create(request).await {
+        let job = match Box::pin(self.client.create(request)).await {
             Ok(job) => job,
             Err(status) if metadata_of(&status).get("field").is_some_and(|field| field == "job.parent") => {
                 self.closed = true;
