@@ -18,7 +18,7 @@ use crate::{
     command,
     config::{self, Config, Secret},
     db,
-    jobs::{follow::follow, JobApi, Jobs, Surroundings, SystemClock, Validator, WorkerApi},
+    jobs::{JobApi, Jobs, Surroundings, SystemClock, Validator, WorkerApi, follow::follow},
     limited,
     server::{self, Drain, Listener, Server, ServerHandle},
     supervisor::{self, Program},

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use quintet_proto::v1::{
     CreateRunRequest, EnsureExperimentRequest, Job, JobEvent, JobState, LogBatchRequest, MetricPoint, RunStatus,
-    UpdateRunRequest, job_event::Event, tracking_service_client::TrackingServiceClient,
+    UpdateRunRequest, job_event::Event, job_spec::Kind, tracking_service_client::TrackingServiceClient,
 };
 use tonic::{Code, Status};
 
@@ -98,7 +98,10 @@ impl RunWriter {
         let mut update = UpdateRunRequest { run_id: job.uid.clone(), ..UpdateRunRequest::default() };
         if is_terminal(state) {
             let end = job.end_time.as_ref().map(millis);
-            let outputs = job.outputs.clone().unwrap_or_default();
+            // What a command logged to its run is there with its steps; only a file brings metrics that are not.
+            let kind = job.spec.as_ref().and_then(|spec| spec.kind.as_ref());
+            let logged = matches!(kind, Some(Kind::Command(command)) if command.metrics_file.is_empty());
+            let outputs = job.outputs.clone().filter(|_| !logged).unwrap_or_default();
             let metrics = outputs
                 .metrics
                 .into_iter()

@@ -257,7 +257,13 @@ impl Metrics {
         let mut metrics =
             Self { client: writer.client(), run_id: context.job().uid.clone(), position: 0, latest: BTreeMap::new() };
         // What an earlier attempt has logged is not this one's.
-        metrics.position = metrics.read().await.map_err(unreachable)?.1;
+        loop {
+            let (points, position) = metrics.read().await.map_err(unreachable)?;
+            metrics.position = position;
+            if points.is_empty() {
+                break;
+            }
+        }
         Ok(metrics)
     }
 
@@ -272,7 +278,9 @@ impl Metrics {
             Ok((points, position)) => {
                 self.position = position;
                 for point in points {
-                    context.metric(&point.key, point.value, point.step);
+                    // With its own time it is the very point that tracking has already; with another one tracking
+                    // would keep it as a second point, which would be read here again.
+                    context.metric_at(&point.key, point.value, point.step, point.timestamp);
                     self.latest.insert(point.key, point.value);
                 }
             }

@@ -24,6 +24,12 @@ const FILE: &str = "quintet.toml";
 pub const RESERVED: &[&str] = &[
     "QUINTET_CONFIG",
     "QUINTET_SERVER",
+    "QUINTET_JOB",
+    "QUINTET_ATTEMPT",
+    "QUINTET_WORKER",
+    "QUINTET_WORK_DIR",
+    "QUINTET_CACHE_DIR",
+    "QUINTET_CPUS",
     "QUINTET_JOB_",
     "QUINTET_RUN_",
     "QUINTET_TEST_",

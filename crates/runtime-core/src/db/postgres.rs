@@ -113,7 +113,7 @@ pub(super) fn own(connection: &mut dyn Connection, schema: &str) -> Result<(), E
 
 fn column(row: &postgres::Row, index: usize) -> Result<Value, Error> {
     let kind = row.columns()[index].type_();
-    Ok(match *kind {
+    match *kind {
         Type::BOOL => row.try_get::<_, Option<bool>>(index).map(Value::from),
         Type::INT2 => row.try_get::<_, Option<i16>>(index).map(|v| v.map(i64::from).into()),
         Type::INT4 => row.try_get::<_, Option<i32>>(index).map(|v| v.map(i64::from).into()),
@@ -126,7 +126,7 @@ fn column(row: &postgres::Row, index: usize) -> Result<Value, Error> {
         }
         _ => return Err(Error::Statement(format!("column {index} has the unsupported type {kind}"))),
     }
-    .map_err(error)?)
+    .map_err(error)
 }
 
 impl ToSql for Value {

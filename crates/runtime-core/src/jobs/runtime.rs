@@ -1,12 +1,12 @@
 //! Runs the engine: takes requests that have queued up, commits their effects together, then answers.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use quintet_proto::v1::{ErrorClass, Job, JobError, JobEvent};
+use quintet_proto::v1::{ErrorClass, Job, JobError, JobEvent, JobState};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +53,7 @@ pub struct Jobs {
     db: Db,
     events: broadcast::Sender<Arc<JobEvent>>,
     waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Vec<Job>>>>>,
+    succeeded: Arc<Mutex<HashSet<u64>>>,
 }
 
 /// Names of workers that live and die with the server's process begin with this.
@@ -72,8 +73,10 @@ impl Jobs {
             .unwrap_or_else(|_| Err(Error::Statement("opening the job store panicked".into())))?;
         let (requests, receiver) = mpsc::channel(QUEUE);
         let (events, _) = broadcast::channel(EVENT_BUFFER);
-        let jobs = Self { requests, db: db.clone(), events: events.clone(), waiting: Arc::default() };
-        let mut actor = Actor { db, clock, events, waiting: jobs.waiting.clone(), engine: None };
+        let (waiting, succeeded) = (Arc::default(), Arc::default());
+        let jobs = Self { requests, db: db.clone(), events: events.clone(), waiting, succeeded };
+        let (waiting, succeeded) = (jobs.waiting.clone(), jobs.succeeded.clone());
+        let mut actor = Actor { db, clock, events, waiting, succeeded, engine: None };
         actor.load().await?;
         tokio::spawn(actor.run(receiver, drain));
         let restarted = job_error(ErrorReason::WorkerCrashed, "the server was restarted", ErrorClass::Preemption);
@@ -124,7 +127,7 @@ impl Jobs {
                 let claimed = commit.map(|()| claimed);
                 // Registered before the answers to waiting claims go out, which may be one of this very commit.
                 if let Ok(Err(waiter)) = &claimed {
-                    waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(*waiter, sender);
+                    lock(&waiting).insert(*waiter, sender);
                 }
                 let _ = reply.send(claimed);
             })
@@ -142,7 +145,7 @@ impl Jobs {
         }
         self.run(move |engine, _| engine.stop_waiting(waiter)).await?;
         guard.waiter = 0;
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&waiter);
+        lock(&self.waiting).remove(&waiter);
         // An answer may have come while the wait was being ended.
         Ok(guard.receiver.try_recv().unwrap_or_default())
     }
@@ -160,6 +163,11 @@ impl Jobs {
             Some(job) => Ok(Some(job)),
             None => Ok(store::get(&self.db, uid).await?.map(|(job, _)| job)),
         }
+    }
+
+    /// Whether a job of this content may have succeeded: when not, the store need not be asked.
+    pub fn may_have_succeeded(&self, content_hash: &str) -> bool {
+        lock(&self.succeeded).contains(&store::content_key(content_hash))
     }
 
     /// Every event from now on; a receiver that lags has to read the store.
@@ -188,7 +196,7 @@ impl Drop for WaitGuard {
         }
         let jobs = self.jobs.clone();
         runtime.spawn(async move {
-            jobs.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&waiter);
+            lock(&jobs.waiting).remove(&waiter);
             let ended = jobs.run(move |engine, now| {
                 engine.stop_waiting(waiter);
                 engine.give_up(|job| is_one_of(job, &given), &claimant_gone(), now);
@@ -198,6 +206,10 @@ impl Drop for WaitGuard {
             }
         });
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_one_of(job: &Job, given: &[Job]) -> bool {
@@ -213,6 +225,7 @@ struct Actor {
     clock: Arc<dyn Clock>,
     events: broadcast::Sender<Arc<JobEvent>>,
     waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Vec<Job>>>>>,
+    succeeded: Arc<Mutex<HashSet<u64>>>,
     engine: Option<Engine>,
 }
 
@@ -221,9 +234,10 @@ impl Actor {
         let now = self.clock.now();
         let loaded = store::load(&self.db, now).await?;
         let seed = now.unsigned_abs();
+        *lock(&self.succeeded) = loaded.succeeded;
         self.engine = Some(Engine::new(loaded.live, loaded.ended, loaded.next_key, loaded.next_revision, seed));
         // Claims that wait were those of the lost engine: they ask again.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.waiting).clear();
         Ok(())
     }
 
@@ -271,6 +285,10 @@ impl Actor {
         };
         match commit {
             Ok(effects) => {
+                // Before anybody hears of a success, so that whoever has heard of it can have its outputs again.
+                for row in effects.jobs.values().filter(|row| row.state == JobState::Succeeded) {
+                    lock(&self.succeeded).insert(store::content_key(&row.content_hash));
+                }
                 for event in effects.events.into_iter().map(|stored| stored.event).chain(live) {
                     // Nobody may be watching.
                     let _ = self.events.send(Arc::new(event));
@@ -293,7 +311,7 @@ impl Actor {
     fn wake(&mut self, woken: Vec<(u64, Vec<Job>)>) -> bool {
         let mut lost = Vec::new();
         for (waiter, jobs) in woken {
-            let sender = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&waiter);
+            let sender = lock(&self.waiting).remove(&waiter);
             if let Err(jobs) = sender.map_or_else(|| Err(jobs.clone()), |sender| sender.send(jobs.clone())) {
                 lost.extend(jobs);
             }

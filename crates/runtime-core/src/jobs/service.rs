@@ -127,7 +127,7 @@ impl JobApi {
         if job.labels.len() > 64 || job.labels.iter().any(|(k, v)| k.is_empty() || k.len() > 250 || v.len() > 5000) {
             wrong.push(violation("job.labels", "at most 64 labels, keys of 1 to 250 bytes, values of at most 5000"));
         }
-        let timeouts = job.timeouts.clone().unwrap_or_default();
+        let timeouts = job.timeouts.unwrap_or_default();
         let named = [
             ("queued_to_start", &timeouts.queued_to_start),
             ("start_to_finish", &timeouts.start_to_finish),
@@ -191,6 +191,9 @@ impl JobApi {
 
     /// A job of this content that has succeeded and whose artifacts are still there.
     async fn reusable(&self, content_hash: &str) -> Result<Option<Job>, Status> {
+        if !self.jobs.may_have_succeeded(content_hash) {
+            return Ok(None);
+        }
         let Some(job) = store::succeeded(self.jobs.db(), content_hash).await.map_err(store_status)? else {
             return Ok(None);
         };

@@ -48,6 +48,8 @@ pub struct Loaded {
     pub live: Vec<Entry>,
     /// Uids of those that have.
     pub ended: HashSet<String>,
+    /// [`content_key`] of each job that has succeeded.
+    pub succeeded: HashSet<u64>,
     /// First free key.
     pub next_key: i64,
     /// First free revision.
@@ -118,12 +120,22 @@ pub async fn load(db: &Db, now: Millis) -> Result<Loaded, Error> {
         let live = live.iter().map(|row| entry(row, now)).collect::<Result<_, _>>()?;
         let ended = tx.query(&format!("SELECT uid FROM jobs WHERE state IN ({})", terminal_list()), &[])?;
         let ended = ended.iter().map(|row| row.text(0).map(str::to_owned)).collect::<Result<_, _>>()?;
+        let succeeded = tx.query(
+            "SELECT content_hash FROM jobs WHERE state = $1 AND content_hash <> ''",
+            &[Value::from(JobState::Succeeded as i32)],
+        )?;
+        let succeeded = succeeded.iter().map(|row| row.text(0).map(content_key)).collect::<Result<_, _>>()?;
         let next_key = tx.query("SELECT max(key) FROM jobs", &[])?;
         let next_revision = tx.query("SELECT max(revision) FROM events", &[])?;
         let after = |rows: &[Row]| rows.first().map_or(Ok(None), |row| row.opt_int(0)).map(|max| max.unwrap_or(0) + 1);
-        Ok(Loaded { live, ended, next_key: after(&next_key)?, next_revision: after(&next_revision)? })
+        Ok(Loaded { live, ended, succeeded, next_key: after(&next_key)?, next_revision: after(&next_revision)? })
     })
     .await
+}
+
+/// The first 64 bits of a content hash.
+pub fn content_key(content_hash: &str) -> u64 {
+    content_hash.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default()
 }
 
 fn entry(row: &Row, now: Millis) -> Result<Entry, Error> {

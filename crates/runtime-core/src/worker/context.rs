@@ -206,7 +206,12 @@ impl Context {
 
     /// Reports a metric; a heartbeat carries it at once.
     pub fn metric(&self, key: &str, value: f64, step: i64) {
-        let time = Some(timestamp(SystemClock.now()));
+        self.metric_at(key, value, step, SystemClock.now());
+    }
+
+    /// Reports a metric that was measured at another time than now, in milliseconds since 1970.
+    pub fn metric_at(&self, key: &str, value: f64, step: i64, time: i64) {
+        let time = Some(timestamp(time));
         lock(&self.0.outbox).metrics.push(Metric { key: key.into(), value, step, time });
         self.0.wake.notify_one();
     }

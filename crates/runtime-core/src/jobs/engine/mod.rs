@@ -29,6 +29,8 @@ pub struct Engine {
     by_uid: HashMap<String, i64>,
     ended: HashSet<String>,
     children: HashMap<String, BTreeSet<i64>>,
+    /// Jobs without parent by content hash: a submission looks for an equal one, however long the queue is.
+    by_content: HashMap<String, BTreeSet<i64>>,
     queued: BTreeSet<i64>,
     waiters: Vec<(u64, ClaimFilter)>,
     timers: BTreeSet<(Millis, i64)>,
@@ -47,6 +49,7 @@ impl Engine {
             by_uid: HashMap::new(),
             ended,
             children: HashMap::new(),
+            by_content: HashMap::new(),
             queued: BTreeSet::new(),
             waiters: Vec::new(),
             timers: BTreeSet::new(),
@@ -113,13 +116,10 @@ impl Engine {
         if self.ended.contains(&job.uid) {
             return Err(Rejection::Ended(job.uid));
         }
-        if attach && !job.content_hash.is_empty() && job.parent.is_empty() {
-            let same = |e: &&Entry| {
-                e.job.content_hash == job.content_hash
-                    && e.job.parent.is_empty()
-                    && e.job.state() != JobState::Cancelling
-            };
-            if let Some(entry) = self.entries.values().filter(same).min_by_key(|e| e.key) {
+        if attach && job.parent.is_empty() {
+            let mut equal =
+                self.by_content.get(&job.content_hash).into_iter().flatten().filter_map(|key| self.entries.get(key));
+            if let Some(entry) = equal.find(|entry| entry.job.state() != JobState::Cancelling) {
                 return Ok(entry.job.clone());
             }
         }
@@ -209,6 +209,8 @@ impl Engine {
         self.by_uid.insert(entry.job.uid.clone(), key);
         if let Some(parent) = entry.job.parent.strip_prefix("jobs/") {
             self.children.entry(parent.to_owned()).or_default().insert(key);
+        } else if !entry.job.content_hash.is_empty() {
+            self.by_content.entry(entry.job.content_hash.clone()).or_default().insert(key);
         }
         if entry.job.state() == JobState::Queued {
             self.queued.insert(key);
@@ -271,18 +273,23 @@ impl Engine {
             self.timers.remove(&(wake, key));
         }
         self.by_uid.remove(&entry.job.uid);
-        if let Some(parent) = entry.job.parent.strip_prefix("jobs/")
-            && let Some(siblings) = self.children.get_mut(parent)
-        {
-            siblings.remove(&key);
-            if siblings.is_empty() {
-                self.children.remove(parent);
-            }
+        match entry.job.parent.strip_prefix("jobs/") {
+            Some(parent) => forget_key(&mut self.children, parent, key),
+            None => forget_key(&mut self.by_content, &entry.job.content_hash, key),
         }
         self.ended.insert(entry.job.uid);
     }
 
     fn live_key(&self, uid: &str) -> Result<i64, Rejection> {
         self.by_uid.get(uid).copied().ok_or_else(|| Rejection::NotLive(uid.to_owned()))
+    }
+}
+
+fn forget_key(index: &mut HashMap<String, BTreeSet<i64>>, name: &str, key: i64) {
+    if let Some(keys) = index.get_mut(name) {
+        keys.remove(&key);
+        if keys.is_empty() {
+            index.remove(name);
+        }
     }
 }

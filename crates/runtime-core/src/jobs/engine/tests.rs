@@ -215,8 +215,7 @@ fn deadlines_fail_the_job() {
         start_to_finish: Some(proto_duration(100)),
         ..Timeouts::default()
     };
-    let late =
-        engine.create(Job { timeouts: Some(timeouts.clone()), ..command("late") }, String::new(), false, 0).unwrap();
+    let late = engine.create(Job { timeouts: Some(timeouts), ..command("late") }, String::new(), false, 0).unwrap();
     engine.fire_timers(50);
     assert!(engine.get(&late.uid).is_none());
     engine.create(Job { timeouts: Some(timeouts), ..command("slow") }, String::new(), false, 60).unwrap();

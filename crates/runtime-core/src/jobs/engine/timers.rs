@@ -97,7 +97,7 @@ struct Deadlines {
 
 impl Deadlines {
     fn of(job: &Job) -> Self {
-        let timeouts = job.timeouts.clone().unwrap_or_default();
+        let timeouts = job.timeouts.unwrap_or_default();
         let after = |start: &Option<quintet_proto::types::Timestamp>,
                      limit: &Option<quintet_proto::types::Duration>| {
             Some(millis(start.as_ref()?) + duration_ms(limit.as_ref()?))
