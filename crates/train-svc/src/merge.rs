@@ -225,7 +225,10 @@ mod tests {
         }
         let unknown = serde_json::from_value::<Hyperparameters>(json!({"nothing": 1})).unwrap_err().to_string();
         // Serde lists what it expects: each snake_case name and its camelCase twin.
-        for key in unknown.split('`').filter(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')) {
+        for key in unknown
+            .split('`')
+            .filter(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        {
             assert!(key == "nothing" || HYPERPARAMETERS.contains(&key), "{key} is missing in the list");
         }
     }

@@ -79,7 +79,7 @@ impl JobApi {
         }
         let reusable = !request.force && job.parent.is_empty();
         if reusable && let Some(done) = self.reusable(&job.content_hash).await? {
-            job.reused_from = done.name;
+            job.reused_from = if done.reused_from.is_empty() { done.name } else { done.reused_from };
             job.outputs = done.outputs;
         }
         let created = self.jobs.run({
