@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{Context as _, ensure};
 use quintet_proto::v1::{Job, JobEvent, JobState, job_event::Event};
 use runtime_core::{
-    db::{self, Db},
+    db::{self, Db, Row},
     jobs::{
         model::{is_terminal, uid_of},
         store,
@@ -82,16 +82,15 @@ impl History {
     async fn check_rows(&self, db: &Db) -> anyhow::Result<()> {
         let rows = db
             .read(|tx| -> Result<_, db::Error> {
-                let rows = tx.query("SELECT uid, state, revision FROM jobs ORDER BY key", &[])?;
-                rows.iter()
-                    .map(|row| Ok((row.text(0)?.to_owned(), row.int(1)?, row.int(2)?)))
-                    .collect::<Result<Vec<_>, _>>()
+                let rows = tx.query("SELECT uid, state, revision FROM jobs", &[])?;
+                let row = |row: &Row| Ok((row.text(0)?.to_owned(), (row.int(1)?, row.int(2)?)));
+                rows.iter().map(row).collect::<Result<HashMap<_, _>, _>>()
             })
             .await?;
         // A store that is in use may have gone on since its events were read.
         for job in self.jobs.values() {
-            let row = rows.iter().find(|row| Some(row.0.as_str()) == uid_of(&job.name));
-            let (_, state, revision) = row.with_context(|| format!("{} has no row", job.name))?;
+            let row = uid_of(&job.name).and_then(|uid| rows.get(uid));
+            let (state, revision) = row.with_context(|| format!("{} has no row", job.name))?;
             ensure!(
                 *revision >= job.revision,
                 "{}: the row's revision {revision} is before {}",

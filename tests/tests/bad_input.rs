@@ -1,4 +1,6 @@
 //! What goes wrong on the machine or with a command as a whole: each ends with its exit status and a message that names the place.
+// Helpers of tests fail by panicking, like the tests; each test has a stack of its own for its future.
+#![allow(clippy::unwrap_used, clippy::large_futures)]
 
 use std::{
     fs,
@@ -12,7 +14,7 @@ use nix::{
     unistd::{Pid, Uid},
 };
 use quintet_proto::v1::{
-    CommandSpec, CreateJobRequest, Job, JobSpec, JobState, RetryPolicy, job_event::Event, job_spec::Kind,
+    CommandSpec, CreateJobRequest, ErrorClass, Job, JobSpec, JobState, RetryPolicy, job_event::Event, job_spec::Kind,
 };
 use quintet_tests::{
     history::History,
@@ -115,14 +117,20 @@ async fn a_killed_worker_costs_an_attempt_and_a_job_that_kills_its_workers_says_
     let once = sandbox.folder().join("once");
     let text = format!("test -e {0} && exit 0; touch {0}; kill -9 $PPID; sleep 60", once.display());
     let ended = jobs.submit_and_wait(request(command(&text, &[]), "once"), |_| {}).await.unwrap();
-    assert_eq!((ended.state(), ended.attempt), (JobState::Succeeded, 2), "{ended:?}");
-    assert!(ended.attempt_errors[0].message.contains("SIGKILL"), "{:?}", ended.attempt_errors);
+    assert_eq!((ended.state(), counted(&ended)), (JobState::Succeeded, 1), "{ended:?}");
+    assert!(ended.attempt_errors.iter().any(|error| error.message.contains("SIGKILL")), "{:?}", ended.attempt_errors);
     let always =
         jobs.submit_and_wait(request(command("kill -9 $PPID; sleep 60", &[]), "always"), |_| {}).await.unwrap();
     let error = always.error.as_ref().unwrap();
-    assert_eq!((always.state(), always.attempt, error.reason.as_str()), (JobState::Failed, 3, "OUT_OF_MEMORY"));
+    let found = (always.state(), counted(&always), error.reason.as_str());
+    assert_eq!(found, (JobState::Failed, 2, "OUT_OF_MEMORY"), "before the third and last attempt: {always:?}");
     assert!(error.message.contains("SIGKILL"), "{error:?}");
     History::check(&sandbox.database("jobs")).await.unwrap().all_ended().unwrap();
+}
+
+/// Failed attempts before the last one that count: one that was given back before it began does not.
+fn counted(job: &Job) -> usize {
+    job.attempt_errors.iter().filter(|error| error.class() != ErrorClass::Preemption).count()
 }
 
 /// A small file system; none when only root may mount.
@@ -257,7 +265,6 @@ async fn a_server_that_is_asked_to_end_gives_its_attempts_back_and_the_next_one_
     fs::write(&go, "").unwrap();
     tokio::task::block_in_place(|| sandbox.start()).unwrap();
     let ended = watching.await.unwrap().unwrap();
-    assert_eq!((ended.state(), ended.attempt), (JobState::Succeeded, 2), "{ended:?}");
-    let given_back = &ended.attempt_errors[0];
-    assert_eq!(given_back.class(), quintet_proto::v1::ErrorClass::Preemption, "{given_back:?}");
+    assert_eq!((ended.state(), counted(&ended)), (JobState::Succeeded, 0), "{ended:?}");
+    assert!(!ended.attempt_errors.is_empty(), "the first attempt was given back");
 }

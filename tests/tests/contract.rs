@@ -1,6 +1,8 @@
 //! The contract of `JobService` and `WorkerService` over gRPC, the same on SQLite and on PostgreSQL.
+// Helpers of tests fail by panicking, like the tests; each test has a stack of its own for its future.
+#![allow(clippy::unwrap_used, clippy::large_futures)]
 
-use std::{collections::HashSet, path::Path, time::Duration};
+use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use prost::Message as _;
@@ -20,9 +22,15 @@ use runtime_core::{
     config::{Config, Database, SecretUrl, Worker},
     db::{self, Db, testing::PostgresServer},
     host::Host,
-    jobs::{model::proto_duration, store},
+    jobs::{
+        Jobs, SystemClock,
+        engine::{self, ClaimFilter, Report},
+        model::{proto_duration, uid_for_request},
+        store,
+    },
     server::ServerHandle,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 /// A server of jobs alone, in this process.
@@ -557,4 +565,40 @@ async fn a_claim_without_jobs_ends_at_its_limit_and_one_whose_caller_left_takes_
         assert_eq!(claimed.name, made.name);
     })
     .await;
+}
+
+/// Drops claims at every moment of their lives: before, during and after the commit that answers them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_dropped_gives_back_what_it_was_given() {
+    const JOBS: usize = 300;
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("jobs.db").display());
+    let jobs = Jobs::open(&url, Arc::new(SystemClock), CancellationToken::new()).await.unwrap();
+    let filter = ClaimFilter { worker: "w".into(), max: 1, ..ClaimFilter::default() };
+    let finish = async |claimed: Vec<Job>| {
+        for job in &claimed {
+            let report = Report { uid: job.uid.clone(), attempt: job.attempt, ..Report::default() };
+            let outcome = engine::Outcome::Succeeded(Outputs::default());
+            jobs.run(move |engine, now| engine.finish(report, outcome, now)).await.unwrap().unwrap();
+        }
+        claimed.len()
+    };
+    let (mut finished, mut dropped) = (0, 0);
+    for number in 0..JOBS {
+        let made = Job { uid: uid_for_request(&number.to_string()), ..job("dropped") };
+        jobs.run(move |engine, now| engine.create(made, String::new(), false, now)).await.unwrap().unwrap();
+        let pause = Duration::from_micros(5 * (number as u64 % 100));
+        tokio::select! {
+            claimed = jobs.claim(filter.clone(), Duration::from_secs(10)) => finished += finish(claimed.unwrap()).await,
+            () = async { std::thread::sleep(pause); tokio::task::yield_now().await } => dropped += 1,
+        }
+    }
+    assert!(dropped > 0, "no claim was dropped");
+    while finished < JOBS {
+        let claimed = jobs.claim(filter.clone(), Duration::from_secs(20)).await.unwrap();
+        assert!(!claimed.is_empty(), "{} jobs are held by nobody", JOBS - finished);
+        finished += finish(claimed).await;
+    }
+    let history = History::check(&url).await.unwrap();
+    history.all_ended().unwrap();
 }

@@ -2,8 +2,11 @@
 //!
 //! `QUINTET_TEST_PIPELINE=FILE QUINTET_TEST_KILLS=10 QUINTET_TEST_PAUSE=60 cargo nextest run -p quintet-tests -E 'test(same_command)'`
 //! does it to another pipeline, with up to so many seconds between a start and a kill. `QUINTET_TEST_SEED` repeats a run.
+// Helpers of tests fail by panicking, like the tests; each test has a stack of its own for its future.
+#![allow(clippy::unwrap_used, clippy::large_futures)]
 
 use std::{
+    cmp::Ordering,
     collections::BTreeSet,
     fs,
     path::Path,
@@ -120,7 +123,13 @@ fn run_under_kills(sandbox: &Sandbox, pipeline: &Path, random: &mut ChaCha8Rng) 
             // The moment itself is what is drawn; nothing is waited for here.
             std::thread::sleep(longest.mul_f64(random.random()));
             let workers = children_of(run.id());
-            if random.random_bool(0.5) || workers.is_empty() {
+            // Each kind gets its share; which comes first is drawn.
+            let server = match kills.servers.cmp(&kills.workers) {
+                Ordering::Less => true,
+                Ordering::Equal => random.random_bool(0.5),
+                Ordering::Greater => false,
+            };
+            if server || workers.is_empty() {
                 if run.try_wait().unwrap().is_none() {
                     run.kill().unwrap();
                     kills.servers += 1;
@@ -213,7 +222,7 @@ async fn what_a_killed_server_had_acknowledged_is_there_and_clients_go_on_by_the
         tokio::spawn(async move {
             let mut ended = Vec::new();
             for number in 0..JOBS {
-                let text = format!("seq {client}{number} 3000 > ${{{{outputs.numbers}}}}/all");
+                let text = format!("sleep 0.2; seq {client}{number} 3000 > ${{{{outputs.numbers}}}}/all");
                 let command = CommandSpec { command: text, outputs: vec!["numbers".into()], ..CommandSpec::default() };
                 let spec = Some(JobSpec { kind: Some(Kind::Command(command)) });
                 let job = Job { spec, ..Job::default() };
@@ -247,4 +256,5 @@ async fn what_a_killed_server_had_acknowledged_is_there_and_clients_go_on_by_the
         assert_eq!(history.jobs[&job.name], *job, "what was answered is what is stored");
     }
     assert_eq!(artifacts_verify(&sandbox, &history).await, CLIENTS * JOBS);
+    assert!(ended.iter().any(|job| job.attempt > 1), "a kill has cost an attempt");
 }

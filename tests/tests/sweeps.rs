@@ -1,12 +1,15 @@
 //! Sweeps on the real server: a Python script that logs with the unmodified mlflow client beside native trials, the study opened
 //! by Optuna itself.
+// Helpers of tests fail by panicking, like the tests; each test has a stack of its own for its future.
+#![allow(clippy::unwrap_used, clippy::large_futures)]
 
 use std::{collections::BTreeMap, process::Command};
 
 use quintet_nlp::testing::TinyCheckpoint;
 use quintet_proto::v1::{
-    CreateJobRequest, GetStudyRequest, Job, JobSpec, JobState, ListTrialsRequest, StreamLogsRequest, SweepSpec, Trial,
-    TrialState, hpo_service_client::HpoServiceClient, job_spec::Kind,
+    CreateJobRequest, GetStudyRequest, Job, JobSpec, JobState, ListTrialsRequest, ReadMetricsRequest,
+    StreamLogsRequest, SweepSpec, Trial, TrialState, hpo_service_client::HpoServiceClient, job_spec::Kind,
+    tracking_service_client::TrackingServiceClient,
 };
 use quintet_tests::{
     history::History,
@@ -81,6 +84,13 @@ fn x_of(trial: &Trial) -> f64 {
     parameters["x"].as_f64().unwrap()
 }
 
+/// Points of the metric in the tracking run of a job.
+async fn points(sandbox: &Sandbox, job: &Job) -> usize {
+    let mut client = TrackingServiceClient::new(sandbox.connection().unwrap());
+    let request = ReadMetricsRequest { run_id: job.uid.clone(), key: "loss".into(), after: 0 };
+    client.read_metrics(request).await.unwrap().into_inner().metrics.len()
+}
+
 async fn log_of(sandbox: &Sandbox, job: &Job) -> String {
     let request = StreamLogsRequest { name: job.name.clone(), ..StreamLogsRequest::default() };
     let mut stream = sandbox.jobs().unwrap().logs(request).await.unwrap();
@@ -126,6 +136,7 @@ async fn a_python_trainer_is_swept_beside_native_trials_and_optuna_opens_the_stu
                 assert!(x <= 0.85);
                 assert_eq!(trial.intermediate_values.len(), 5);
                 assert!((trial.value.unwrap() - (x - 0.3).powi(2) - 0.02).abs() < 1e-12, "{trial:?}");
+                assert_eq!(points(&sandbox, job).await, 5, "each point is kept once");
             }
             TrialState::TrialPruned => {
                 assert!((0.0..=0.85).contains(&x));

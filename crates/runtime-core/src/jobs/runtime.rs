@@ -120,20 +120,23 @@ impl Jobs {
     pub async fn claim(&self, filter: ClaimFilter, wait: Duration) -> Result<Vec<Job>, Error> {
         let (sender, receiver) = oneshot::channel();
         let (reply, answer) = oneshot::channel();
-        let waiting = self.waiting.clone();
+        let jobs = self.clone();
         let request: Request = Box::new(move |engine, now| {
             let claimed = engine.claim(filter, now);
             Box::new(move |commit| {
                 let claimed = commit.map(|()| claimed);
                 // Registered before the answers to waiting claims go out, which may be one of this very commit.
                 if let Ok(Err(waiter)) = &claimed {
-                    lock(&waiting).insert(*waiter, sender);
+                    lock(&jobs.waiting).insert(*waiter, sender);
                 }
-                let _ = reply.send(claimed);
+                if let Err(Ok(unheard)) = reply.send(claimed) {
+                    jobs.take_back(unheard);
+                }
             })
         });
         self.requests.send(request).await.map_err(|_| Error::Closed)?;
-        let waiter = match answer.await.map_err(|_| Error::Closed)?? {
+        let mut unheard = Unheard { jobs: self, answer };
+        let waiter = match (&mut unheard.answer).await.map_err(|_| Error::Closed)?? {
             Ok(jobs) => return Ok(jobs),
             Err(waiter) => waiter,
         };
@@ -165,6 +168,27 @@ impl Jobs {
         }
     }
 
+    /// Undoes a claim that nobody heard the answer of: a wait ends, jobs go back to the queue.
+    fn take_back(&self, claimed: Claimed) {
+        if claimed.as_ref().is_ok_and(Vec::is_empty) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let jobs = self.clone();
+        runtime.spawn(async move {
+            if let Err(waiter) = &claimed {
+                lock(&jobs.waiting).remove(waiter);
+            }
+            let undone = jobs.run(move |engine, now| match claimed {
+                Ok(given) => engine.give_up(|job| is_one_of(job, &given), &claimant_gone(), now),
+                Err(waiter) => engine.stop_waiting(waiter),
+            });
+            if let Err(error) = undone.await {
+                tracing::warn!(%error, "a claim whose caller has gone could not be undone");
+            }
+        });
+    }
+
     /// Whether a job of this content may have succeeded: when not, the store need not be asked.
     pub fn may_have_succeeded(&self, content_hash: &str) -> bool {
         lock(&self.succeeded).contains(&store::content_key(content_hash))
@@ -173,6 +197,25 @@ impl Jobs {
     /// Every event from now on; a receiver that lags has to read the store.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<JobEvent>> {
         self.events.subscribe()
+    }
+}
+
+/// The answer to a claim: jobs, or the number under which it waits.
+type Claimed = Result<Vec<Job>, u64>;
+
+/// Gives back what a claim was given whose caller went away during the commit.
+struct Unheard<'a> {
+    jobs: &'a Jobs,
+    answer: oneshot::Receiver<Result<Claimed, Error>>,
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        // Closed first: an answer that comes later finds nobody, and its sender takes it back.
+        self.answer.close();
+        if let Ok(Ok(claimed)) = self.answer.try_recv() {
+            self.jobs.take_back(claimed);
+        }
     }
 }
 
@@ -186,25 +229,13 @@ struct WaitGuard {
 
 impl Drop for WaitGuard {
     fn drop(&mut self) {
-        let waiter = self.waiter;
         // Closed first: an answer that comes later finds nobody, and the actor queues its jobs again itself.
         self.receiver.close();
         let given = self.receiver.try_recv().unwrap_or_default();
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if waiter == 0 {
-            return;
+        if self.waiter != 0 {
+            self.jobs.take_back(Err(self.waiter));
+            self.jobs.take_back(Ok(given));
         }
-        let jobs = self.jobs.clone();
-        runtime.spawn(async move {
-            lock(&jobs.waiting).remove(&waiter);
-            let ended = jobs.run(move |engine, now| {
-                engine.stop_waiting(waiter);
-                engine.give_up(|job| is_one_of(job, &given), &claimant_gone(), now);
-            });
-            if let Err(error) = ended.await {
-                tracing::warn!(%error, "a claim whose caller has gone could not be ended");
-            }
-        });
     }
 }
 
