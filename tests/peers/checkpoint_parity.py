@@ -2,7 +2,7 @@
 scores of the predictions. Prints one JSON object; exits with 1 when a bar is missed.
 
 python3 -m venv VENV && VENV/bin/pip install torch==2.11.0 transformers==4.57.6 seqeval==1.2.2
-VENV/bin/python tests/peers/check_checkpoint.py --checkpoint OUT/checkpoint --evaluation OUT/evaluation [--report REPORT.json]
+VENV/bin/python tests/peers/checkpoint_parity.py --checkpoint OUT/checkpoint --evaluation OUT/evaluation [--report REPORT.json]
 """
 
 import argparse
