@@ -100,15 +100,23 @@ pub async fn run(jobs: Jobs, options: Options, drain: Drain) {
             launch: true,
             slots: Some(slots),
         };
-        let claim = async {
-            match cpus {
-                0 => std::future::pending().await,
-                _ => supervisor.jobs.claim(filter, Duration::from_secs(60)).await,
+        let mut freed = None;
+        let look_again = async {
+            tokio::select! {
+                held = endings.recv() => freed = held,
+                () = drain.begun() => {}
             }
         };
-        tokio::select! {
-            claimed = claim => match claimed {
-                Ok(claimed) => for job in claimed {
+        let claimed = match cpus {
+            0 => {
+                look_again.await;
+                Ok(Vec::new())
+            }
+            _ => supervisor.jobs.claim_until(filter, look_again).await,
+        };
+        match claimed {
+            Ok(claimed) => {
+                for job in claimed {
                     let (need, need_gpus) = slots.need(&job);
                     cpus -= need;
                     let held: Vec<i32> = (0..need_gpus).filter_map(|_| gpus.pop_front()).collect();
@@ -120,18 +128,20 @@ pub async fn run(jobs: Jobs, options: Options, drain: Drain) {
                         // The loop ends only after every attempt has.
                         let _ = ended.send(held);
                     });
-                },
-                Err(error) => {
-                    tracing::error!(%error, "no job can be claimed");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
                 }
-            },
-            Some(held) = endings.recv() => {
-                cpus += held.cpus;
-                gpus.extend(held.gpus);
-                running -= 1;
             }
-            () = drain.begun() => break,
+            Err(error) => {
+                tracing::error!(%error, "no job can be claimed");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+        if let Some(held) = freed {
+            cpus += held.cpus;
+            gpus.extend(held.gpus);
+            running -= 1;
+        }
+        if drain.is_draining() {
+            break;
         }
         metrics::gauge!("quintet_supervisor_running").set(running as f64);
     }

@@ -118,6 +118,15 @@ impl Jobs {
     /// # Errors
     /// The commit failed.
     pub async fn claim(&self, filter: ClaimFilter, wait: Duration) -> Result<Vec<Job>, Error> {
+        self.claim_until(filter, tokio::time::sleep(wait)).await
+    }
+
+    /// Claims jobs, waiting for one until `stop` resolves. Unlike a dropped [`Jobs::claim`], which gives back what it was just
+    /// given, this returns it: no attempt is used up.
+    ///
+    /// # Errors
+    /// The commit failed.
+    pub async fn claim_until(&self, filter: ClaimFilter, stop: impl Future<Output = ()>) -> Result<Vec<Job>, Error> {
         let (sender, receiver) = oneshot::channel();
         let (reply, answer) = oneshot::channel();
         let jobs = self.clone();
@@ -141,10 +150,14 @@ impl Jobs {
             Err(waiter) => waiter,
         };
         let mut guard = WaitGuard { jobs: self.clone(), waiter, receiver };
-        let answer = tokio::time::timeout(wait, &mut guard.receiver).await;
-        if let Ok(jobs) = answer {
-            guard.waiter = 0;
-            return Ok(jobs.unwrap_or_default());
+        tokio::select! {
+            // An answer that is there goes first.
+            biased;
+            jobs = &mut guard.receiver => {
+                guard.waiter = 0;
+                return Ok(jobs.unwrap_or_default());
+            }
+            () = stop => {}
         }
         self.run(move |engine, _| engine.stop_waiting(waiter)).await?;
         guard.waiter = 0;
@@ -283,6 +296,13 @@ impl Actor {
                 () = timer => {}
                 // What is queued by then is still done: handles exist as long as someone waits for an answer.
                 () = drain.cancelled(), if requests.is_empty() => return,
+            }
+            // Calls that have arrived but were not read yet join this commit rather than wait for it.
+            tokio::task::yield_now().await;
+            while batch.len() < MAX_BATCH
+                && let Ok(request) = requests.try_recv()
+            {
+                batch.push(request);
             }
             while self.commit(&mut batch).await {}
         }
