@@ -334,7 +334,11 @@ pub fn run(
 /// # Errors
 /// See [`Error`].
 pub fn serve(config: Config, mount: impl AsyncFnOnce(Host) -> Result<Host, Error>) -> Result<(), Error> {
+    // Half of the cores: the stores' writing threads and the workers' processes have use for the others, and threads
+    // that wake each other for every call cost more than they bring.
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
         .enable_all()
         .build()
         .map_err(|error| Error::Mount { service: "runtime", message: error.to_string() })?;

@@ -53,7 +53,8 @@ fn main() -> anyhow::Result<()> {
         return server::serve(&database.to_string_lossy());
     }
     let options = Options::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // One thread for all clients and workers of the load: what they take of the machine is not the server's.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(measure(&options))
 }
 
