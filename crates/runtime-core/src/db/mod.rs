@@ -10,11 +10,17 @@ pub mod testing;
 mod value;
 mod writer;
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    fmt,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::Semaphore;
 
 pub use value::{Row, Value};
+pub(crate) use writer::Request;
 
 /// Which database a statement runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,7 +229,7 @@ impl Db {
     fn open_with(url: &str, migrations: &[Migration], exclusive: bool) -> Result<Self, Error> {
         let target = Target::parse(url)?;
         let lock = match (&target, exclusive) {
-            (Target::Sqlite(path), true) => Some(sqlite::own(path)?),
+            (Target::Sqlite(path), true) => Some(patiently(|| sqlite::own(path))?),
             _ => None,
         };
         let mut connection = on_own_thread({
@@ -236,7 +242,7 @@ impl Db {
             let target = target.clone();
             move || {
                 if let (Target::Postgres { schema, .. }, true) = (&target, exclusive) {
-                    postgres::own(connection.as_mut(), schema)?;
+                    patiently(|| postgres::own(connection.as_mut(), schema))?;
                 }
                 migrate(connection.as_mut(), &migrations)?;
                 Ok(connection)
@@ -267,6 +273,11 @@ impl Db {
         E: From<Error> + Send + 'static,
     {
         self.writer.run(f).await
+    }
+
+    /// Queues a request of any form; it hears of everything itself.
+    pub(crate) async fn enqueue(&self, request: Box<dyn Request>) {
+        self.writer.send(request).await;
     }
 
     /// Runs `f` on a reader's connection, in a thread that may block.
@@ -319,6 +330,20 @@ impl Db {
 fn on_own_thread<T: Send>(f: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
     std::thread::scope(|scope| scope.spawn(f).join())
         .unwrap_or_else(|_| Err(Error::Statement("the opening thread panicked".into())))
+}
+
+/// A server that is just ending gets a moment to let go of its database.
+const OWNER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Tries until nobody else owns the database, for as long as an owner that ends may take.
+fn patiently<T>(mut own: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let give_up = Instant::now() + OWNER_PATIENCE;
+    loop {
+        match own() {
+            Err(Error::Owned(_)) if Instant::now() < give_up => std::thread::sleep(Duration::from_millis(20)),
+            other => return other,
+        }
+    }
 }
 
 fn migrate(connection: &mut dyn Connection, migrations: &[Migration]) -> Result<(), Error> {

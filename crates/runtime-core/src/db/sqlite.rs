@@ -116,7 +116,12 @@ impl Connection for Sqlite {
     fn batch(&mut self, sql: &str) -> Result<(), Error> {
         // Those of every commit are not parsed each time.
         if matches!(sql, "BEGIN" | "COMMIT" | "ROLLBACK") {
-            return self.0.prepare_cached(sql).and_then(|mut statement| statement.raw_execute()).map(drop).map_err(error);
+            return self
+                .0
+                .prepare_cached(sql)
+                .and_then(|mut statement| statement.raw_execute())
+                .map(drop)
+                .map_err(error);
         }
         self.0.execute_batch(sql).map_err(error)
     }
