@@ -6,7 +6,7 @@ use quintet_proto::v1::{
     Directive, FinishJobRequest, HeartbeatRequest, Outputs, Stopped, finish_job_request::Outcome,
     worker_service_client::WorkerServiceClient,
 };
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
@@ -23,12 +23,18 @@ use crate::{
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Keeper {
-    pub(super) client: WorkerServiceClient<Connection>,
-    pub(super) context: Context,
-    pub(super) term: Duration,
+    client: WorkerServiceClient<Connection>,
+    context: Context,
+    term: Duration,
+    /// Held while a report travels: what it carries is lost when the outcome overtakes it.
+    reporting: Mutex<()>,
 }
 
 impl Keeper {
+    pub(super) fn new(client: WorkerServiceClient<Connection>, context: Context, term: Duration) -> Self {
+        Self { client, context, term, reporting: Mutex::new(()) }
+    }
+
     /// Sends heartbeats until `done`, or until the lease is lost.
     pub(super) async fn keep(&self, done: CancellationToken) {
         let interval = REPORT_INTERVAL.min(self.term / 3);
@@ -40,8 +46,17 @@ impl Keeper {
                 () = self.context.0.wake.notified() => {}
                 () = tokio::time::sleep(interval) => {}
             }
+            let reporting = tokio::select! {
+                () = done.cancelled() => return,
+                reporting = self.reporting.lock() => reporting,
+            };
             let outbox = self.context.take_outbox();
-            match self.beat(&outbox).await {
+            let answer = self.beat(&outbox).await;
+            if answer.as_ref().is_err_and(|status| !is_lost(status)) {
+                self.context.put_back(outbox);
+            }
+            drop(reporting);
+            match answer {
                 Ok(directive) => {
                     backoff.reset();
                     lease_until = Instant::now() + self.term;
@@ -54,7 +69,6 @@ impl Keeper {
                 }
                 Err(status) => {
                     tracing::warn!(%status, "a heartbeat was not answered");
-                    self.context.put_back(outbox);
                     // The store gives a silent attempt two terms; a worker that cannot report stops well before another runs.
                     if Instant::now() >= lease_until + self.term / 2 {
                         self.context.set_directive(Directive::Abandon);
@@ -106,6 +120,7 @@ impl Keeper {
                 Outcome::Failed(failure.into_error(job.attempt, self.context.log_tail()))
             }
         };
+        let _reporting = self.reporting.lock().await;
         let outbox = self.context.take_outbox();
         let request = FinishJobRequest {
             job: job.name.clone(),
@@ -154,3 +169,6 @@ fn is_lost(status: &Status) -> bool {
 pub(super) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     chain(error)
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,7 +103,7 @@ async fn attempt(
     let inputs = Inputs::new(JobClient::new(connection, PATIENCE), store, options.cache_dir);
     let folders = Folders { work_dir: options.work_dir, job_dir: options.job_dir };
     let context = Context::new(job, options.cpus.max(1), lease.tracking_uri, folders, inputs);
-    let keeper = std::sync::Arc::new(Keeper { client, context: context.clone(), term });
+    let keeper = std::sync::Arc::new(Keeper::new(client, context.clone(), term));
     let done = CancellationToken::new();
     let beats = tokio::spawn({
         let (keeper, done) = (keeper.clone(), done.clone());

@@ -103,7 +103,7 @@ async fn attempt<F, W>(
         Inputs::new(JobClient::new(options.connection, options.patience), store, options.data_dir.join("cache"));
     let term = Duration::from_millis(lease.term.as_ref().map_or(30_000, duration_ms).max(1).unsigned_abs());
     let context = Context::new(job, 1, lease.tracking_uri, folders, inputs);
-    let keeper = Arc::new(Keeper { client, context: context.clone(), term });
+    let keeper = Arc::new(Keeper::new(client, context.clone(), term));
     let done = CancellationToken::new();
     let beats = tokio::spawn({
         let (keeper, done) = (keeper.clone(), done.clone());
