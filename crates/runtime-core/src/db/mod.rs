@@ -20,6 +20,7 @@ use std::{
 use tokio::sync::Semaphore;
 
 pub use value::{Row, Value};
+pub(crate) use writer::Request;
 
 /// Which database a statement runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,6 +273,11 @@ impl Db {
         E: From<Error> + Send + 'static,
     {
         self.writer.run(f).await
+    }
+
+    /// Queues a request of any form; it hears of everything itself.
+    pub(crate) async fn enqueue(&self, request: Box<dyn Request>) {
+        self.writer.send(request).await;
     }
 
     /// Runs `f` on a reader's connection, in a thread that may block.

@@ -16,9 +16,6 @@ pub(super) struct Postgres {
     statements: HashMap<String, Statement>,
 }
 
-/// Rows of one statement of `execute_many`; few sizes, so that few statements are prepared.
-const CHUNKS: [usize; 4] = [64, 16, 4, 1];
-
 impl Postgres {
     pub(super) fn open(url: &str, schema: &str, read_only: bool) -> Result<Self, Error> {
         let fail = |e: postgres::Error| Error::Open { database: super::redact(url), message: describe(&e) };
@@ -44,19 +41,34 @@ fn parameters(values: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
     values.iter().map(|value| value as &(dyn ToSql + Sync)).collect()
 }
 
-/// `INSERT ... VALUES ($1, $2) tail` for `rows` rows.
-fn repeat_values(sql: &str, columns: usize, rows: usize) -> Result<String, Error> {
+/// `INSERT ... VALUES ($1, $2) tail` as one statement for any number of rows: each parameter is the array of a column.
+fn of_columns(sql: &str, types: &[Type]) -> Result<String, Error> {
     let shape = || Error::Statement(format!("not of the form INSERT ... VALUES (...): {sql}"));
-    let start = sql.to_ascii_uppercase().find("VALUES").ok_or_else(shape)? + "VALUES".len();
-    let open = sql[start..].find('(').ok_or_else(shape)? + start;
-    let close = sql[open..].find(')').ok_or_else(shape)? + open;
-    let groups: Vec<String> = (0..rows)
-        .map(|row| {
-            let names: Vec<String> = (1..=columns).map(|c| format!("${}", row * columns + c)).collect();
-            format!("({})", names.join(", "))
-        })
-        .collect();
-    Ok(format!("{}{}{}", &sql[..open], groups.join(", "), &sql[close + 1..]))
+    let start = sql.to_ascii_uppercase().find("VALUES").ok_or_else(shape)?;
+    let close = sql[start..].find(')').ok_or_else(shape)? + start;
+    let columns: Vec<String> =
+        types.iter().enumerate().map(|(index, kind)| format!("${}::{}[]", index + 1, kind.name())).collect();
+    Ok(format!("{}SELECT * FROM unnest({}){}", &sql[..start], columns.join(", "), &sql[close + 1..]))
+}
+
+/// A column of values as an array of its type.
+#[derive(Debug)]
+struct Column<'a> {
+    rows: &'a [Vec<Value>],
+    index: usize,
+}
+
+impl ToSql for Column<'_> {
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        let column: Vec<&Value> = self.rows.iter().map(|row| row.get(self.index).unwrap_or(&Value::Null)).collect();
+        column.to_sql(ty, out)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
 }
 
 impl Tx for Postgres {
@@ -65,20 +77,16 @@ impl Tx for Postgres {
         self.client.execute(&statement, &parameters(params)).map_err(error)
     }
 
-    fn execute_many(&mut self, sql: &str, mut rows: &[Vec<Value>]) -> Result<u64, Error> {
-        let Some(columns) = rows.first().map(Vec::len) else { return Ok(0) };
-        let mut changed = 0;
-        for chunk in CHUNKS {
-            while rows.len() >= chunk {
-                let (now, later) = rows.split_at(chunk);
-                rows = later;
-                let statement = self.prepare(&repeat_values(sql, columns, chunk)?)?;
-                let values: Vec<&(dyn ToSql + Sync)> =
-                    now.iter().flatten().map(|value| value as &(dyn ToSql + Sync)).collect();
-                changed += self.client.execute(&statement, &values).map_err(error)?;
-            }
+    fn execute_many(&mut self, sql: &str, rows: &[Vec<Value>]) -> Result<u64, Error> {
+        let Some(width) = rows.first().map(Vec::len) else { return Ok(0) };
+        let one = self.prepare(sql)?;
+        if let [row] = rows {
+            return self.client.execute(&one, &parameters(row)).map_err(error);
         }
-        Ok(changed)
+        let statement = self.prepare(&of_columns(sql, one.params())?)?;
+        let columns: Vec<Column<'_>> = (0..width).map(|index| Column { rows, index }).collect();
+        let columns: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as &(dyn ToSql + Sync)).collect();
+        self.client.execute(&statement, &columns).map_err(error)
     }
 
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, Error> {

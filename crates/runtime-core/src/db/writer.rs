@@ -4,7 +4,7 @@ use std::{fs::File, panic::AssertUnwindSafe, thread};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Connection, Error, Tx};
+use super::{Connection, Dialect, Error, Row, Tx, Value};
 
 /// Requests of one commit at most; more would only make the first of them wait longer.
 const MAX_GROUP: usize = 512;
@@ -14,8 +14,10 @@ const QUEUE: usize = 8192;
 pub(super) type Connect = Box<dyn Fn() -> Result<Box<dyn Connection>, Error> + Send>;
 
 /// A queued request: runs in the transaction, then hears how the commit went.
-trait Request: Send {
+pub(crate) trait Request: Send {
+    /// False undoes what it did.
     fn run(&mut self, tx: &mut dyn Tx) -> bool;
+    /// Also called without a run, when the database cannot be reached.
     fn answer(self: Box<Self>, commit: Result<(), Error>);
 }
 
@@ -73,6 +75,12 @@ impl Writer {
         Self { queue }
     }
 
+    pub(super) async fn send(&self, request: Box<dyn Request>) {
+        if let Err(closed) = self.queue.send(request).await {
+            closed.0.answer(Err(Error::Closed));
+        }
+    }
+
     pub(super) async fn run<T, E, F>(&self, f: F) -> Result<T, E>
     where
         F: FnOnce(&mut dyn Tx) -> Result<T, E> + Send + 'static,
@@ -111,17 +119,56 @@ fn serve(mut connection: Box<dyn Connection>, connect: &Connect, mut requests: m
 }
 
 fn run_group(connection: &mut dyn Connection, group: &mut [Box<dyn Request>]) -> Result<(), Error> {
-    connection.batch("BEGIN")?;
-    let result = if let [only] = group {
-        if only.run(connection) { connection.batch("COMMIT") } else { connection.batch("ROLLBACK") }
+    let (begun, result) = if let [only] = group {
+        let mut tx = Lazy { connection: &mut *connection, begun: false };
+        let ok = only.run(&mut tx);
+        match tx.begun {
+            true => (true, connection.batch(if ok { "COMMIT" } else { "ROLLBACK" })),
+            false => (false, Ok(())),
+        }
     } else {
-        run_in_savepoints(connection, group).and_then(|()| connection.batch("COMMIT"))
+        connection.batch("BEGIN")?;
+        (true, run_in_savepoints(connection, group).and_then(|()| connection.batch("COMMIT")))
     };
-    if result.is_err() {
+    if begun && result.is_err() {
         // Nothing of the group is stored; the connection must not stay inside the transaction.
         let _ = connection.batch("ROLLBACK");
     }
     result
+}
+
+/// A transaction that begins with its first statement: a request that needs none costs none.
+struct Lazy<'a> {
+    connection: &'a mut dyn Connection,
+    begun: bool,
+}
+
+impl Lazy<'_> {
+    fn begin(&mut self) -> Result<&mut dyn Connection, Error> {
+        if !self.begun {
+            self.connection.batch("BEGIN")?;
+            self.begun = true;
+        }
+        Ok(self.connection)
+    }
+}
+
+impl Tx for Lazy<'_> {
+    fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, Error> {
+        self.begin()?.execute(sql, params)
+    }
+
+    fn execute_many(&mut self, sql: &str, rows: &[Vec<Value>]) -> Result<u64, Error> {
+        self.begin()?.execute_many(sql, rows)
+    }
+
+    fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, Error> {
+        self.begin()?.query(sql, params)
+    }
+
+    fn dialect(&self) -> Dialect {
+        self.connection.dialect()
+    }
 }
 
 fn run_in_savepoints(connection: &mut dyn Connection, group: &mut [Box<dyn Request>]) -> Result<(), Error> {

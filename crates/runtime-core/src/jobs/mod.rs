@@ -1,5 +1,6 @@
 //! Durable jobs: the state machine, its store, and the services that speak for it.
 
+mod core;
 pub mod engine;
 pub mod follow;
 pub mod inputs;

@@ -105,32 +105,27 @@ pub fn save(tx: &mut dyn Tx, effects: &Effects) -> Result<(), Error> {
 ///
 /// # Errors
 /// The database's, or a row that cannot be decoded.
-pub async fn load(db: &Db, now: Millis) -> Result<Loaded, Error> {
-    db.read(move |tx| {
-        let live = tx.query(
-            &format!(
-                "SELECT j.key, j.request_hash, e.body,
-                    (SELECT max(l.start + length(l.data)) FROM logs l WHERE l.key = j.key)
-                 FROM jobs j JOIN events e ON e.revision = j.revision
-                 WHERE j.state NOT IN ({}) ORDER BY j.key",
-                terminal_list()
-            ),
-            &[],
-        )?;
-        let live = live.iter().map(|row| entry(row, now)).collect::<Result<_, _>>()?;
-        let ended = tx.query(&format!("SELECT uid FROM jobs WHERE state IN ({})", terminal_list()), &[])?;
-        let ended = ended.iter().map(|row| row.text(0).map(str::to_owned)).collect::<Result<_, _>>()?;
-        let succeeded = tx.query(
-            "SELECT content_hash FROM jobs WHERE state = $1 AND content_hash <> ''",
-            &[Value::from(JobState::Succeeded as i32)],
-        )?;
-        let succeeded = succeeded.iter().map(|row| row.text(0).map(content_key)).collect::<Result<_, _>>()?;
-        let next_key = tx.query("SELECT max(key) FROM jobs", &[])?;
-        let next_revision = tx.query("SELECT max(revision) FROM events", &[])?;
-        let after = |rows: &[Row]| rows.first().map_or(Ok(None), |row| row.opt_int(0)).map(|max| max.unwrap_or(0) + 1);
-        Ok(Loaded { live, ended, succeeded, next_key: after(&next_key)?, next_revision: after(&next_revision)? })
-    })
-    .await
+pub fn load(tx: &mut dyn Tx, now: Millis) -> Result<Loaded, Error> {
+    let live = tx.query(
+        &format!(
+            "SELECT j.key, j.request_hash, e.body FROM jobs j JOIN events e ON e.revision = j.revision
+             WHERE j.state NOT IN ({}) ORDER BY j.key",
+            terminal_list()
+        ),
+        &[],
+    )?;
+    let live = live.iter().map(|row| entry(tx, row, now)).collect::<Result<_, _>>()?;
+    let ended = tx.query(&format!("SELECT uid FROM jobs WHERE state IN ({})", terminal_list()), &[])?;
+    let ended = ended.iter().map(|row| row.text(0).map(str::to_owned)).collect::<Result<_, _>>()?;
+    let succeeded = tx.query(
+        "SELECT content_hash FROM jobs WHERE state = $1 AND content_hash <> ''",
+        &[Value::from(JobState::Succeeded as i32)],
+    )?;
+    let succeeded = succeeded.iter().map(|row| row.text(0).map(content_key)).collect::<Result<_, _>>()?;
+    let next_key = tx.query("SELECT max(key) FROM jobs", &[])?;
+    let next_revision = tx.query("SELECT max(revision) FROM events", &[])?;
+    let after = |rows: &[Row]| rows.first().map_or(Ok(None), |row| row.opt_int(0)).map(|max| max.unwrap_or(0) + 1);
+    Ok(Loaded { live, ended, succeeded, next_key: after(&next_key)?, next_revision: after(&next_revision)? })
 }
 
 /// The first 64 bits of a content hash.
@@ -138,9 +133,15 @@ pub fn content_key(content_hash: &str) -> u64 {
     content_hash.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default()
 }
 
-fn entry(row: &Row, now: Millis) -> Result<Entry, Error> {
-    let job = transition_of(row.blob(2)?)?;
-    Ok(Entry::loaded(row.int(0)?, row.text(1)?.to_owned(), job, row.opt_int(3)?.unwrap_or(0), now))
+fn entry(tx: &mut dyn Tx, row: &Row, now: Millis) -> Result<Entry, Error> {
+    let (key, job) = (row.int(0)?, transition_of(row.blob(2)?)?);
+    // Of the current attempt alone: each begins a log of its own.
+    let log = tx.query(
+        "SELECT max(start + length(data)) FROM logs WHERE key = $1 AND attempt = $2",
+        &[key.into(), job.attempt.into()],
+    )?;
+    let log_len = log.first().map_or(Ok(None), |row| row.opt_int(0))?.unwrap_or(0);
+    Ok(Entry::loaded(key, row.text(1)?.to_owned(), job, log_len, now))
 }
 
 fn decode(body: &[u8]) -> Result<JobEvent, Error> {
