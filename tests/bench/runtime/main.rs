@@ -74,6 +74,7 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
         ("8 clients + 8 workers, one job a claim", 1, None),
         ("8 clients + 8 workers, up to 16 jobs a claim", 16, None),
         ("submitted at 2,000/s, one job a claim", 1, Some(PACE)),
+        ("submitted at 2,000/s, up to 16 jobs a claim", 16, Some(PACE)),
     ] {
         let load = Load { jobs, claim, pace };
         for database in ["SQLite", "PostgreSQL"] {

@@ -4,6 +4,7 @@
 //! request in a savepoint of one transaction and answers each caller after the commit, so that thousands of durable writes a
 //! second share few synced commits. PostgreSQL is served by the same shape, which beats many small transactions there too.
 
+mod checkpoints;
 mod postgres;
 mod sqlite;
 pub mod testing;

@@ -11,9 +11,13 @@ use rusqlite::{
     types::{ToSqlOutput, ValueRef},
 };
 
-use super::{Connection, Dialect, Error, Row, Tx, Value};
+use super::{Connection, Dialect, Error, Row, Tx, Value, checkpoints::Checkpoints};
 
-pub(super) struct Sqlite(rusqlite::Connection);
+pub(super) struct Sqlite {
+    connection: rusqlite::Connection,
+    /// The writer's.
+    checkpoints: Option<Checkpoints>,
+}
 
 impl Sqlite {
     pub(super) fn open(path: &Path, read_only: bool) -> Result<Self, Error> {
@@ -33,15 +37,16 @@ impl Sqlite {
             if !read_only {
                 connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
                 connection.pragma_update(None, "synchronous", "full")?;
-                // Pages that are written again and again go to the database file once in 16 MiB of log, not in 4.
-                connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
+                // A commit that has to empty the log first would keep its callers waiting.
+                connection.pragma_update(None, "wal_autocheckpoint", 0)?;
                 connection.pragma_update(None, "foreign_keys", "on")?;
             }
             connection.set_prepared_statement_cache_capacity(128);
             Ok(())
         };
         set_up().map_err(|e| fail(e.to_string()))?;
-        Ok(Self(connection))
+        let checkpoints = if read_only { None } else { Some(Checkpoints::start(path)) };
+        Ok(Self { connection, checkpoints })
     }
 }
 
@@ -70,13 +75,13 @@ fn bind(statement: &mut rusqlite::Statement<'_>, params: &[Value]) -> Result<(),
 
 impl Tx for Sqlite {
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, Error> {
-        let mut statement = self.0.prepare_cached(sql).map_err(error)?;
+        let mut statement = self.connection.prepare_cached(sql).map_err(error)?;
         bind(&mut statement, params)?;
         statement.raw_execute().map(|n| n as u64).map_err(error)
     }
 
     fn execute_many(&mut self, sql: &str, rows: &[Vec<Value>]) -> Result<u64, Error> {
-        let mut statement = self.0.prepare_cached(sql).map_err(error)?;
+        let mut statement = self.connection.prepare_cached(sql).map_err(error)?;
         let mut changed = 0;
         for row in rows {
             bind(&mut statement, row)?;
@@ -86,7 +91,7 @@ impl Tx for Sqlite {
     }
 
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, Error> {
-        let mut statement = self.0.prepare_cached(sql).map_err(error)?;
+        let mut statement = self.connection.prepare_cached(sql).map_err(error)?;
         bind(&mut statement, params)?;
         let columns = statement.column_count();
         let mut rows = statement.raw_query();
@@ -116,14 +121,13 @@ impl Connection for Sqlite {
     fn batch(&mut self, sql: &str) -> Result<(), Error> {
         // Those of every commit are not parsed each time.
         if matches!(sql, "BEGIN" | "COMMIT" | "ROLLBACK") {
-            return self
-                .0
-                .prepare_cached(sql)
-                .and_then(|mut statement| statement.raw_execute())
-                .map(drop)
-                .map_err(error);
+            self.connection.prepare_cached(sql).and_then(|mut statement| statement.raw_execute()).map_err(error)?;
+            if let (Some(checkpoints), "COMMIT") = (&self.checkpoints, sql) {
+                checkpoints.committed(&self.connection);
+            }
+            return Ok(());
         }
-        self.0.execute_batch(sql).map_err(error)
+        self.connection.execute_batch(sql).map_err(error)
     }
 
     fn is_broken(&mut self) -> bool {
@@ -165,7 +169,7 @@ pub(super) fn snapshot(source: &Path, to: &Path) -> Result<(), Error> {
     {
         let from = Sqlite::open(source, true)?;
         let mut into = rusqlite::Connection::open(temporary.path()).map_err(error)?;
-        let backup = rusqlite::backup::Backup::new(&from.0, &mut into).map_err(error)?;
+        let backup = rusqlite::backup::Backup::new(&from.connection, &mut into).map_err(error)?;
         // All pages in one step: the copy is of one moment, and writers are not held up in WAL mode.
         while backup.step(-1).map_err(error)? != rusqlite::backup::StepResult::Done {
             std::thread::yield_now();
