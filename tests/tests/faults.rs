@@ -203,8 +203,7 @@ async fn the_same_command_finishes_after_kills_at_random_moments() {
             assert!(trials.iter().all(|trial| trial["state"] == "COMPLETE"), "{trials:#?}");
         }
     }
-    let attempts: i32 = history.jobs.values().map(|job| job.attempt).sum();
-    assert!(attempts as usize > history.jobs.len(), "a kill has cost an attempt");
+    assert!(history.jobs.values().any(|job| job.attempt > 1), "a kill has cost an attempt");
 }
 
 fn is_sweep(spec: &JobSpec) -> bool {
