@@ -34,11 +34,7 @@ pub(crate) fn run(layout: &Layout, short: bool, json: Option<&Path>, args: &[Str
     }
     // The pipeline runs in the root of the workspace; the file is meant from where the user is.
     let json = json.map(std::path::absolute).transpose().context("cannot tell where the results are to go")?;
-    let status = process::status(quintet(layout, short, json.as_deref())?.args(args))?;
-    if status.success() {
-        further(layout, &data_dir(layout, short));
-    }
-    Ok(exit_code(status))
+    process::status(quintet(layout, short, json.as_deref())?.args(args)).map(exit_code)
 }
 
 /// The short pipeline with nothing left over from before, by programs that are already built.
@@ -69,18 +65,6 @@ fn quintet(layout: &Layout, short: bool, json: Option<&Path>) -> Result<Command>
     }
     layout.environment(&mut command);
     Ok(command)
-}
-
-/// What to type next.
-fn further(layout: &Layout, data_dir: &Path) {
-    let data_dir = data_dir.strip_prefix(layout.root()).unwrap_or(data_dir).display();
-    eprintln!(
-        "\nTo look further:
-  target/debug/quintet serve --data-dir {data_dir} --listen 127.0.0.1:4600    # all services, MLflow's REST API too
-  target/debug/quintet jobs list --server http://127.0.0.1:4600               # every job: sweep, trials, training, ...
-  MLFLOW_TRACKING_URI=http://127.0.0.1:4600 mlflow experiments search         # the same runs by an MLflow client
-  cargo xtask demo                                                            # again: what is done is not done twice"
-    );
 }
 
 /// The program's own exit status; one that a signal ended gets 128 and the signal, as a shell gives it.

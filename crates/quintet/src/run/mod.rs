@@ -6,7 +6,11 @@ pub(crate) mod follow;
 mod interrupt;
 pub(crate) mod view;
 
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use quintet_proto::v1::{
     CreateJobRequest, EnsureExperimentRequest, Job, JobState, tracking_service_client::TrackingServiceClient,
@@ -215,10 +219,11 @@ async fn further(server: &Server, document: &Document) {
         Some(folder) => (format!("--data-dir {}", folder.display()), format!("http://{address}")),
         None => (format!("--server {}", server.url), server.url.clone()),
     };
+    let program = program();
     eprintln!("To look further:");
-    eprintln!("  quintet jobs list {flag}");
+    eprintln!("  {program} jobs list {flag}");
     if server.data_dir.is_some() {
-        eprintln!("  quintet serve {flag} --listen {address}    # then:");
+        eprintln!("  {program} serve {flag} --listen {address}    # then:");
     }
     // A server without tracking has no runs to show.
     let request = EnsureExperimentRequest { name: document.experiment.clone() };
@@ -235,4 +240,11 @@ async fn further(server: &Server, document: &Document) {
             eprintln!("  {name} of {}: {}", stage.name, artifact.path.as_ref().unwrap_or(&artifact.uri));
         }
     }
+}
+
+/// This program as the user called it, shorter where it lies below the working folder.
+fn program() -> String {
+    let called = std::env::args_os().next().map_or_else(|| PathBuf::from("quintet"), PathBuf::from);
+    let below = std::env::current_dir().ok().and_then(|folder| called.strip_prefix(folder).ok().map(Path::to_owned));
+    below.unwrap_or(called).display().to_string()
 }
