@@ -1,4 +1,5 @@
-//! Compiles `proto/quintet/v1/*.proto` with protox, so that no `protoc` is needed, and adds proto3's canonical JSON.
+//! Compiles `proto/quintet/v1/*.proto`, with proto3's canonical JSON, and `proto/optuna/api.proto` by protox, so that no `protoc`
+//! is needed.
 use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
@@ -9,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut files: Vec<PathBuf> =
         fs::read_dir(root.join("quintet/v1"))?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
     files.retain(|path| path.extension().is_some_and(|ext| ext == "proto"));
+    files.push(root.join("optuna/api.proto"));
     files.sort();
     let descriptors = protox::compile(&files, [&root])?;
     let encoded = descriptors.encode_to_vec();

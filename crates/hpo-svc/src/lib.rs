@@ -5,7 +5,10 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use quintet_proto::v1::{hpo_service_server::HpoServiceServer, job_spec::Kind};
+use quintet_proto::{
+    optuna::storage_service_server::StorageServiceServer,
+    v1::{hpo_service_server::HpoServiceServer, job_spec::Kind},
+};
 use runtime_core::{
     backup::{BackupPolicy, Snapshots},
     client::Connection,
@@ -18,6 +21,7 @@ use runtime_core::{
     worker::{ServeOptions, serve},
 };
 
+pub mod optuna;
 pub mod pruner;
 pub mod pyjson;
 pub mod sampler;
@@ -94,6 +98,11 @@ impl Hpo {
         service::HpoApi::new(self.store.clone()).into_service()
     }
 
+    /// Optuna's storage proxy over the same studies.
+    pub fn optuna_service(&self) -> StorageServiceServer<optuna::OptunaStorage> {
+        optuna::OptunaStorage::new(self.store.clone()).into_service()
+    }
+
     /// Claims and executes sweep jobs of the server behind `connection` until the drain begins.
     pub async fn work(self, connection: Connection, drain: Drain) {
         let mut runner = Runner::new(self.store.clone(), connection.clone(), self.options.patience);
@@ -129,6 +138,12 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
     let (snapshots, copying) = Snapshots::new(policy, "databases/hpo", hpo.store().db().clone(), host.drain());
     let hpo = hpo.with_snapshots(snapshots);
     let service = limited!(hpo.grpc_service(), limits);
+    let optuna = limited!(hpo.optuna_service(), limits);
     let work = hpo.work(host.connection(Service::Hpo)?, host.drain());
-    Ok(host.kind("sweep", validator()).service(service).task("sweeps", work).task("study backup", copying))
+    Ok(host
+        .kind("sweep", validator())
+        .service(service)
+        .service(optuna)
+        .task("sweeps", work)
+        .task("study backup", copying))
 }

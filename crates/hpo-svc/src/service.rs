@@ -39,6 +39,7 @@ impl From<Error> for Status {
         match &error {
             Error::NoStudy(name) => status::not_found("study", name),
             Error::NoTrial(id) => status::not_found("trial", &id.to_string()),
+            Error::NoTrialNumber { number, .. } => status::not_found("trial", &number.to_string()),
             Error::StudyExists(name) => status::already_exists("study", name, "the name is taken"),
             Error::TrialFinished { number, .. } => status::failed_precondition(
                 ErrorReason::IllegalState,
@@ -47,7 +48,7 @@ impl From<Error> for Status {
                 [("trial", number.to_string())],
             ),
             Error::Incompatible { name, .. } => status::invalid_field(name.clone(), error.to_string()),
-            Error::NotANumber(_) => status::invalid_field("values", error.to_string()),
+            Error::NotANumber => status::invalid_field("values", error.to_string()),
             Error::Db(db::Error::Full(_)) => {
                 status::resource_exhausted(ErrorReason::StorageFull, "study store", error.to_string())
             }

@@ -71,7 +71,7 @@ async fn write_study(store: &Store) -> i64 {
         let new = NewTrial {
             params: params(1e-4 * (number + 1) as f64, 16.0, number as f64),
             user_attrs: Attributes::from([("quintet:job".to_owned(), format!("\"jobs/{number}\""))]),
-            system_attrs: Attributes::new(),
+            ..NewTrial::default()
         };
         let trial = store.create_trial(study.id, new, at(number * 10)).await.unwrap();
         assert_eq!(trial.number, number);

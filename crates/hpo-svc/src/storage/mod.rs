@@ -32,6 +32,14 @@ pub enum Error {
     /// There is no trial of that id.
     #[error("trial with id {0} does not exist")]
     NoTrial(i64),
+    /// There is no trial of that number in the study.
+    #[error("study {study} has no trial {number}")]
+    NoTrialNumber {
+        /// The id of the study.
+        study: i64,
+        /// What was asked for.
+        number: i64,
+    },
     /// A trial that has ended is never changed.
     #[error("trial {number} is {state} and cannot be changed any more")]
     TrialFinished {
@@ -51,8 +59,8 @@ pub enum Error {
         old: String,
     },
     /// A trial's value is never NaN.
-    #[error("the value of the trial with id {0} is not a number")]
-    NotANumber(i64),
+    #[error("a value of a trial is not a number")]
+    NotANumber,
     /// The database has another revision of Optuna's schema.
     #[error("the study database has schema revision {0:?}; only `{revision}` is known (run `optuna storage upgrade`)", revision = schema::REVISION)]
     Revision(String),
@@ -73,6 +81,23 @@ pub struct NewTrial {
     pub user_attrs: Attributes,
     /// Key to JSON text.
     pub system_attrs: Attributes,
+    /// What it has behind it; a trial without is RUNNING and starts now.
+    pub past: Option<Past>,
+}
+
+/// What a new trial has behind it: of a queued one nothing, of one from elsewhere all.
+#[derive(Debug, Clone)]
+pub struct Past {
+    /// How far it is.
+    pub state: State,
+    /// One a direction, or none.
+    pub values: Vec<f64>,
+    /// Step to value.
+    pub intermediate: BTreeMap<i64, f64>,
+    /// When it went to RUNNING.
+    pub start: Option<Timestamp>,
+    /// When it ended.
+    pub complete: Option<Timestamp>,
 }
 
 /// Which attributes of what.
@@ -146,6 +171,22 @@ impl Store {
         self.db.write(move |tx| write::create_study(tx, name, directions, user_attrs, system_attrs)).await
     }
 
+    /// Deletes a study with its trials.
+    ///
+    /// # Errors
+    /// [`Error::NoStudy`], or the database's.
+    pub async fn delete_study(&self, study: i64) -> Result<(), Error> {
+        self.db.write(move |tx| write::delete_study(tx, study)).await
+    }
+
+    /// The study of that id.
+    ///
+    /// # Errors
+    /// [`Error::NoStudy`], or the database's.
+    pub async fn study(&self, study: i64) -> Result<Study, Error> {
+        self.db.read(move |tx| read::existing_study(tx, study)).await
+    }
+
     /// The study of that name.
     ///
     /// # Errors
@@ -163,10 +204,10 @@ impl Store {
         self.db.read(move |tx| read::studies(tx, after, limit)).await
     }
 
-    /// Creates a RUNNING trial that starts now, with its parameters.
+    /// Creates a trial with the study's next number.
     ///
     /// # Errors
-    /// [`Error::NoStudy`], [`Error::Incompatible`], or the database's.
+    /// [`Error::NoStudy`], [`Error::Incompatible`], [`Error::NotANumber`], or the database's.
     pub async fn create_trial(&self, study: i64, new: NewTrial, now: Timestamp) -> Result<Trial, Error> {
         self.db.write(move |tx| write::create_trial(tx, study, new, now)).await
     }
@@ -177,6 +218,22 @@ impl Store {
     /// The database's; [`Error::Corrupt`].
     pub async fn trials(&self, study: i64) -> Result<Vec<Trial>, Error> {
         self.db.read(move |tx| read::trials(tx, read::Which::Study(study))).await
+    }
+
+    /// The trials of a study with an id above `after`, and those of the ids in `also`, in order of number.
+    ///
+    /// # Errors
+    /// [`Error::NoStudy`], the database's, or [`Error::Corrupt`].
+    pub async fn trials_since(&self, study: i64, after: i64, also: Vec<i64>) -> Result<Vec<Trial>, Error> {
+        self.db.read(move |tx| read::trials_since(tx, study, after, also)).await
+    }
+
+    /// The id of the trial of that number.
+    ///
+    /// # Errors
+    /// [`Error::NoStudy`], [`Error::NoTrialNumber`], or the database's.
+    pub async fn trial_id(&self, study: i64, number: i64) -> Result<i64, Error> {
+        self.db.read(move |tx| read::trial_id(tx, study, number)).await
     }
 
     /// One trial.

@@ -13,9 +13,13 @@ use crate::{
 
 /// Which trials to load.
 #[derive(Clone, Copy)]
-pub(super) enum Which {
+pub(super) enum Which<'a> {
     /// All of a study.
     Study(i64),
+    /// Those of a study whose id is above another.
+    Above(i64, i64),
+    /// Those of a study with one of these ids.
+    Among(i64, &'a [i64]),
     /// The one of that id.
     Trial(i64),
 }
@@ -42,6 +46,35 @@ pub(super) fn studies(tx: &mut dyn Tx, after: i64, limit: usize) -> Result<Vec<S
         &[after.into(), limit.into()],
     )?;
     rows.iter().map(|row| study(tx, row)).collect()
+}
+
+pub(super) fn existing_study(tx: &mut dyn Tx, id: i64) -> Result<Study, Error> {
+    let rows = tx.query("SELECT study_id, study_name FROM studies WHERE study_id = $1", &[id.into()])?;
+    let row = rows.first().ok_or_else(|| Error::NoStudy(id.to_string()))?;
+    study(tx, row)
+}
+
+pub(super) fn check_study(tx: &mut dyn Tx, id: i64) -> Result<(), Error> {
+    let rows = tx.query("SELECT study_id FROM studies WHERE study_id = $1", &[id.into()])?;
+    rows.first().map(|_| ()).ok_or_else(|| Error::NoStudy(id.to_string()))
+}
+
+pub(super) fn trial_id(tx: &mut dyn Tx, study: i64, number: i64) -> Result<i64, Error> {
+    check_study(tx, study)?;
+    let sql = "SELECT trial_id FROM trials WHERE study_id = $1 AND number = $2";
+    let rows = tx.query(sql, &[study.into(), number.into()])?;
+    Ok(rows.first().ok_or(Error::NoTrialNumber { study, number })?.int(0)?)
+}
+
+pub(super) fn trials_since(tx: &mut dyn Tx, study: i64, after: i64, also: Vec<i64>) -> Result<Vec<Trial>, Error> {
+    check_study(tx, study)?;
+    let mut found = trials(tx, Which::Above(study, after))?;
+    let below: Vec<i64> = also.into_iter().filter(|id| *id <= after).collect();
+    if !below.is_empty() {
+        found.extend(trials(tx, Which::Among(study, &below))?);
+        found.sort_by_key(|trial| (trial.number, trial.id));
+    }
+    Ok(found)
 }
 
 fn study(tx: &mut dyn Tx, row: &Row) -> Result<Study, Error> {
@@ -85,15 +118,19 @@ pub(super) fn state(text: &str) -> Result<State, Error> {
     State::parse(text).ok_or_else(|| Error::Corrupt(format!("unknown trial state {text:?}")))
 }
 
-pub(super) fn trials(tx: &mut dyn Tx, which: Which) -> Result<Vec<Trial>, Error> {
-    let (column, id) = match which {
-        Which::Study(id) => ("t.study_id", id),
-        Which::Trial(id) => ("t.trial_id", id),
+pub(super) fn trials(tx: &mut dyn Tx, which: Which<'_>) -> Result<Vec<Trial>, Error> {
+    let (condition, params) = match which {
+        Which::Study(id) => ("t.study_id = $1".to_owned(), vec![id.into()]),
+        Which::Above(id, after) => ("t.study_id = $1 AND t.trial_id > $2".to_owned(), vec![id.into(), after.into()]),
+        Which::Among(id, trials) => (
+            format!("t.study_id = $1 AND t.trial_id IN {}", tx.dialect().id_set(2)),
+            vec![id.into(), Value::id_list(trials.iter().copied())],
+        ),
+        Which::Trial(id) => ("t.trial_id = $1".to_owned(), vec![id.into()]),
     };
-    let params = [Value::from(id)];
     let sql = format!(
         "SELECT t.trial_id, t.number, CAST(t.state AS TEXT), CAST(t.datetime_start AS TEXT), \
-         CAST(t.datetime_complete AS TEXT) FROM trials t WHERE {column} = $1 ORDER BY t.number, t.trial_id"
+         CAST(t.datetime_complete AS TEXT) FROM trials t WHERE {condition} ORDER BY t.number, t.trial_id"
     );
     let mut trials = tx.query(&sql, &params)?.iter().map(bare_trial).collect::<Result<Vec<_>, _>>()?;
     let places: HashMap<i64, usize> = trials.iter().enumerate().map(|(place, trial)| (trial.id, place)).collect();
@@ -101,7 +138,7 @@ pub(super) fn trials(tx: &mut dyn Tx, which: Which) -> Result<Vec<Trial>, Error>
         |columns: &str, table: &str, order: &str, add: &mut dyn FnMut(&mut Trial, &Row) -> Result<(), Error>| {
             let sql = format!(
                 "SELECT x.trial_id, {columns} FROM {table} x JOIN trials t ON t.trial_id = x.trial_id \
-             WHERE {column} = $1 ORDER BY {order}"
+             WHERE {condition} ORDER BY {order}"
             );
             for row in tx.query(&sql, &params)? {
                 if let Some(trial) = places.get(&row.int(0)?).and_then(|place| trials.get_mut(*place)) {

@@ -39,6 +39,7 @@ async fn everything_comes_back(store: &Store) {
         params: params(),
         user_attrs: attributes(&[("job", "\"jobs/1\"")]),
         system_attrs: attributes(&[("k", "NaN")]),
+        past: None,
     };
     let trial = store.create_trial(study.id, new, at(0)).await.unwrap();
     assert_eq!((trial.number, trial.state, trial.start), (0, State::Running, Some(at(0))));
@@ -83,7 +84,7 @@ async fn what_is_not_allowed_changes_nothing(store: &Store) {
 
     assert!(!store.set_state(trial.id, State::Running, None, at(1)).await.unwrap());
     let nan = store.set_state(trial.id, State::Complete, Some(vec![f64::NAN]), at(1)).await;
-    assert_eq!(nan, Err(Error::NotANumber(trial.id)));
+    assert_eq!(nan, Err(Error::NotANumber));
     assert!(store.set_state(trial.id, State::Fail, None, at(1)).await.unwrap());
     let finished = Error::TrialFinished { number: 0, state: State::Fail };
     assert_eq!(store.set_state(trial.id, State::Complete, None, at(2)).await, Err(finished.clone()));

@@ -1,9 +1,11 @@
 //! Writing studies and trials into Optuna's tables, under Optuna's rules.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use runtime_core::db::{self, Dialect, Tx, Value};
 
-use super::{Attributes, Error, NewTrial, Owner, check_compatible, read};
+use super::{Attributes, Error, NewTrial, Owner, Past, check_compatible, read};
 use crate::study::{Direction, Param, State, Study, Trial};
 
 /// Parameter `n` as a value of an enumeration: a type of its own on PostgreSQL, text on SQLite.
@@ -64,19 +66,51 @@ pub(super) fn create_trial(tx: &mut dyn Tx, study: i64, new: NewTrial, now: Time
     }
     let rows = tx.query("SELECT COALESCE(MAX(number), -1) + 1 FROM trials WHERE study_id = $1", &[study.into()])?;
     let number = rows.first().map_or(Ok(0), |row| row.int(0))?;
+    let past = new.past.unwrap_or_else(|| Past {
+        state: State::Running,
+        values: Vec::new(),
+        intermediate: BTreeMap::new(),
+        start: Some(now),
+        complete: None,
+    });
     let sql = format!(
-        "INSERT INTO trials (number, study_id, state, datetime_start) VALUES ($1, $2, {}, {}) RETURNING trial_id",
+        "INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete) VALUES ($1, $2, {}, {}, {}) \
+         RETURNING trial_id",
         enumeration(tx, 3, "trialstate"),
-        moment(tx, 4)
+        moment(tx, 4),
+        moment(tx, 5)
     );
-    let rows = tx.query(&sql, &[number.into(), study.into(), State::Running.as_str().into(), time(now)])?;
+    let state = past.state.as_str();
+    let [start, complete] = [past.start, past.complete].map(|at| at.map_or(Value::Null, time));
+    let rows = tx.query(&sql, &[number.into(), study.into(), state.into(), start, complete])?;
     let id = rows.first().map_or(Err(db::Error::Statement("no id for the new trial".into())), |row| row.int(0))?;
     for param in &new.params {
         insert_param(tx, id, param)?;
     }
+    put_values(tx, id, &past.values)?;
+    put_reports(tx, id, past.intermediate)?;
     upsert_attributes(tx, Owner::TrialUser(id), &new.user_attrs)?;
     upsert_attributes(tx, Owner::TrialSystem(id), &new.system_attrs)?;
     read::trials(tx, read::Which::Trial(id))?.pop().ok_or(Error::NoTrial(id))
+}
+
+pub(super) fn delete_study(tx: &mut dyn Tx, study: i64) -> Result<(), Error> {
+    read::check_study(tx, study)?;
+    for table in [
+        "trial_user_attributes",
+        "trial_system_attributes",
+        "trial_params",
+        "trial_values",
+        "trial_intermediate_values",
+        "trial_heartbeats",
+    ] {
+        let sql = format!("DELETE FROM {table} WHERE trial_id IN (SELECT trial_id FROM trials WHERE study_id = $1)");
+        tx.execute(&sql, &[study.into()])?;
+    }
+    for table in ["trials", "study_directions", "study_user_attributes", "study_system_attributes", "studies"] {
+        tx.execute(&format!("DELETE FROM {table} WHERE study_id = $1"), &[study.into()])?;
+    }
+    Ok(())
 }
 
 /// The study of a trial that has not ended, with its state; locked until the end of the transaction.
@@ -137,6 +171,10 @@ fn stored(value: f64) -> (Value, &'static str) {
 
 pub(super) fn report(tx: &mut dyn Tx, trial: i64, values: &[(i64, f64)]) -> Result<(), Error> {
     unfinished(tx, trial)?;
+    put_reports(tx, trial, values.iter().copied())
+}
+
+fn put_reports(tx: &mut dyn Tx, trial: i64, values: impl IntoIterator<Item = (i64, f64)>) -> Result<(), Error> {
     let sql = format!(
         "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type) \
          VALUES ($1, $2, $3, {}) ON CONFLICT (trial_id, step) DO UPDATE SET \
@@ -145,8 +183,24 @@ pub(super) fn report(tx: &mut dyn Tx, trial: i64, values: &[(i64, f64)]) -> Resu
         enumeration(tx, 4, "trialintermediatevaluetype")
     );
     for (step, value) in values {
+        let (value, kind) = stored(value);
+        tx.execute(&sql, &[trial.into(), step.into(), value, kind.into()])?;
+    }
+    Ok(())
+}
+
+fn put_values(tx: &mut dyn Tx, trial: i64, values: &[f64]) -> Result<(), Error> {
+    if values.iter().any(|value| value.is_nan()) {
+        return Err(Error::NotANumber);
+    }
+    let sql = format!(
+        "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES ($1, $2, $3, {}) \
+         ON CONFLICT (trial_id, objective) DO UPDATE SET value = excluded.value, value_type = excluded.value_type",
+        enumeration(tx, 4, "trialvaluetype")
+    );
+    for (objective, value) in (0_i64..).zip(values) {
         let (value, kind) = stored(*value);
-        tx.execute(&sql, &[trial.into(), (*step).into(), value, kind.into()])?;
+        tx.execute(&sql, &[trial.into(), objective.into(), value, kind.into()])?;
     }
     Ok(())
 }
@@ -159,21 +213,10 @@ pub(super) fn set_state(
     now: Timestamp,
 ) -> Result<bool, Error> {
     let (_, old) = unfinished(tx, trial)?;
-    if values.is_some_and(|values| values.iter().any(|value| value.is_nan())) {
-        return Err(Error::NotANumber(trial));
-    }
     if state == State::Running && old != State::Waiting {
         return Ok(false);
     }
-    let sql = format!(
-        "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES ($1, $2, $3, {}) \
-         ON CONFLICT (trial_id, objective) DO UPDATE SET value = excluded.value, value_type = excluded.value_type",
-        enumeration(tx, 4, "trialvaluetype")
-    );
-    for (objective, value) in (0_i64..).zip(values.unwrap_or_default()) {
-        let (value, kind) = stored(*value);
-        tx.execute(&sql, &[trial.into(), objective.into(), value, kind.into()])?;
-    }
+    put_values(tx, trial, values.unwrap_or_default())?;
     let column = match state {
         State::Running => Some("datetime_start"),
         State::Complete | State::Pruned | State::Fail => Some("datetime_complete"),
@@ -200,9 +243,7 @@ pub(super) fn set_attributes(tx: &mut dyn Tx, owner: Owner, attributes: &Attribu
             unfinished(tx, trial)?;
         }
         Owner::StudyUser(study) | Owner::StudySystem(study) => {
-            if tx.query("SELECT study_id FROM studies WHERE study_id = $1", &[study.into()])?.is_empty() {
-                return Err(Error::NoStudy(study.to_string()));
-            }
+            read::check_study(tx, study)?;
         }
     }
     upsert_attributes(tx, owner, attributes)

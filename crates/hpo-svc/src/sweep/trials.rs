@@ -48,7 +48,7 @@ impl Run {
             self.preflight(&params).await?;
         }
         let user_attrs = Attributes::from([(ATTR_SWEEP.to_owned(), dump_text(&self.job.uid))]);
-        let new = NewTrial { params, user_attrs, system_attrs: Attributes::new() };
+        let new = NewTrial { params, user_attrs, ..NewTrial::default() };
         let trial =
             self.runner.store.create_trial(self.study.id, new, Timestamp::now()).await.map_err(store_failure)?;
         let shown: Vec<String> = trial.params.iter().map(|p| format!("{}={}", p.name, p.external())).collect();

@@ -32,6 +32,19 @@ pub enum Dialect {
     Postgres,
 }
 
+impl Dialect {
+    /// A set of ids that a statement takes as one parameter, made by [`Value::id_list`]: its text does not depend on their
+    /// number. To be used as `id IN {set}`.
+    pub fn id_set(self, placeholder: usize) -> String {
+        match self {
+            Self::Sqlite => format!("(SELECT value FROM json_each(${placeholder}))"),
+            Self::Postgres => format!(
+                "(SELECT CAST(x AS BIGINT) FROM json_array_elements_text(CAST(CAST(${placeholder} AS TEXT) AS json)) AS x)"
+            ),
+        }
+    }
+}
+
 /// Why a database could not do what was asked.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {

@@ -18,6 +18,12 @@ pub enum Value {
 }
 
 impl Value {
+    /// The parameter for [`super::Dialect::id_set`].
+    pub fn id_list(ids: impl IntoIterator<Item = i64>) -> Self {
+        let ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
+        Self::Text(format!("[{}]", ids.join(",")))
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",

@@ -1,9 +1,9 @@
 //! Experiments: made, found by id and name, renamed, tagged, deleted and restored.
 
-use runtime_core::db::{Row, Tx};
+use runtime_core::db::{Row, Tx, Value};
 
 use super::{
-    Store, id_list, id_set,
+    Store,
     keys::{Interner, KeyCache},
     values,
 };
@@ -33,10 +33,10 @@ pub(super) fn with_tags(
     keys: &KeyCache,
     mut experiments: Vec<Experiment>,
 ) -> Result<Vec<Experiment>, Error> {
-    let ids = id_list(experiments.iter().map(|e| e.experiment_id));
+    let ids = Value::id_list(experiments.iter().map(|e| e.experiment_id));
     let sql =
-        format!("SELECT experiment, key, value FROM experiment_tags WHERE experiment IN {}", id_set(tx.dialect(), 1));
-    for row in tx.query(&sql, values![ids])? {
+        format!("SELECT experiment, key, value FROM experiment_tags WHERE experiment IN {}", tx.dialect().id_set(1));
+    for row in tx.query(&sql, &[ids])? {
         let (owner, key) = (row.int(0)?, keys.name(tx, row.int(1)?)?);
         if let Some(experiment) = experiments.iter_mut().find(|e| e.experiment_id == owner) {
             experiment.tags.push(Pair::new(key, row.text(2)?));

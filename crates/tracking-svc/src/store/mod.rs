@@ -16,7 +16,7 @@ mod tests;
 use std::sync::Arc;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use runtime_core::db::{Db, Dialect, Tx};
+use runtime_core::db::{Db, Tx};
 
 pub use history::Tail;
 pub use models::{LoggedModel, ModelStatus, NewModel};
@@ -73,24 +73,6 @@ impl Store {
         let keys = self.keys.clone();
         self.db.read(move |tx| f(tx, &keys)).await
     }
-}
-
-/// A set of ids that a statement takes as one parameter, so that its text does not depend on their number.
-fn id_set(dialect: Dialect, placeholder: usize) -> String {
-    match dialect {
-        Dialect::Sqlite => format!("(SELECT value FROM json_each(${placeholder}))"),
-        Dialect::Postgres => {
-            format!(
-                "(SELECT CAST(x AS BIGINT) FROM json_array_elements_text(CAST(CAST(${placeholder} AS TEXT) AS json)) AS x)"
-            )
-        }
-    }
-}
-
-/// The parameter for [`id_set`].
-fn id_list(ids: impl IntoIterator<Item = i64>) -> String {
-    let ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
-    format!("[{}]", ids.join(","))
 }
 
 /// The page token of MLflow's own server: where the next page starts.

@@ -2,11 +2,11 @@
 
 use std::{collections::HashMap, str::FromStr};
 
-use runtime_core::db::{Row, Tx};
+use runtime_core::db::{Row, Tx, Value};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::{
-    Store, experiments, id_list, id_set,
+    Store, experiments,
     keys::{Interner, KeyCache},
     log::last_of_each,
     values,
@@ -171,10 +171,10 @@ pub(super) fn with_data(
     mut models: Vec<LoggedModel>,
 ) -> Result<Vec<LoggedModel>, Error> {
     let places: HashMap<i64, usize> = models.iter().enumerate().map(|(place, model)| (model.row, place)).collect();
-    let (ids, set) = (id_list(models.iter().map(|model| model.row)), id_set(tx.dialect(), 1));
+    let (ids, set) = (Value::id_list(models.iter().map(|model| model.row)), tx.dialect().id_set(1));
     for table in ["model_params", "model_tags"] {
         let sql = format!("SELECT model, key, value FROM {table} WHERE model IN {set}");
-        for row in tx.query(&sql, values![ids.as_str()])? {
+        for row in tx.query(&sql, std::slice::from_ref(&ids))? {
             let pair = Pair::new(keys.name(tx, row.int(1)?)?, row.text(2)?);
             if let Some(model) = places.get(&row.int(0)?).and_then(|&place| models.get_mut(place)) {
                 if table == "model_tags" { model.tags.push(pair) } else { model.params.push(pair) }

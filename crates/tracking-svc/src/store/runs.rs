@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use runtime_core::db::{Row, Tx};
+use runtime_core::db::{Row, Tx, Value};
 
 use super::{
-    Store, experiments, id_list, id_set,
+    Store, experiments,
     keys::{Interner, KeyCache},
     log,
     schema::RUN_KEY_ID,
@@ -98,7 +98,7 @@ pub(super) fn with_data(tx: &mut dyn Tx, keys: &KeyCache, runs: Vec<(i64, RunInf
     // One run is asked for by its id, so that the statement is the cheapest possible.
     let (condition, parameter) = match runs.as_slice() {
         [(id, _)] => ("= $1".to_owned(), values![*id].to_vec()),
-        many => (format!("IN {}", id_set(tx.dialect(), 1)), values![id_list(many.iter().map(|(id, _)| *id))].to_vec()),
+        many => (format!("IN {}", tx.dialect().id_set(1)), vec![Value::id_list(many.iter().map(|(id, _)| *id))]),
     };
     let places: HashMap<i64, usize> = runs.iter().enumerate().map(|(place, (id, _))| (*id, place)).collect();
     let mut result: Vec<Run> = runs

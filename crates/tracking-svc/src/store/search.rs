@@ -1,7 +1,9 @@
 //! Searches over runs, experiments and logged models, page by page.
 
+use runtime_core::db::{Dialect, Value};
+
 use super::{
-    Store, experiments, id_list, id_set,
+    Store, experiments,
     keys::KeyCache,
     models::{self, LoggedModel},
     page_offset, page_token, runs,
@@ -97,12 +99,12 @@ fn page<T>(mut items: Vec<T>, limit: i64, offset: i64) -> Page<T> {
 }
 
 /// The condition that a column is one of the experiments; one of them alone leaves the index its order.
-fn in_experiments(builder: &mut Builder, column: &str, ids: &[i64], dialect: runtime_core::db::Dialect) -> String {
+fn in_experiments(builder: &mut Builder, column: &str, ids: &[i64], dialect: Dialect) -> String {
     match ids {
         [one] => format!("{column} = {}", builder.bind(*one)),
         many => {
-            builder.bind(id_list(many.iter().copied()));
-            format!("{column} IN {}", id_set(dialect, builder.parameters.len()))
+            builder.bind(Value::id_list(many.iter().copied()));
+            format!("{column} IN {}", dialect.id_set(builder.parameters.len()))
         }
     }
 }

@@ -1,0 +1,239 @@
+//! Optuna's gRPC storage proxy on the study store: an unmodified `optuna.storages.GrpcStorageProxy` works on our studies.
+//!
+//! The wire is that of `proto/optuna/api.proto`, which Optuna 4.2.0 to 5.0.0 share. Where Optuna's own server on a SQL database
+//! hands a queued trial out twice, repeats a number or uses an id again, this one does not: every call is one transaction of the
+//! store's single writer.
+
+mod wire;
+
+use jiff::Timestamp;
+use quintet_proto::optuna::{
+    CreateNewStudyReply, CreateNewStudyRequest, CreateNewTrialReply, CreateNewTrialRequest, DeleteStudyReply,
+    DeleteStudyRequest, GetAllStudiesReply, GetAllStudiesRequest, GetStudyDirectionsReply, GetStudyDirectionsRequest,
+    GetStudyIdFromNameReply, GetStudyIdFromNameRequest, GetStudyNameFromIdReply, GetStudyNameFromIdRequest,
+    GetStudySystemAttributesReply, GetStudySystemAttributesRequest, GetStudyUserAttributesReply,
+    GetStudyUserAttributesRequest, GetTrialIdFromStudyIdTrialNumberReply, GetTrialIdFromStudyIdTrialNumberRequest,
+    GetTrialReply, GetTrialRequest, GetTrialsReply, GetTrialsRequest, SetStudySystemAttributeReply,
+    SetStudySystemAttributeRequest, SetStudyUserAttributeReply, SetStudyUserAttributeRequest,
+    SetTrialIntermediateValueReply, SetTrialIntermediateValueRequest, SetTrialParameterReply, SetTrialParameterRequest,
+    SetTrialStateValuesReply, SetTrialStateValuesRequest, SetTrialSystemAttributeReply, SetTrialSystemAttributeRequest,
+    SetTrialUserAttributeReply, SetTrialUserAttributeRequest,
+    storage_service_server::{StorageService, StorageServiceServer},
+};
+use runtime_core::status;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    storage::{Attributes, NewTrial, Owner, Store},
+    study::Param,
+};
+
+/// Studies that are read at once.
+const PAGE: usize = 256;
+/// Optuna's columns of names and keys hold so many characters.
+const LONGEST_NAME: usize = 512;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// Answers Optuna's clients from the study store.
+#[derive(Debug, Clone)]
+pub struct OptunaStorage {
+    store: Store,
+}
+
+impl OptunaStorage {
+    /// A service over a store.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// The service to mount on a server. Answers have no limit: a client takes a study's trials in one message.
+    pub fn into_service(self) -> StorageServiceServer<Self> {
+        StorageServiceServer::new(self)
+    }
+
+    async fn set_attribute(&self, owner: Owner, key: String, json: String) -> Result<(), Status> {
+        short("key", &key)?;
+        Ok(self.store.set_attributes(owner, Attributes::from([(key, json)])).await?)
+    }
+}
+
+fn short(field: &str, text: &str) -> Result<(), Status> {
+    let length = text.chars().count();
+    if length > LONGEST_NAME {
+        let problem = format!("has {length} characters; at most {LONGEST_NAME} are allowed");
+        return Err(status::invalid_field(field, problem));
+    }
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl StorageService for OptunaStorage {
+    async fn create_new_study(&self, request: Request<CreateNewStudyRequest>) -> Answer<CreateNewStudyReply> {
+        let request = request.into_inner();
+        short("study_name", &request.study_name)?;
+        let directions = request.directions.iter().map(|code| wire::direction(*code)).collect::<Result<Vec<_>, _>>()?;
+        if directions.is_empty() {
+            return Err(status::invalid_field("directions", "there is none; a study has at least one objective"));
+        }
+        let (user, system) = (Attributes::new(), Attributes::new());
+        let study = self.store.create_study(&request.study_name, &directions, user, system).await?;
+        Ok(Response::new(CreateNewStudyReply { study_id: study.id }))
+    }
+
+    async fn delete_study(&self, request: Request<DeleteStudyRequest>) -> Answer<DeleteStudyReply> {
+        self.store.delete_study(request.into_inner().study_id).await?;
+        Ok(Response::new(DeleteStudyReply {}))
+    }
+
+    async fn set_study_user_attribute(
+        &self,
+        request: Request<SetStudyUserAttributeRequest>,
+    ) -> Answer<SetStudyUserAttributeReply> {
+        let request = request.into_inner();
+        self.set_attribute(Owner::StudyUser(request.study_id), request.key, request.value).await?;
+        Ok(Response::new(SetStudyUserAttributeReply {}))
+    }
+
+    async fn set_study_system_attribute(
+        &self,
+        request: Request<SetStudySystemAttributeRequest>,
+    ) -> Answer<SetStudySystemAttributeReply> {
+        let request = request.into_inner();
+        self.set_attribute(Owner::StudySystem(request.study_id), request.key, request.value).await?;
+        Ok(Response::new(SetStudySystemAttributeReply {}))
+    }
+
+    async fn get_study_id_from_name(
+        &self,
+        request: Request<GetStudyIdFromNameRequest>,
+    ) -> Answer<GetStudyIdFromNameReply> {
+        let name = request.into_inner().study_name;
+        let study = self.store.find_study(&name).await?.ok_or_else(|| status::not_found("study", &name))?;
+        Ok(Response::new(GetStudyIdFromNameReply { study_id: study.id }))
+    }
+
+    async fn get_study_name_from_id(
+        &self,
+        request: Request<GetStudyNameFromIdRequest>,
+    ) -> Answer<GetStudyNameFromIdReply> {
+        let study = self.store.study(request.into_inner().study_id).await?;
+        Ok(Response::new(GetStudyNameFromIdReply { study_name: study.name }))
+    }
+
+    async fn get_study_directions(
+        &self,
+        request: Request<GetStudyDirectionsRequest>,
+    ) -> Answer<GetStudyDirectionsReply> {
+        let study = self.store.study(request.into_inner().study_id).await?;
+        Ok(Response::new(GetStudyDirectionsReply { directions: wire::directions(&study.directions) }))
+    }
+
+    async fn get_study_user_attributes(
+        &self,
+        request: Request<GetStudyUserAttributesRequest>,
+    ) -> Answer<GetStudyUserAttributesReply> {
+        let study = self.store.study(request.into_inner().study_id).await?;
+        Ok(Response::new(GetStudyUserAttributesReply { user_attributes: study.user_attrs }))
+    }
+
+    async fn get_study_system_attributes(
+        &self,
+        request: Request<GetStudySystemAttributesRequest>,
+    ) -> Answer<GetStudySystemAttributesReply> {
+        let study = self.store.study(request.into_inner().study_id).await?;
+        Ok(Response::new(GetStudySystemAttributesReply { system_attributes: study.system_attrs }))
+    }
+
+    async fn get_all_studies(&self, _: Request<GetAllStudiesRequest>) -> Answer<GetAllStudiesReply> {
+        let (mut studies, mut after) = (Vec::new(), i64::MIN);
+        loop {
+            let page = self.store.studies(after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            studies.extend(page.into_iter().map(wire::study));
+        }
+        Ok(Response::new(GetAllStudiesReply { studies }))
+    }
+
+    async fn create_new_trial(&self, request: Request<CreateNewTrialRequest>) -> Answer<CreateNewTrialReply> {
+        let request = request.into_inner();
+        let new = match request.template_trial {
+            Some(template) if !request.template_trial_is_none => wire::new_trial(template)?,
+            None if !request.template_trial_is_none => {
+                return Err(status::invalid_field("template_trial", "is missing"));
+            }
+            _ => NewTrial::default(),
+        };
+        let trial = self.store.create_trial(request.study_id, new, Timestamp::now()).await?;
+        Ok(Response::new(CreateNewTrialReply { trial_id: trial.id }))
+    }
+
+    async fn set_trial_parameter(&self, request: Request<SetTrialParameterRequest>) -> Answer<SetTrialParameterReply> {
+        let request = request.into_inner();
+        short("param_name", &request.param_name)?;
+        let distribution = wire::distribution("distribution", &request.distribution)?;
+        let param = Param { name: request.param_name, value: request.param_value_internal, distribution };
+        self.store.set_param(request.trial_id, param).await?;
+        Ok(Response::new(SetTrialParameterReply {}))
+    }
+
+    async fn get_trial_id_from_study_id_trial_number(
+        &self,
+        request: Request<GetTrialIdFromStudyIdTrialNumberRequest>,
+    ) -> Answer<GetTrialIdFromStudyIdTrialNumberReply> {
+        let request = request.into_inner();
+        let trial_id = self.store.trial_id(request.study_id, request.trial_number).await?;
+        Ok(Response::new(GetTrialIdFromStudyIdTrialNumberReply { trial_id }))
+    }
+
+    async fn set_trial_state_values(
+        &self,
+        request: Request<SetTrialStateValuesRequest>,
+    ) -> Answer<SetTrialStateValuesReply> {
+        let request = request.into_inner();
+        let state = wire::state(request.state)?;
+        let values = Some(request.values).filter(|values| !values.is_empty());
+        let trial_updated = self.store.set_state(request.trial_id, state, values, Timestamp::now()).await?;
+        Ok(Response::new(SetTrialStateValuesReply { trial_updated }))
+    }
+
+    async fn set_trial_intermediate_value(
+        &self,
+        request: Request<SetTrialIntermediateValueRequest>,
+    ) -> Answer<SetTrialIntermediateValueReply> {
+        let request = request.into_inner();
+        self.store.report(request.trial_id, vec![(request.step, request.intermediate_value)]).await?;
+        Ok(Response::new(SetTrialIntermediateValueReply {}))
+    }
+
+    async fn set_trial_user_attribute(
+        &self,
+        request: Request<SetTrialUserAttributeRequest>,
+    ) -> Answer<SetTrialUserAttributeReply> {
+        let request = request.into_inner();
+        self.set_attribute(Owner::TrialUser(request.trial_id), request.key, request.value).await?;
+        Ok(Response::new(SetTrialUserAttributeReply {}))
+    }
+
+    async fn set_trial_system_attribute(
+        &self,
+        request: Request<SetTrialSystemAttributeRequest>,
+    ) -> Answer<SetTrialSystemAttributeReply> {
+        let request = request.into_inner();
+        self.set_attribute(Owner::TrialSystem(request.trial_id), request.key, request.value).await?;
+        Ok(Response::new(SetTrialSystemAttributeReply {}))
+    }
+
+    async fn get_trial(&self, request: Request<GetTrialRequest>) -> Answer<GetTrialReply> {
+        let trial = self.store.trial(request.into_inner().trial_id).await?;
+        Ok(Response::new(GetTrialReply { trial: Some(wire::trial(trial)) }))
+    }
+
+    async fn get_trials(&self, request: Request<GetTrialsRequest>) -> Answer<GetTrialsReply> {
+        let request = request.into_inner();
+        let (after, also) = (request.trial_id_greater_than, request.included_trial_ids);
+        let trials = self.store.trials_since(request.study_id, after, also).await?;
+        Ok(Response::new(GetTrialsReply { trials: trials.into_iter().map(wire::trial).collect() }))
+    }
+}

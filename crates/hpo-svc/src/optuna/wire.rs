@@ -1,0 +1,150 @@
+//! Studies and trials as Optuna's storage proxy writes them.
+
+use std::collections::BTreeMap;
+
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+use quintet_proto::optuna as proto;
+use runtime_core::status;
+use tonic::Status;
+
+use crate::{
+    space::Distribution,
+    storage::{NewTrial, Past},
+    study::{Direction, Param, State, Study, Trial},
+};
+
+pub(super) fn direction(code: i32) -> Result<Direction, Status> {
+    match proto::StudyDirection::try_from(code) {
+        Ok(proto::StudyDirection::Minimize) => Ok(Direction::Minimize),
+        Ok(proto::StudyDirection::Maximize) => Ok(Direction::Maximize),
+        Err(_) => Err(status::invalid_field("directions", format!("{code} is neither MINIMIZE (0) nor MAXIMIZE (1)"))),
+    }
+}
+
+pub(super) fn directions(directions: &[Direction]) -> Vec<i32> {
+    let code = |direction: &Direction| match direction {
+        Direction::Minimize => proto::StudyDirection::Minimize.into(),
+        Direction::Maximize => proto::StudyDirection::Maximize.into(),
+    };
+    directions.iter().map(code).collect()
+}
+
+pub(super) fn state(code: i32) -> Result<State, Status> {
+    match proto::TrialState::try_from(code) {
+        Ok(proto::TrialState::Running) => Ok(State::Running),
+        Ok(proto::TrialState::Complete) => Ok(State::Complete),
+        Ok(proto::TrialState::Pruned) => Ok(State::Pruned),
+        Ok(proto::TrialState::Fail) => Ok(State::Fail),
+        Ok(proto::TrialState::Waiting) => Ok(State::Waiting),
+        Err(_) => Err(status::invalid_field("state", format!("{code} is no state of a trial (0 to 4)"))),
+    }
+}
+
+fn state_code(state: State) -> i32 {
+    match state {
+        State::Running => proto::TrialState::Running,
+        State::Complete => proto::TrialState::Complete,
+        State::Pruned => proto::TrialState::Pruned,
+        State::Fail => proto::TrialState::Fail,
+        State::Waiting => proto::TrialState::Waiting,
+    }
+    .into()
+}
+
+pub(super) fn study(study: Study) -> proto::Study {
+    proto::Study {
+        study_id: study.id,
+        study_name: study.name,
+        directions: directions(&study.directions),
+        user_attributes: study.user_attrs,
+        system_attributes: study.system_attrs,
+    }
+}
+
+pub(super) fn distribution(field: &str, json: &str) -> Result<Distribution, Status> {
+    Distribution::from_json(json).map_err(|problem| status::invalid_field(field, problem))
+}
+
+/// Optuna has the server's own zone on the wire, without saying so.
+fn local(time: Option<Timestamp>) -> String {
+    let text =
+        |time: Timestamp| time.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.6f").to_string();
+    time.map_or_else(String::new, text)
+}
+
+fn time(field: &str, text: &str) -> Result<Option<Timestamp>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let time = DateTime::strptime("%Y-%m-%d %H:%M:%S%.f", text).and_then(|time| TimeZone::system().to_timestamp(time));
+    let wrong = |_| status::invalid_field(field, format!("{text:?} is not of the form YYYY-MM-DD HH:MM:SS.ffffff"));
+    time.map(Some).map_err(wrong)
+}
+
+pub(super) fn trial(trial: Trial) -> proto::Trial {
+    let (mut params, mut distributions) = (BTreeMap::new(), BTreeMap::new());
+    for param in trial.params {
+        distributions.insert(param.name.clone(), param.distribution.to_json());
+        params.insert(param.name, param.value);
+    }
+    proto::Trial {
+        trial_id: trial.id,
+        number: trial.number,
+        state: state_code(trial.state),
+        values: trial.values,
+        datetime_start: local(trial.start),
+        datetime_complete: local(trial.complete),
+        params,
+        distributions,
+        user_attributes: trial.user_attrs,
+        system_attributes: trial.system_attrs,
+        intermediate_values: trial.intermediate,
+    }
+}
+
+/// A trial to be made after a template, whose id and number do not count.
+pub(super) fn new_trial(template: proto::Trial) -> Result<NewTrial, Status> {
+    let mut params = Vec::with_capacity(template.params.len());
+    for (name, value) in template.params {
+        let field = format!("template_trial.distributions[{name:?}]");
+        let json = template.distributions.get(&name).ok_or_else(|| status::invalid_field(&field, "is missing"))?;
+        params.push(Param { value, distribution: distribution(&field, json)?, name });
+    }
+    Ok(NewTrial {
+        params,
+        user_attrs: template.user_attributes,
+        system_attrs: template.system_attributes,
+        past: Some(Past {
+            state: state(template.state)?,
+            values: template.values,
+            intermediate: template.intermediate_values,
+            start: time("template_trial.datetime_start", &template.datetime_start)?,
+            complete: time("template_trial.datetime_complete", &template.datetime_complete)?,
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_keep_their_microseconds_and_none_stays_none() {
+        let at = Timestamp::from_microsecond(1_790_000_000_123_456).unwrap();
+        assert_eq!(time("t", &local(Some(at))).unwrap(), Some(at));
+        assert_eq!(time("t", &local(None)).unwrap(), None);
+        assert!(local(Some(Timestamp::UNIX_EPOCH)).ends_with(":00.000000"));
+        let wrong = time("template_trial.datetime_start", "yesterday").unwrap_err();
+        assert!(wrong.message().contains("yesterday"), "{wrong}");
+    }
+
+    #[test]
+    fn codes_go_there_and_back() {
+        for code in 0..5 {
+            assert_eq!(state_code(state(code).unwrap()), code);
+        }
+        assert!(state(5).is_err());
+        assert_eq!(directions(&[direction(0).unwrap(), direction(1).unwrap()]), [0, 1]);
+        assert!(direction(2).is_err());
+    }
+}

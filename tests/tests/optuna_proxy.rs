@@ -1,0 +1,154 @@
+//! Optuna's storage proxy: unmodified clients, Optuna's own tests of a storage, and many processes on one study.
+//!
+//! `QUINTET_TEST_ROUNDS=3` repeats Optuna's tests; `QUINTET_TEST_TRIALS=2000 QUINTET_TEST_WORKERS=8` enlarges the last test.
+#![allow(clippy::unwrap_used)] // Helpers of tests panic like the tests themselves.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    process::Command,
+};
+
+use prost::Message as _;
+use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
+use quintet_tests::sandbox::{Sandbox, python, root};
+use runtime_core::db::testing::PostgresServer;
+use serde_json::Value;
+
+fn setting(name: &str, default: usize) -> usize {
+    let text = std::env::var(format!("QUINTET_TEST_{name}"));
+    text.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("QUINTET_TEST_{name}: {text:?}")))
+}
+
+fn address(sandbox: &Sandbox) -> String {
+    sandbox.url().trim_start_matches("http://").to_owned()
+}
+
+fn peer(arguments: &[&str]) -> Command {
+    let mut command = Command::new(python().unwrap());
+    command.args(arguments).current_dir(root()).env("PYTHONWARNINGS", "ignore");
+    command
+}
+
+/// A server of studies, on SQLite or on a database of its own of a PostgreSQL server.
+fn server(postgres: Option<&PostgresServer>) -> Sandbox {
+    let mut sandbox = Sandbox::new().unwrap().args(["--services", "hpo"]);
+    if let Some(postgres) = postgres {
+        sandbox = sandbox.env("QUINTET_DATABASE__URL", postgres.database().unwrap());
+    }
+    sandbox.start().unwrap();
+    sandbox
+}
+
+/// 59 tests of which the two that no map on a wire can pass are one skipped function.
+fn optunas_own_tests_pass(sandbox: &Sandbox) {
+    let mut command = peer(&["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/peers/optuna_storage.py"]);
+    let output = command.env("QUINTET_TEST_OPTUNA", address(sandbox)).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(told.contains("57 passed, 1 skipped"), "{told}");
+}
+
+fn before_and_after_a_kill(postgres: Option<&PostgresServer>) {
+    let mut sandbox = server(postgres);
+    for _ in 0..setting("ROUNDS", 1) {
+        optunas_own_tests_pass(&sandbox);
+    }
+    sandbox.kill().unwrap();
+    sandbox.start().unwrap();
+    optunas_own_tests_pass(&sandbox);
+}
+
+#[test]
+fn optunas_own_storage_tests_pass_on_sqlite() {
+    before_and_after_a_kill(None);
+}
+
+#[test]
+fn optunas_own_storage_tests_pass_on_postgresql() {
+    before_and_after_a_kill(Some(&PostgresServer::start().unwrap()));
+}
+
+/// Names, numbers and types alone: comments and names for JSON are not on the wire.
+fn bare(mut file: FileDescriptorProto) -> FileDescriptorProto {
+    fn bare_message(message: &mut DescriptorProto) {
+        message.field.iter_mut().for_each(|field| field.json_name = None);
+        message.nested_type.iter_mut().for_each(bare_message);
+    }
+    file.name = None;
+    file.source_code_info = None;
+    file.message_type.iter_mut().for_each(bare_message);
+    file.message_type.sort_by(|a, b| a.name.cmp(&b.name));
+    file.enum_type.sort_by(|a, b| a.name.cmp(&b.name));
+    file.service.iter_mut().for_each(|service| service.method.sort_by(|a, b| a.name.cmp(&b.name)));
+    file
+}
+
+#[test]
+fn the_wire_is_that_of_the_installed_optuna() {
+    let script =
+        "from optuna.storages._grpc.auto_generated import api_pb2; print(api_pb2.DESCRIPTOR.serialized_pb.hex())";
+    let output = peer(&["-c", script]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let bytes: Vec<u8> = text
+        .trim()
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect();
+    let theirs = bare(FileDescriptorProto::decode(&bytes[..]).unwrap());
+    let set = FileDescriptorSet::decode(quintet_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let ours = bare(set.file.into_iter().find(|file| file.package() == "optuna").unwrap());
+    assert_eq!(ours, theirs);
+}
+
+#[test]
+fn many_processes_share_a_study_and_one_is_killed() {
+    let sandbox = server(None);
+    let (workers, trials) = (setting("WORKERS", 4), setting("TRIALS", 120));
+    let output = peer(&["tests/peers/optuna_workers.py"])
+        .args([
+            address(&sandbox).as_str(),
+            "shared",
+            "--workers",
+            &workers.to_string(),
+            "--trials",
+            &trials.to_string(),
+        ])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let statuses: Vec<i64> =
+        told["statuses"].as_array().unwrap().iter().map(|status| status.as_i64().unwrap()).collect();
+    assert_eq!(statuses[0], -9, "the first worker was killed");
+    assert!(statuses[1..].iter().all(|status| *status == 0), "{statuses:?}");
+
+    // No trial was given to two workers.
+    let mut owners = BTreeMap::new();
+    for (worker, given) in told["given"].as_array().unwrap().iter().enumerate() {
+        for number in given.as_array().into_iter().flatten() {
+            assert_eq!(owners.insert(number.as_i64().unwrap(), worker), None, "trial {number} was handed out twice");
+        }
+    }
+    let all = told["trials"].as_array().unwrap();
+    let numbers: Vec<i64> = all.iter().map(|trial| trial["number"].as_i64().unwrap()).collect();
+    assert!(numbers.iter().copied().eq(0..all.len() as i64), "{numbers:?}");
+    let ids: HashSet<i64> = all.iter().map(|trial| trial["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids.len(), all.len());
+    let complete: Vec<&Value> = all.iter().filter(|trial| trial["state"] == "COMPLETE").collect();
+    assert!(complete.len() >= trials, "{} of {trials} trials are complete", complete.len());
+    for trial in &complete {
+        let worker = trial["worker"].as_u64().unwrap() as usize;
+        let owner = owners.get(&trial["number"].as_i64().unwrap()).copied();
+        assert_eq!(owner.unwrap_or(0), worker, "{trial}");
+        assert_eq!(trial["reports"], 1);
+    }
+    // The queued ones came first, each with the value that it was queued with.
+    for (trial, x) in all.iter().zip(told["queued"].as_array().unwrap()) {
+        assert!(
+            trial["x"] == *x || (trial["x"].is_null() && trial["state"] != "COMPLETE"),
+            "{trial} was queued with {x}"
+        );
+    }
+}
