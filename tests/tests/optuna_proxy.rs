@@ -6,10 +6,14 @@
 use std::{
     collections::{BTreeMap, HashSet},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use prost::Message as _;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
+use quintet_proto::optuna::{
+    GetStudyIdFromNameRequest, GetTrialsRequest, Trial, TrialState, storage_service_client::StorageServiceClient,
+};
 use quintet_tests::sandbox::{Sandbox, python, root};
 use runtime_core::db::testing::PostgresServer;
 use serde_json::Value;
@@ -31,7 +35,7 @@ fn peer(arguments: &[&str]) -> Command {
 
 /// A server of studies, on SQLite or on a database of its own of a PostgreSQL server.
 fn server(postgres: Option<&PostgresServer>) -> Sandbox {
-    let mut sandbox = Sandbox::new().unwrap().args(["--services", "hpo"]);
+    let mut sandbox = Sandbox::new().unwrap().args(["--services", "hpo", "--set", "lease.trial=1s"]);
     if let Some(postgres) = postgres {
         sandbox = sandbox.env("QUINTET_DATABASE__URL", postgres.database().unwrap());
     }
@@ -102,9 +106,26 @@ fn the_wire_is_that_of_the_installed_optuna() {
     assert_eq!(ours, theirs);
 }
 
-#[test]
-fn many_processes_share_a_study_and_one_is_killed() {
-    let sandbox = server(None);
+/// The states of a study's trials once none is RUNNING any more.
+async fn settled(sandbox: &Sandbox, study: &str) -> Vec<Trial> {
+    let mut client = StorageServiceClient::new(sandbox.connection().unwrap());
+    let request = GetStudyIdFromNameRequest { study_name: study.into() };
+    let study_id = client.get_study_id_from_name(request).await.unwrap().into_inner().study_id;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let request = GetTrialsRequest { study_id, included_trial_ids: Vec::new(), trial_id_greater_than: -1 };
+        let trials = client.get_trials(request).await.unwrap().into_inner().trials;
+        if trials.iter().all(|trial| trial.state() != TrialState::Running) {
+            return trials;
+        }
+        assert!(Instant::now() < deadline, "the trial of the killed worker is still RUNNING");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_processes_share_a_study_and_one_is_killed() {
+    let sandbox = tokio::task::block_in_place(|| server(None));
     let (workers, trials) = (setting("WORKERS", 4), setting("TRIALS", 120));
     let output = peer(&["tests/peers/optuna_workers.py"])
         .args([
@@ -137,7 +158,12 @@ fn many_processes_share_a_study_and_one_is_killed() {
     let ids: HashSet<i64> = all.iter().map(|trial| trial["id"].as_i64().unwrap()).collect();
     assert_eq!(ids.len(), all.len());
     let complete: Vec<&Value> = all.iter().filter(|trial| trial["state"] == "COMPLETE").collect();
-    assert!(complete.len() >= trials, "{} of {trials} trials are complete", complete.len());
+    let failed = all.iter().filter(|trial| trial["state"] == "FAIL").count();
+    assert!(
+        complete.len() + failed >= trials && failed <= 1,
+        "{} of {trials} complete, {failed} failed",
+        complete.len()
+    );
     for trial in &complete {
         let worker = trial["worker"].as_u64().unwrap() as usize;
         let owner = owners.get(&trial["number"].as_i64().unwrap()).copied();
@@ -151,4 +177,10 @@ fn many_processes_share_a_study_and_one_is_killed() {
             "{trial} was queued with {x}"
         );
     }
+    // The trial of the killed worker is freed, and says why it failed.
+    let failed: Vec<Trial> =
+        settled(&sandbox, "shared").await.into_iter().filter(|trial| trial.state() == TrialState::Fail).collect();
+    let [failed] = &failed[..] else { panic!("one worker was killed: {failed:?}") };
+    assert!(failed.user_attributes["quintet:error"].contains("closed its connection"), "{failed:?}");
+    assert!(!failed.datetime_complete.is_empty());
 }

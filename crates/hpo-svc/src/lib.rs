@@ -45,6 +45,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// How long a trial's job server may stay away before the attempt is given up.
     pub patience: Duration,
+    /// How long an Optuna client may stay away before its running trials fail; zero leaves them running.
+    pub trial_grace: Duration,
 }
 
 impl fmt::Debug for Options {
@@ -100,7 +102,7 @@ impl Hpo {
 
     /// Optuna's storage proxy over the same studies.
     pub fn optuna_service(&self) -> StorageServiceServer<optuna::OptunaStorage> {
-        optuna::OptunaStorage::new(self.store.clone()).into_service()
+        optuna::OptunaStorage::new(self.store.clone(), self.options.trial_grace).into_service()
     }
 
     /// Claims and executes sweep jobs of the server behind `connection` until the drain begins.
@@ -128,8 +130,12 @@ impl Hpo {
 /// # Errors
 /// The study store cannot be opened, or an address is malformed.
 pub async fn mount(host: Host) -> Result<Host, HostError> {
-    let options =
-        Options { database: host.database_url("hpo")?, data_dir: host.config().data_path("")?, patience: PATIENCE };
+    let options = Options {
+        database: host.database_url("hpo")?,
+        data_dir: host.config().data_path("")?,
+        patience: PATIENCE,
+        trial_grace: host.config().lease.trial.into(),
+    };
     let limits = host.config().server_options()?;
     let failed = |message: String| HostError::Mount { service: "hpo", message };
     let built = tokio::task::spawn_blocking(move || build(options)).await;

@@ -4,7 +4,10 @@
 //! hands a queued trial out twice, repeats a number or uses an id again, this one does not: every call is one transaction of the
 //! store's single writer.
 
+mod leases;
 mod wire;
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use quintet_proto::optuna::{
@@ -20,12 +23,13 @@ use quintet_proto::optuna::{
     SetTrialUserAttributeReply, SetTrialUserAttributeRequest,
     storage_service_server::{StorageService, StorageServiceServer},
 };
-use runtime_core::status;
+use runtime_core::{server::PeerConnection, status};
 use tonic::{Request, Response, Status};
 
+use self::leases::Leases;
 use crate::{
     storage::{Attributes, NewTrial, Owner, Store},
-    study::Param,
+    study::{Param, State},
 };
 
 /// Studies that are read at once.
@@ -39,12 +43,13 @@ type Answer<T> = Result<Response<T>, Status>;
 #[derive(Debug, Clone)]
 pub struct OptunaStorage {
     store: Store,
+    leases: Leases,
 }
 
 impl OptunaStorage {
-    /// A service over a store.
-    pub fn new(store: Store) -> Self {
-        Self { store }
+    /// A service over a store. A running trial whose client has gone fails after `grace`; zero leaves it running.
+    pub fn new(store: Store, grace: Duration) -> Self {
+        Self { leases: Leases::new(store.clone(), grace), store }
     }
 
     /// The service to mount on a server. Answers have no limit: a client takes a study's trials in one message.
@@ -56,6 +61,10 @@ impl OptunaStorage {
         short("key", &key)?;
         Ok(self.store.set_attributes(owner, Attributes::from([(key, json)])).await?)
     }
+}
+
+fn peer<T>(request: &Request<T>) -> Option<PeerConnection> {
+    request.extensions().get().cloned()
 }
 
 fn short(field: &str, text: &str) -> Result<(), Status> {
@@ -157,6 +166,7 @@ impl StorageService for OptunaStorage {
     }
 
     async fn create_new_trial(&self, request: Request<CreateNewTrialRequest>) -> Answer<CreateNewTrialReply> {
+        let peer = peer(&request);
         let request = request.into_inner();
         let new = match request.template_trial {
             Some(template) if !request.template_trial_is_none => wire::new_trial(template)?,
@@ -166,15 +176,20 @@ impl StorageService for OptunaStorage {
             _ => NewTrial::default(),
         };
         let trial = self.store.create_trial(request.study_id, new, Timestamp::now()).await?;
+        if trial.state == State::Running {
+            self.leases.hold(trial.id, peer.as_ref());
+        }
         Ok(Response::new(CreateNewTrialReply { trial_id: trial.id }))
     }
 
     async fn set_trial_parameter(&self, request: Request<SetTrialParameterRequest>) -> Answer<SetTrialParameterReply> {
+        let peer = peer(&request);
         let request = request.into_inner();
         short("param_name", &request.param_name)?;
         let distribution = wire::distribution("distribution", &request.distribution)?;
         let param = Param { name: request.param_name, value: request.param_value_internal, distribution };
         self.store.set_param(request.trial_id, param).await?;
+        self.leases.hold(request.trial_id, peer.as_ref());
         Ok(Response::new(SetTrialParameterReply {}))
     }
 
@@ -191,10 +206,16 @@ impl StorageService for OptunaStorage {
         &self,
         request: Request<SetTrialStateValuesRequest>,
     ) -> Answer<SetTrialStateValuesReply> {
+        let peer = peer(&request);
         let request = request.into_inner();
         let state = wire::state(request.state)?;
         let values = Some(request.values).filter(|values| !values.is_empty());
         let trial_updated = self.store.set_state(request.trial_id, state, values, Timestamp::now()).await?;
+        match state {
+            State::Running if trial_updated => self.leases.hold(request.trial_id, peer.as_ref()),
+            State::Running | State::Waiting => {}
+            State::Complete | State::Pruned | State::Fail => self.leases.release(request.trial_id),
+        }
         Ok(Response::new(SetTrialStateValuesReply { trial_updated }))
     }
 
@@ -202,8 +223,10 @@ impl StorageService for OptunaStorage {
         &self,
         request: Request<SetTrialIntermediateValueRequest>,
     ) -> Answer<SetTrialIntermediateValueReply> {
+        let peer = peer(&request);
         let request = request.into_inner();
         self.store.report(request.trial_id, vec![(request.step, request.intermediate_value)]).await?;
+        self.leases.hold(request.trial_id, peer.as_ref());
         Ok(Response::new(SetTrialIntermediateValueReply {}))
     }
 
@@ -211,8 +234,10 @@ impl StorageService for OptunaStorage {
         &self,
         request: Request<SetTrialUserAttributeRequest>,
     ) -> Answer<SetTrialUserAttributeReply> {
+        let peer = peer(&request);
         let request = request.into_inner();
         self.set_attribute(Owner::TrialUser(request.trial_id), request.key, request.value).await?;
+        self.leases.touch(request.trial_id, peer.as_ref());
         Ok(Response::new(SetTrialUserAttributeReply {}))
     }
 
@@ -220,8 +245,10 @@ impl StorageService for OptunaStorage {
         &self,
         request: Request<SetTrialSystemAttributeRequest>,
     ) -> Answer<SetTrialSystemAttributeReply> {
+        let peer = peer(&request);
         let request = request.into_inner();
         self.set_attribute(Owner::TrialSystem(request.trial_id), request.key, request.value).await?;
+        self.leases.touch(request.trial_id, peer.as_ref());
         Ok(Response::new(SetTrialSystemAttributeReply {}))
     }
 

@@ -182,11 +182,14 @@ pub struct Lease {
     pub term: Duration,
     /// How often expired leases and passed time limits are looked for. Default 1s.
     pub check_interval: Duration,
+    /// A running trial of an Optuna client whose connection has ended fails after this long, unless the client comes back; 0s
+    /// leaves it running. Default 1m.
+    pub trial: Duration,
 }
 
 impl Default for Lease {
     fn default() -> Self {
-        Self { term: Duration::from_secs(30), check_interval: Duration::from_secs(1) }
+        Self { term: Duration::from_secs(30), check_interval: Duration::from_secs(1), trial: Duration::from_secs(60) }
     }
 }
 

@@ -48,7 +48,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Service;
 
 pub use self::http::RenderMetrics;
-pub use connection::Listener;
+pub use connection::{Listener, PeerConnection};
 pub use drain::Drain;
 pub use error::Error;
 pub use options::{ServerOptions, TlsOptions};
