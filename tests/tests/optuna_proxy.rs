@@ -11,12 +11,15 @@ use std::{
 
 use prost::Message as _;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
-use quintet_proto::optuna::{
-    GetStudyIdFromNameRequest, GetTrialsRequest, Trial, TrialState, storage_service_client::StorageServiceClient,
+use quintet_proto::{
+    optuna::{
+        GetStudyIdFromNameRequest, GetTrialsRequest, Trial, TrialState, storage_service_client::StorageServiceClient,
+    },
+    v1::{CreateJobRequest, Job, JobSpec, JobState, SweepSpec, job_spec::Kind},
 };
 use quintet_tests::sandbox::{Sandbox, python, root};
 use runtime_core::db::testing::PostgresServer;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn setting(name: &str, default: usize) -> usize {
     let text = std::env::var(format!("QUINTET_TEST_{name}"));
@@ -183,4 +186,47 @@ async fn many_processes_share_a_study_and_one_is_killed() {
     let [failed] = &failed[..] else { panic!("one worker was killed: {failed:?}") };
     assert!(failed.user_attributes["quintet:error"].contains("closed its connection"), "{failed:?}");
     assert!(!failed.datetime_complete.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_adds_trials_to_a_sweep_at_work() {
+    let sandbox = tokio::task::block_in_place(|| {
+        let mut sandbox = Sandbox::new().unwrap();
+        sandbox.start().unwrap();
+        sandbox
+    });
+    let spec = json!({
+        "study_name": "shared",
+        "search_space": [{"name": "x", "float": {"low": 0.0, "high": 1.0}}],
+        "objective": {"metric": "loss", "direction": "MINIMIZE"},
+        "max_trials": 9,
+        "max_parallel_trials": 1,
+        "seed": 4,
+        "command": {
+            "command": "sleep 0.4; echo '{\"loss\": ${{search_space.x}}}' > metrics.json",
+            "metrics_file": "metrics.json",
+        },
+    });
+    let spec: SweepSpec = serde_json::from_value(spec).unwrap();
+    let job = Job { spec: Some(JobSpec { kind: Some(Kind::Sweep(spec)) }), ..Job::default() };
+    let create = CreateJobRequest { job: Some(job), request_id: "sweep".into(), ..CreateJobRequest::default() };
+    let jobs = sandbox.jobs().unwrap();
+    let guest = async {
+        let mut command = peer(&["tests/peers/optuna_guest.py", &address(&sandbox), "shared", "--trials", "3"]);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Vec<i64>>(&output.stdout).unwrap()
+    };
+    let (sweep, guests) = futures::join!(jobs.submit_and_wait(create, |_| {}), guest);
+    let sweep = sweep.unwrap();
+    assert_eq!(sweep.state(), JobState::Succeeded, "{:?}", sweep.error);
+
+    let trials = settled(&sandbox, "shared").await;
+    assert!(trials.iter().map(|trial| trial.number).eq(0..9), "those of the script count: {trials:#?}");
+    let of_sweep = |trial: &&Trial| trial.user_attributes.contains_key("quintet:sweep");
+    let theirs: Vec<i64> = trials.iter().filter(|trial| !of_sweep(trial)).map(|trial| trial.number).collect();
+    assert_eq!(theirs, guests);
+    assert!(trials.iter().all(|trial| trial.state() == TrialState::Complete && trial.values.len() == 1));
+    let children = sandbox.children(&sweep.name).await.unwrap();
+    assert_eq!(children.len(), 6, "each of the others has a job");
 }
