@@ -119,13 +119,13 @@ fn too_many_failed(view: &View<'_>) -> Option<String> {
     if let Some(most) = view.limits.max_failed {
         return (count >= most).then(|| format!("{count} trials failed, max_failed_trials is {most}; {last}"));
     }
-    if count >= view.limits.max_trials.div_ceil(2) {
-        return Some(format!("{count} of at most {} trials failed; {last}", view.limits.max_trials));
-    }
+    // First, so that the answer does not depend on how many have failed by the time it is asked.
     ended.sort_by_key(|trial| (trial.complete, trial.number));
-    let first = ended.get(..3)?;
-    let all = first.iter().all(|trial| trial.state == State::Fail);
-    all.then(|| format!("the first 3 trials failed; {last}"))
+    if ended.get(..3).is_some_and(|first| first.iter().all(|trial| trial.state == State::Fail)) {
+        return Some(format!("the first 3 trials failed; {last}"));
+    }
+    let many = count >= view.limits.max_trials.div_ceil(2);
+    many.then(|| format!("{count} of at most {} trials failed; {last}", view.limits.max_trials))
 }
 
 #[cfg(test)]
