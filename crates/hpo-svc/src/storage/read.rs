@@ -147,9 +147,19 @@ pub(super) fn trials(tx: &mut dyn Tx, which: Which<'_>) -> Result<Vec<Trial>, Er
             }
             Ok::<(), Error>(())
         };
+    // A study has few distributions in many rows.
+    let mut distributions: HashMap<String, Distribution> = HashMap::new();
     each("x.param_name, x.param_value, x.distribution_json", "trial_params", "x.param_id", &mut |trial, row| {
-        let distribution = Distribution::from_json(row.text(3)?)
-            .map_err(|problem| Error::Corrupt(format!("distribution of trial {}: {problem}", trial.number)))?;
+        let json = row.text(3)?;
+        let distribution = match distributions.get(json) {
+            Some(known) => known.clone(),
+            None => {
+                let new = Distribution::from_json(json)
+                    .map_err(|problem| Error::Corrupt(format!("distribution of trial {}: {problem}", trial.number)))?;
+                distributions.insert(json.to_owned(), new.clone());
+                new
+            }
+        };
         trial.params.push(Param { name: row.text(1)?.to_owned(), value: row.real(2)?, distribution });
         Ok(())
     })?;

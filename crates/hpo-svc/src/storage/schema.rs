@@ -1,15 +1,22 @@
 //! The tables of Optuna's RDB storage, revision `v3.2.0.a` (Optuna 3.2 to 5.0), for both databases.
 //!
-//! They are made as Optuna makes them, with two differences that it does not notice: ids of studies and trials are never used
-//! again, since clients cache by id, and integers are 64 bits wide on PostgreSQL. Tables that Optuna made are left as they are.
+//! They are made as Optuna makes them, with differences that it does not notice: ids of studies and trials are never used again,
+//! since clients cache by id, integers are 64 bits wide on PostgreSQL, and an index finds a study's trials by their number. Tables
+//! that Optuna made are left as they are.
 
 use runtime_core::db::Migration;
 
 /// The revision of the schema that we read and write; Optuna refuses any other.
 pub(super) const REVISION: &str = "v3.2.0.a";
 
-/// The schema, in one step.
-pub(super) const MIGRATIONS: &[Migration] = &[Migration { name: "0001_optuna", sqlite: SQLITE, postgres: POSTGRES }];
+/// Optuna's schema, and what we add.
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration { name: "0001_optuna", sqlite: SQLITE, postgres: POSTGRES },
+    Migration { name: "0002_trial_numbers", sqlite: TRIAL_NUMBERS, postgres: TRIAL_NUMBERS },
+];
+
+/// The next number of a study, and the first trial with a parameter, without a look at all its trials.
+const TRIAL_NUMBERS: &str = "CREATE INDEX IF NOT EXISTS ix_quintet_trials_number ON trials (study_id, number);";
 
 const SQLITE: &str = r#"
 CREATE TABLE IF NOT EXISTS studies (

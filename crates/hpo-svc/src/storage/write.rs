@@ -21,6 +21,12 @@ fn moment(tx: &dyn Tx, n: usize) -> String {
     enumeration(tx, n, "TIMESTAMP")
 }
 
+/// A time as it can be stored.
+fn stored_time(at: Timestamp) -> Timestamp {
+    // What was a time stays one without its nanoseconds.
+    Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
+}
+
 /// Naive UTC with microseconds: what SQLAlchemy writes.
 fn time(at: Timestamp) -> Value {
     at.strftime("%Y-%m-%d %H:%M:%S%.6f").to_string().into()
@@ -66,13 +72,15 @@ pub(super) fn create_trial(tx: &mut dyn Tx, study: i64, new: NewTrial, now: Time
     }
     let rows = tx.query("SELECT COALESCE(MAX(number), -1) + 1 FROM trials WHERE study_id = $1", &[study.into()])?;
     let number = rows.first().map_or(Ok(0), |row| row.int(0))?;
-    let past = new.past.unwrap_or_else(|| Past {
+    let NewTrial { params, user_attrs, system_attrs, past } = new;
+    let past = past.unwrap_or_else(|| Past {
         state: State::Running,
         values: Vec::new(),
         intermediate: BTreeMap::new(),
         start: Some(now),
         complete: None,
     });
+    let [start, complete] = [past.start, past.complete].map(|at| at.map(stored_time));
     let sql = format!(
         "INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete) VALUES ($1, $2, {}, {}, {}) \
          RETURNING trial_id",
@@ -81,17 +89,18 @@ pub(super) fn create_trial(tx: &mut dyn Tx, study: i64, new: NewTrial, now: Time
         moment(tx, 5)
     );
     let state = past.state.as_str();
-    let [start, complete] = [past.start, past.complete].map(|at| at.map_or(Value::Null, time));
-    let rows = tx.query(&sql, &[number.into(), study.into(), state.into(), start, complete])?;
+    let [stored_start, stored_complete] = [start, complete].map(|at| at.map_or(Value::Null, time));
+    let rows = tx.query(&sql, &[number.into(), study.into(), state.into(), stored_start, stored_complete])?;
     let id = rows.first().map_or(Err(db::Error::Statement("no id for the new trial".into())), |row| row.int(0))?;
-    for param in &new.params {
+    for param in &params {
         insert_param(tx, id, param)?;
     }
     put_values(tx, id, &past.values)?;
-    put_reports(tx, id, past.intermediate)?;
-    upsert_attributes(tx, Owner::TrialUser(id), &new.user_attrs)?;
-    upsert_attributes(tx, Owner::TrialSystem(id), &new.system_attrs)?;
-    read::trials(tx, read::Which::Trial(id))?.pop().ok_or(Error::NoTrial(id))
+    put_reports(tx, id, &past.intermediate)?;
+    upsert_attributes(tx, Owner::TrialUser(id), &user_attrs)?;
+    upsert_attributes(tx, Owner::TrialSystem(id), &system_attrs)?;
+    let Past { state, values, intermediate, .. } = past;
+    Ok(Trial { id, number, state, values, params, intermediate, user_attrs, system_attrs, start, complete })
 }
 
 pub(super) fn delete_study(tx: &mut dyn Tx, study: i64) -> Result<(), Error> {
@@ -129,11 +138,11 @@ fn unfinished(tx: &mut dyn Tx, trial: i64) -> Result<(i64, State), Error> {
     Ok((row.int(0)?, state))
 }
 
-/// The reference is the first distribution that the study stored under the name.
+/// The reference is the distribution of the study's first trial that has the name.
 fn check_param(tx: &mut dyn Tx, study: i64, param: &Param) -> Result<(), Error> {
     let rows = tx.query(
         "SELECT p.distribution_json FROM trial_params p JOIN trials t ON t.trial_id = p.trial_id \
-         WHERE t.study_id = $1 AND p.param_name = $2 ORDER BY p.param_id LIMIT 1",
+         WHERE t.study_id = $1 AND p.param_name = $2 ORDER BY t.number LIMIT 1",
         &[study.into(), param.name.as_str().into()],
     )?;
     match rows.first() {
@@ -171,10 +180,14 @@ fn stored(value: f64) -> (Value, &'static str) {
 
 pub(super) fn report(tx: &mut dyn Tx, trial: i64, values: &[(i64, f64)]) -> Result<(), Error> {
     unfinished(tx, trial)?;
-    put_reports(tx, trial, values.iter().copied())
+    put_reports(tx, trial, values.iter().map(|(step, value)| (step, value)))
 }
 
-fn put_reports(tx: &mut dyn Tx, trial: i64, values: impl IntoIterator<Item = (i64, f64)>) -> Result<(), Error> {
+fn put_reports<'a>(
+    tx: &mut dyn Tx,
+    trial: i64,
+    values: impl IntoIterator<Item = (&'a i64, &'a f64)>,
+) -> Result<(), Error> {
     let sql = format!(
         "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type) \
          VALUES ($1, $2, $3, {}) ON CONFLICT (trial_id, step) DO UPDATE SET \
@@ -183,8 +196,8 @@ fn put_reports(tx: &mut dyn Tx, trial: i64, values: impl IntoIterator<Item = (i6
         enumeration(tx, 4, "trialintermediatevaluetype")
     );
     for (step, value) in values {
-        let (value, kind) = stored(value);
-        tx.execute(&sql, &[trial.into(), step.into(), value, kind.into()])?;
+        let (value, kind) = stored(*value);
+        tx.execute(&sql, &[trial.into(), (*step).into(), value, kind.into()])?;
     }
     Ok(())
 }
