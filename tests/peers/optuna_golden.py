@@ -146,6 +146,47 @@ def pruner_case(seed):
     }
 
 
+def other_pruner_case(seed):
+    """A threshold, or patience around nothing or around a median."""
+    rng = random.Random(seed)
+    direction = rng.choice(["minimize", "maximize"])
+    value = lambda: rng.choices([rng.gauss(0, 1), math.nan, math.inf], [30, 2, 1])[0]
+    if rng.random() < 0.5:
+        settings = {
+            "lower": rng.choice([-1.0, -0.5]),
+            "upper": rng.choice([1.0, 1.5]),
+            "n_warmup_steps": rng.choice([0, 3]),
+            "interval_steps": rng.choice([1, 3]),
+        }
+        kind, pruner = "threshold", optuna.pruners.ThresholdPruner(**settings)
+    else:
+        settings = {
+            "patience": rng.choice([0, 1, 3]),
+            "min_delta": rng.choice([0.0, 0.5]),
+            "median": rng.random() < 0.5,
+        }
+        wrapped = optuna.pruners.MedianPruner(n_startup_trials=0) if settings["median"] else None
+        kind = "patient"
+        pruner = optuna.pruners.PatientPruner(wrapped, settings["patience"], settings["min_delta"])
+    study = optuna.create_study(direction=direction, pruner=pruner)
+    for _ in range(4):
+        reports = {step: value() for step in range(10)}
+        study.add_trial(create_trial(state=TrialState.COMPLETE, value=0.0, intermediate_values=reports))
+    decisions = []
+    live = study.ask()
+    for step in sorted(rng.sample(range(12), 8)):
+        reported = value()
+        live.report(reported, step)
+        decisions.append([step, number(reported), bool(live.should_prune())])
+    return {
+        "kind": kind,
+        "direction": direction,
+        **settings,
+        "trials": [trial_json(t) for t in study.get_trials()[:-1]],
+        "reports": decisions,
+    }
+
+
 def main():
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
@@ -157,6 +198,8 @@ def main():
     ]
     space = [[name, distribution_to_json(d)] for name, d in SPACE.items()]
     write(folder / "tpe.json", {"optuna": optuna.__version__, "space": space, "cases": cases})
+    others = [other_pruner_case(seed) for seed in range(60)]
+    write(folder / "pruners.json", {"optuna": optuna.__version__, "cases": others})
     write(folder / "percentile.json", {"optuna": optuna.__version__, "cases": [pruner_case(s) for s in range(80)]})
 
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    pruner::{Percentile, Pruner as _},
+    pruner::{Patient, Percentile, Pruner, Threshold},
     sampler,
     space::{Distribution, Parameter},
     study::{Direction, Param, State, Trial, tests::trial},
@@ -95,14 +95,42 @@ fn percentile_pruner_decides_as_optuna() {
             interval_steps: setting("interval_steps"),
             n_min_trials: setting("n_min_trials") as usize,
         };
-        let history = trials(case, &[]);
-        let mut live = trial(history.len() as i64, State::Running, None);
-        for report in case["reports"].as_array().unwrap() {
-            live.intermediate.insert(report[0].as_i64().unwrap(), number(&report[1]));
-            let expected = report[2].as_bool().unwrap();
-            assert_eq!(pruner.should_prune(direction(case), &history, &live), expected, "{case}");
-            if expected { pruned += 1 } else { kept += 1 }
-        }
+        decisions(case, &pruner, &mut pruned, &mut kept);
     }
     assert!(pruned > 20 && kept > 20, "the cases are one-sided: {pruned} pruned, {kept} kept");
+}
+
+#[test]
+fn threshold_and_patience_decide_as_optuna() {
+    let golden = load("pruners.json");
+    let (mut pruned, mut kept) = (0, 0);
+    for case in golden["cases"].as_array().unwrap() {
+        let setting = |key: &str| case[key].as_i64().unwrap();
+        let pruner: Box<dyn Pruner> = if case["kind"] == "threshold" {
+            Box::new(Threshold {
+                lower: number(&case["lower"]),
+                upper: number(&case["upper"]),
+                n_warmup_steps: setting("n_warmup_steps"),
+                interval_steps: setting("interval_steps"),
+            })
+        } else {
+            let median = Percentile { n_startup_trials: 0, ..Percentile::median() };
+            let wrapped = case["median"].as_bool().unwrap().then(|| Box::new(median) as Box<dyn Pruner>);
+            Box::new(Patient { wrapped, patience: setting("patience") as usize, min_delta: number(&case["min_delta"]) })
+        };
+        decisions(case, pruner.as_ref(), &mut pruned, &mut kept);
+    }
+    assert!(pruned > 20 && kept > 20, "the cases are one-sided: {pruned} pruned, {kept} kept");
+}
+
+/// Compares the decision at each report of a trial.
+fn decisions(case: &Value, pruner: &dyn Pruner, pruned: &mut usize, kept: &mut usize) {
+    let history = trials(case, &[]);
+    let mut live = trial(history.len() as i64, State::Running, None);
+    for report in case["reports"].as_array().unwrap() {
+        live.intermediate.insert(report[0].as_i64().unwrap(), number(&report[1]));
+        let expected = report[2].as_bool().unwrap();
+        assert_eq!(pruner.should_prune(direction(case), &history, &live), expected, "{case}");
+        *if expected { &mut *pruned } else { &mut *kept } += 1;
+    }
 }

@@ -2,9 +2,18 @@
 
 use crate::study::{Direction, Trial};
 
+mod azureml;
+mod interval;
+mod patient;
 mod percentile;
+mod settings;
+mod threshold;
 
+pub use azureml::{Bandit, MedianStopping, Schedule, Slack, TruncationSelection};
+pub use patient::Patient;
 pub use percentile::Percentile;
+pub use settings::from_proto;
+pub use threshold::Threshold;
 
 /// Decides on a trial after each of its reports.
 pub trait Pruner: Send + Sync + std::fmt::Debug {

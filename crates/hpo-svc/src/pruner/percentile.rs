@@ -1,6 +1,6 @@
 //! Optuna's PercentilePruner, and with 50 its MedianPruner: stops a trial that is worse than most completed ones at the same step.
 
-use super::Pruner;
+use super::{Pruner, interval, patient::best};
 use crate::study::{Direction, State, Trial};
 
 /// Prunes when the trial's best value so far is worse than the percentile of the completed trials' values at its last step.
@@ -32,16 +32,12 @@ impl Pruner for Percentile {
             return false;
         }
         let Some((step, _)) = trial.last_report() else { return false };
-        if step < self.n_warmup_steps || !self.first_in_interval(step, trial) {
+        if step < self.n_warmup_steps || !interval::is_first(step, trial, self.n_warmup_steps, self.interval_steps) {
             return false;
         }
-        let own = trial.intermediate.values().copied().filter(|value| !value.is_nan());
-        let own = match direction {
-            Direction::Minimize => own.reduce(f64::min),
-            Direction::Maximize => own.reduce(f64::max),
-        };
+        let own: Vec<f64> = trial.intermediate.values().copied().collect();
         // Nothing but NaN.
-        let Some(own) = own else { return true };
+        let Some(own) = best(direction, &own) else { return true };
         let others: Vec<f64> = complete.iter().filter_map(|other| other.intermediate.get(&step).copied()).collect();
         if others.len() < self.n_min_trials {
             return false;
@@ -52,16 +48,6 @@ impl Pruner for Percentile {
         };
         // A comparison with NaN is false: the trial goes on.
         percentile(others, share).is_some_and(|limit| direction.better(limit, own))
-    }
-}
-
-impl Percentile {
-    /// Whether no earlier report lies in the interval of `step`.
-    fn first_in_interval(&self, step: i64, trial: &Trial) -> bool {
-        let interval = self.interval_steps.max(1);
-        let start = (step - self.n_warmup_steps).div_euclid(interval) * interval + self.n_warmup_steps;
-        let earlier = trial.intermediate.keys().copied().filter(|other| *other != step).max().unwrap_or(-1);
-        earlier.max(-1) < start
     }
 }
 

@@ -10,7 +10,7 @@ use runtime_core::status::{FieldViolation, violation};
 
 use super::{apply, plan::Limits};
 use crate::{
-    pruner::{Nop, Percentile, Pruner},
+    pruner::{self, Pruner},
     sampler::{Random, Sampler, Tpe},
     space::Space,
     study::Direction,
@@ -79,7 +79,7 @@ impl Sweep {
             wrong.push(violation("objective.direction", problem));
         }
         let sampler = sampler(&spec, &mut wrong);
-        let pruner = pruner(&spec, &mut wrong);
+        let pruner = pruner::from_proto(spec.pruner.as_ref(), "pruner", &mut wrong);
         let limits = limits(&spec, &mut wrong);
         match &space {
             Some(space) => wrong.extend(apply::check(&spec, space)),
@@ -141,30 +141,6 @@ fn sampler(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Box<dyn Sampler
         n_ei_candidates: count("n_ei_candidates", settings.n_ei_candidates, 1, default.n_ei_candidates),
         multivariate: settings.multivariate.unwrap_or(default.multivariate),
         constant_liar: settings.constant_liar.unwrap_or(default.constant_liar),
-    })
-}
-
-fn pruner(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Box<dyn Pruner> {
-    use v1::pruner::Kind;
-    let settings = match spec.pruner.as_ref().and_then(|pruner| pruner.kind.as_ref()) {
-        Some(Kind::Median(settings)) => *settings,
-        Some(Kind::Nop(_)) | None => return Box::new(Nop),
-    };
-    let default = Percentile::median();
-    let mut number = |field: &str, value: Option<i32>, least: i32, default: i64| {
-        let Some(value) = value else { return default };
-        if value < least {
-            wrong.push(violation(format!("pruner.median.{field}"), format!("{value} is below {least}")));
-        }
-        i64::from(value)
-    };
-    let count = |value: i64| usize::try_from(value).unwrap_or_default();
-    Box::new(Percentile {
-        percentile: default.percentile,
-        n_startup_trials: count(number("n_startup_trials", settings.n_startup_trials, 0, 5)),
-        n_warmup_steps: number("n_warmup_steps", settings.n_warmup_steps, 0, default.n_warmup_steps),
-        interval_steps: number("interval_steps", settings.interval_steps, 1, default.interval_steps),
-        n_min_trials: count(number("n_min_trials", settings.n_min_trials, 1, 1)),
     })
 }
 
