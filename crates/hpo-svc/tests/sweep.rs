@@ -11,7 +11,11 @@ use std::{
     time::Duration,
 };
 
-use hpo_svc::storage::Store;
+use hpo_svc::{
+    storage::{Attributes, NewTrial, Past, Store},
+    study::{Direction, State},
+};
+use jiff::Timestamp;
 use quintet_proto::{
     types,
     v1::{
@@ -221,6 +225,40 @@ async fn a_sweep_runs_reports_and_answers_calls() {
     let copy = Store::open(&format!("sqlite://{}", restored.display())).unwrap();
     let study = copy.find_study("s").await.unwrap().unwrap();
     assert_eq!(copy.trials(study.id).await.unwrap().len(), 16);
+}
+
+/// A trial as `study.enqueue_trial` makes it.
+fn queued(values: &str) -> NewTrial {
+    let past =
+        Past { state: State::Waiting, values: Vec::new(), intermediate: BTreeMap::new(), start: None, complete: None };
+    let system_attrs = Attributes::from([("fixed_params".to_owned(), values.to_owned())]);
+    NewTrial { system_attrs, past: Some(past), ..NewTrial::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queued_trials_go_first_and_those_outside_of_the_space_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path(), &Runs::default()).await;
+    let study =
+        house.store.create_study("queue", &[Direction::Minimize], Attributes::new(), Attributes::new()).await.unwrap();
+    for values in [r#"{"x": 0.3125}"#, r#"{"x": 5}"#, r#"{"y": 1}"#, r#"{}"#, r#"{"x": 0.5}"#] {
+        house.store.create_trial(study.id, queued(values), Timestamp::now()).await.unwrap();
+    }
+    let job = house.run(sweep("queue", 0.0, 0.8, 7), "queue").await;
+    assert_eq!(job.state(), JobState::Succeeded, "{:?}", job.error);
+    let trials = house.store.trials(study.id).await.unwrap();
+    let states: Vec<State> = trials.iter().map(|trial| trial.state).collect();
+    use State::{Complete, Fail};
+    assert_eq!(states, [Complete, Fail, Fail, Complete, Complete, Complete, Complete], "no trial more than asked for");
+    let x = |number: usize| trials[number].params[0].value;
+    assert_eq!((x(0), x(4)), (0.3125, 0.5));
+    assert!((0.0..=0.8).contains(&x(3)), "what is left open is sampled");
+    let error = |number: usize| trials[number].user_text("quintet:error").unwrap();
+    assert!(error(1).contains("the queued value 5 of `x` is outside of"), "{}", error(1));
+    assert!(error(2).contains("`y` is not in the search space"), "{}", error(2));
+    assert_eq!(house.children(&job).await.len(), 5);
+    assert!(trials.iter().filter(|trial| trial.state == Complete).all(|trial| trial.start.is_some()));
+    house.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

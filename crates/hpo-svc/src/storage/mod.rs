@@ -282,6 +282,31 @@ impl Store {
         self.db.write(move |tx| write::set_state(tx, trial, state, values.as_deref(), now)).await
     }
 
+    /// Takes a WAITING trial: it is RUNNING from `now` on, with these parameters and user attributes beside what it has. `false`
+    /// says that somebody else was first.
+    ///
+    /// # Errors
+    /// [`Error::NoTrial`], [`Error::TrialFinished`], [`Error::Incompatible`], or the database's.
+    pub async fn claim(
+        &self,
+        trial: i64,
+        params: Vec<Param>,
+        user_attrs: Attributes,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        self.db
+            .write(move |tx| {
+                if !write::set_state(tx, trial, State::Running, None, now)? {
+                    return Ok(false);
+                }
+                for param in &params {
+                    write::set_param(tx, trial, param)?;
+                }
+                write::set_attributes(tx, Owner::TrialUser(trial), &user_attrs).map(|()| true)
+            })
+            .await
+    }
+
     /// Ends an unfinished trial: last reports, attributes, values and state in one transaction.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod apply;
 mod outcome;
 mod plan;
+mod queued;
 mod report;
 mod resume;
 mod runner;

@@ -182,10 +182,12 @@ impl Run {
             if let Some(end) = decision.end {
                 return self.end(end, &mut inbox).await;
             }
+            let mut as_planned = true;
             for _ in 0..decision.start {
-                if !self.closed {
-                    self.start_trial().await?;
-                }
+                as_planned &= self.closed || self.start_trial().await?;
+            }
+            if !as_planned {
+                continue;
             }
             tokio::select! {
                 biased;

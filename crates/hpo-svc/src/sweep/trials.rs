@@ -11,13 +11,14 @@ use runtime_core::{
 use super::{
     ATTR_JOB, ATTR_SWEEP, Verdict,
     apply::trial_spec,
+    queued,
     runner::{Live, News, Run, call_failure, store_failure},
 };
 use crate::{
     pyjson::dump_text,
     sampler::Request,
-    storage::{Attributes, NewTrial, Owner},
-    study::{Param, Trial},
+    storage::{self, Attributes, NewTrial, Owner},
+    study::{Param, State, Trial},
 };
 
 /// The id of the request that creates a trial's job: the same after every restart.
@@ -31,29 +32,61 @@ impl Run {
         trial.user_text(ATTR_SWEEP).as_deref() == Some(self.job.uid.as_str())
     }
 
-    /// Suggests, stores and starts one trial.
-    pub(super) async fn start_trial(&mut self) -> Result<(), Failure> {
+    /// Starts one trial: the first of the queue, or one that is suggested. False when the queued one was not to be had, which
+    /// may change the plan.
+    pub(super) async fn start_trial(&mut self) -> Result<bool, Failure> {
         let trials = self.trials().await?;
-        let number = trials.iter().map(|trial| trial.number + 1).max().unwrap_or(0);
-        let request = Request {
-            space: &self.sweep.space,
-            direction: self.sweep.direction,
-            trials: &trials,
-            number,
-            seed: self.seed,
+        let trial = match queued::next(&trials) {
+            Some(waiting) => self.claim(waiting, &trials).await?,
+            None => Some(self.suggest(&trials).await?),
         };
-        let values = self.sweep.sampler.sample(&request);
+        let Some(trial) = trial else { return Ok(false) };
+        let shown: Vec<String> = trial.params.iter().map(|p| format!("{}={}", p.name, p.external())).collect();
+        self.context.log(format_args!("trial {} starts: {}", trial.number, shown.join(" ")));
+        self.follow(&trial).await?;
+        Ok(true)
+    }
+
+    fn sample(&self, trials: &[Trial], number: i64) -> Vec<f64> {
+        let request =
+            Request { space: &self.sweep.space, direction: self.sweep.direction, trials, number, seed: self.seed };
+        self.sweep.sampler.sample(&request)
+    }
+
+    /// What marks a trial as this sweep's.
+    fn mark(&self) -> Attributes {
+        Attributes::from([(ATTR_SWEEP.to_owned(), dump_text(&self.job.uid))])
+    }
+
+    async fn suggest(&self, trials: &[Trial]) -> Result<Trial, Failure> {
+        let number = trials.iter().map(|trial| trial.number + 1).max().unwrap_or(0);
+        let values = self.sample(trials, number);
         let params: Vec<Param> = self.sweep.space.parameters().iter().zip(values).map(param).collect();
         if trials.is_empty() {
             self.preflight(&params).await?;
         }
-        let user_attrs = Attributes::from([(ATTR_SWEEP.to_owned(), dump_text(&self.job.uid))]);
-        let new = NewTrial { params, user_attrs, ..NewTrial::default() };
-        let trial =
-            self.runner.store.create_trial(self.study.id, new, Timestamp::now()).await.map_err(store_failure)?;
-        let shown: Vec<String> = trial.params.iter().map(|p| format!("{}={}", p.name, p.external())).collect();
-        self.context.log(format_args!("trial {} starts: {}", trial.number, shown.join(" ")));
-        self.follow(&trial).await
+        let new = NewTrial { params, user_attrs: self.mark(), ..NewTrial::default() };
+        self.runner.store.create_trial(self.study.id, new, Timestamp::now()).await.map_err(store_failure)
+    }
+
+    /// Takes a queued trial; `None` when somebody else was first, or when its values are not in the space and it has failed.
+    async fn claim(&self, waiting: &Trial, trials: &[Trial]) -> Result<Option<Trial>, Failure> {
+        let sampled = self.sample(trials, waiting.number);
+        let params = match queued::parameters(waiting, &self.sweep.space, sampled) {
+            Ok(params) => params,
+            Err(problem) => {
+                self.finish_trial(waiting.number, waiting.id, Verdict::Fail(problem)).await?;
+                return Ok(None);
+            }
+        };
+        if trials.iter().all(|trial| trial.state == State::Waiting) {
+            self.preflight(&params).await?;
+        }
+        match self.runner.store.claim(waiting.id, params, self.mark(), Timestamp::now()).await {
+            Ok(true) => self.runner.store.trial(waiting.id).await.map(Some).map_err(store_failure),
+            Ok(false) | Err(storage::Error::TrialFinished { .. } | storage::Error::NoTrial(_)) => Ok(None),
+            Err(error) => Err(store_failure(error)),
+        }
     }
 
     /// Asks the job service about the first trial before anything is stored, so that a wrong specification leaves no trace.
