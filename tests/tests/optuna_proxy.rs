@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
@@ -36,9 +37,15 @@ fn peer(arguments: &[&str]) -> Command {
     command
 }
 
+fn backup_of(sandbox: &Sandbox) -> PathBuf {
+    sandbox.folder().join("backup")
+}
+
 /// A server of studies, on SQLite or on a database of its own of a PostgreSQL server.
 fn server(postgres: Option<&PostgresServer>) -> Sandbox {
     let mut sandbox = Sandbox::new().unwrap().args(["--services", "hpo", "--set", "lease.trial=1s"]);
+    let backup = format!("backup.location=file://{}", backup_of(&sandbox).display());
+    sandbox = sandbox.args(["--set", "backup.enabled=true", "--set", &backup]);
     if let Some(postgres) = postgres {
         sandbox = sandbox.env("QUINTET_DATABASE__URL", postgres.database().unwrap());
     }
@@ -186,6 +193,13 @@ async fn many_processes_share_a_study_and_one_is_killed() {
     let [failed] = &failed[..] else { panic!("one worker was killed: {failed:?}") };
     assert!(failed.user_attributes["quintet:error"].contains("closed its connection"), "{failed:?}");
     assert!(!failed.datetime_complete.is_empty());
+    // What clients tell is backed up as the trials of sweeps are.
+    let copies = backup_of(&sandbox).join("databases/hpo");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !std::fs::read_dir(&copies).is_ok_and(|mut copies| copies.next().is_some()) {
+        assert!(Instant::now() < deadline, "no copy in {}", copies.display());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

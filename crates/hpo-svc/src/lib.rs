@@ -34,7 +34,7 @@ pub mod sweep;
 #[cfg(test)]
 mod golden;
 
-use sweep::Runner;
+use sweep::{Runner, StudyHook};
 
 /// What the service needs.
 #[derive(Clone)]
@@ -102,14 +102,21 @@ impl Hpo {
 
     /// Optuna's storage proxy over the same studies.
     pub fn optuna_service(&self) -> StorageServiceServer<optuna::OptunaStorage> {
-        optuna::OptunaStorage::new(self.store.clone(), self.options.trial_grace).into_service()
+        let storage = optuna::OptunaStorage::new(self.store.clone(), self.options.trial_grace);
+        storage.after_trials(self.hook()).into_service()
+    }
+
+    /// What asks for a copy of the store.
+    fn hook(&self) -> Option<StudyHook> {
+        let snapshots = self.snapshots.clone()?;
+        Some(Arc::new(move || snapshots.changed()))
     }
 
     /// Claims and executes sweep jobs of the server behind `connection` until the drain begins.
     pub async fn work(self, connection: Connection, drain: Drain) {
         let mut runner = Runner::new(self.store.clone(), connection.clone(), self.options.patience);
-        if let Some(snapshots) = self.snapshots {
-            runner = runner.after_trial(Arc::new(move || snapshots.changed()));
+        if let Some(hook) = self.hook() {
+            runner = runner.after_trial(hook);
         }
         let options = ServeOptions {
             connection,

@@ -7,7 +7,14 @@
 mod leases;
 mod wire;
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use quintet_proto::optuna::{
@@ -30,6 +37,7 @@ use self::leases::Leases;
 use crate::{
     storage::{Attributes, NewTrial, Owner, Store},
     study::{Param, State},
+    sweep::StudyHook,
 };
 
 /// Studies that are read at once.
@@ -37,19 +45,51 @@ const PAGE: usize = 256;
 /// Optuna's columns of names and keys hold so many characters.
 const LONGEST_NAME: usize = 512;
 
+/// Clients end many trials a second where a sweep ends one a minute, and the hook copies the store.
+const HOOK_DELAY: Duration = Duration::from_secs(10);
+
 type Answer<T> = Result<Response<T>, Status>;
 
 /// Answers Optuna's clients from the study store.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct OptunaStorage {
     store: Store,
     leases: Leases,
+    after_trials: Option<StudyHook>,
+    /// The hook is about to be called.
+    hook_is_due: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for OptunaStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OptunaStorage").field("leases", &self.leases).finish_non_exhaustive()
+    }
 }
 
 impl OptunaStorage {
     /// A service over a store. A running trial whose client has gone fails after `grace`; zero leaves it running.
     pub fn new(store: Store, grace: Duration) -> Self {
-        Self { leases: Leases::new(store.clone(), grace), store }
+        Self { leases: Leases::new(store.clone(), grace), store, after_trials: None, hook_is_due: Arc::default() }
+    }
+
+    /// Calls `hook` soon after clients have ended trials, once for those that ended meanwhile.
+    #[must_use]
+    pub fn after_trials(mut self, hook: Option<StudyHook>) -> Self {
+        self.after_trials = hook;
+        self
+    }
+
+    fn trial_ended(&self) {
+        let Some(hook) = self.after_trials.clone() else { return };
+        if self.hook_is_due.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let due = self.hook_is_due.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(HOOK_DELAY).await;
+            due.store(false, Ordering::Release);
+            hook();
+        });
     }
 
     /// The service to mount on a server. Answers have no limit: a client takes a study's trials in one message.
@@ -214,7 +254,10 @@ impl StorageService for OptunaStorage {
         match state {
             State::Running if trial_updated => self.leases.hold(request.trial_id, peer.as_ref()),
             State::Running | State::Waiting => {}
-            State::Complete | State::Pruned | State::Fail => self.leases.release(request.trial_id),
+            State::Complete | State::Pruned | State::Fail => {
+                self.leases.release(request.trial_id);
+                self.trial_ended();
+            }
         }
         Ok(Response::new(SetTrialStateValuesReply { trial_updated }))
     }
