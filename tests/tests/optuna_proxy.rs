@@ -135,7 +135,7 @@ async fn settled(sandbox: &Sandbox, study: &str) -> Vec<Trial> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_processes_share_a_study_and_one_is_killed() {
-    let sandbox = tokio::task::block_in_place(|| server(None));
+    let mut sandbox = tokio::task::block_in_place(|| server(None));
     let (workers, trials) = (setting("WORKERS", 4), setting("TRIALS", 120));
     let output = peer(&["tests/peers/optuna_workers.py"])
         .args([
@@ -200,6 +200,13 @@ async fn many_processes_share_a_study_and_one_is_killed() {
         assert!(Instant::now() < deadline, "no copy in {}", copies.display());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    // Nothing of what was told is lost when the server dies, too.
+    let told = settled(&sandbox, "shared").await;
+    tokio::task::block_in_place(|| {
+        sandbox.kill().unwrap();
+        sandbox.start().unwrap();
+    });
+    assert_eq!(settled(&sandbox, "shared").await, told);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,7 +36,7 @@ use tonic::{Request, Response, Status};
 use self::leases::Leases;
 use crate::{
     storage::{Attributes, NewTrial, Owner, Store},
-    study::{Param, State},
+    study::State,
     sweep::StudyHook,
 };
 
@@ -98,7 +98,7 @@ impl OptunaStorage {
     }
 
     async fn set_attribute(&self, owner: Owner, key: String, json: String) -> Result<(), Status> {
-        short("key", &key)?;
+        check_name("key", &key)?;
         Ok(self.store.set_attributes(owner, Attributes::from([(key, json)])).await?)
     }
 }
@@ -107,11 +107,15 @@ fn peer<T>(request: &Request<T>) -> Option<PeerConnection> {
     request.extensions().get().cloned()
 }
 
-fn short(field: &str, text: &str) -> Result<(), Status> {
+/// What a column of names takes.
+fn check_name(field: &str, text: &str) -> Result<(), Status> {
     let length = text.chars().count();
     if length > LONGEST_NAME {
         let problem = format!("has {length} characters; at most {LONGEST_NAME} are allowed");
         return Err(status::invalid_field(field, problem));
+    }
+    if text.contains('\0') {
+        return Err(status::invalid_field(field, "holds a NUL character"));
     }
     Ok(())
 }
@@ -120,7 +124,7 @@ fn short(field: &str, text: &str) -> Result<(), Status> {
 impl StorageService for OptunaStorage {
     async fn create_new_study(&self, request: Request<CreateNewStudyRequest>) -> Answer<CreateNewStudyReply> {
         let request = request.into_inner();
-        short("study_name", &request.study_name)?;
+        check_name("study_name", &request.study_name)?;
         let directions = request.directions.iter().map(|code| wire::direction(*code)).collect::<Result<Vec<_>, _>>()?;
         if directions.is_empty() {
             return Err(status::invalid_field("directions", "there is none; a study has at least one objective"));
@@ -225,9 +229,10 @@ impl StorageService for OptunaStorage {
     async fn set_trial_parameter(&self, request: Request<SetTrialParameterRequest>) -> Answer<SetTrialParameterReply> {
         let peer = peer(&request);
         let request = request.into_inner();
-        short("param_name", &request.param_name)?;
+        check_name("param_name", &request.param_name)?;
         let distribution = wire::distribution("distribution", &request.distribution)?;
-        let param = Param { name: request.param_name, value: request.param_value_internal, distribution };
+        let param =
+            wire::param("param_value_internal", request.param_name, request.param_value_internal, distribution)?;
         self.store.set_param(request.trial_id, param).await?;
         self.leases.hold(request.trial_id, peer.as_ref());
         Ok(Response::new(SetTrialParameterReply {}))
@@ -253,7 +258,9 @@ impl StorageService for OptunaStorage {
         let trial_updated = self.store.set_state(request.trial_id, state, values, Timestamp::now()).await?;
         match state {
             State::Running if trial_updated => self.leases.hold(request.trial_id, peer.as_ref()),
-            State::Running | State::Waiting => {}
+            State::Running => {}
+            // Given back to the queue.
+            State::Waiting => self.leases.release(request.trial_id),
             State::Complete | State::Pruned | State::Fail => {
                 self.leases.release(request.trial_id);
                 self.trial_ended();

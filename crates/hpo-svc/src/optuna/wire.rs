@@ -65,6 +65,16 @@ pub(super) fn distribution(field: &str, json: &str) -> Result<Distribution, Stat
     Distribution::from_json(json).map_err(|problem| status::invalid_field(field, problem))
 }
 
+/// A parameter whose value everybody can read back: one wrong value would make the whole study unreadable.
+pub(super) fn param(field: &str, name: String, value: f64, distribution: Distribution) -> Result<Param, Status> {
+    let categorical = matches!(distribution, Distribution::Categorical { .. });
+    if !value.is_finite() || (categorical && !(value.fract() == 0.0 && distribution.contains(value))) {
+        let problem = format!("{value} is no value of `{name}` in {}", distribution.to_json());
+        return Err(status::invalid_field(field, problem));
+    }
+    Ok(Param { name, value, distribution })
+}
+
 /// Optuna has the server's own zone on the wire, without saying so.
 fn local(time: Option<Timestamp>) -> String {
     let text =
@@ -108,7 +118,8 @@ pub(super) fn new_trial(template: proto::Trial) -> Result<NewTrial, Status> {
     for (name, value) in template.params {
         let field = format!("template_trial.distributions[{name:?}]");
         let json = template.distributions.get(&name).ok_or_else(|| status::invalid_field(&field, "is missing"))?;
-        params.push(Param { value, distribution: distribution(&field, json)?, name });
+        let distribution = distribution(&field, json)?;
+        params.push(param(&format!("template_trial.params[{name:?}]"), name, value, distribution)?);
     }
     Ok(NewTrial {
         params,
@@ -136,6 +147,18 @@ mod tests {
         assert!(local(Some(Timestamp::UNIX_EPOCH)).ends_with(":00.000000"));
         let wrong = time("template_trial.datetime_start", "yesterday").unwrap_err();
         assert!(wrong.message().contains("yesterday"), "{wrong}");
+    }
+
+    #[test]
+    fn values_that_nobody_could_read_back_are_refused() {
+        let choices = vec![crate::space::ParamValue::Null, crate::space::ParamValue::Bool(true)];
+        let choice = Distribution::categorical(choices).unwrap();
+        let float = Distribution::float(0.0, 1.0, false, None).unwrap();
+        let refused = |value, of: &Distribution| param("f", "p".into(), value, of.clone()).is_err();
+        assert!(refused(2.0, &choice) && refused(-1.0, &choice) && refused(0.5, &choice) && refused(f64::NAN, &choice));
+        assert!(refused(f64::NAN, &float) && refused(f64::INFINITY, &float));
+        // Optuna's storages take a number outside of its range.
+        assert!(!refused(1.0, &choice) && !refused(0.5, &float) && !refused(2.0, &float));
     }
 
     #[test]
