@@ -28,11 +28,12 @@ use rand_chacha::ChaCha8Rng;
 use runtime_core::artifacts::ArtifactStore;
 use serde_json::Value;
 
-/// Trials take long enough that kills fall between them.
+/// Trials take long enough that kills fall between them, and every job has more attempts than there are kills.
 const PIPELINE: &str = r#"
 name: faults
 stages:
   sweep:
+    retry: {max_attempts: 12}
     sweep:
       study_name: faults
       search_space: [{name: x, float: {low: 0.0, high: 1.0}}]
@@ -48,11 +49,13 @@ stages:
         outputs: [model]
         metrics_file: metrics.json
   final:
+    retry: {max_attempts: 12}
     config_from: sweep
     command:
       command: sleep 0.4; seq 1 20000 > ${{outputs.model}}/weights; echo ${{search_space.x}} > ${{outputs.model}}/x
       outputs: [model]
   use:
+    retry: {max_attempts: 12}
     command:
       command: test -s ${{inputs.model}}/x
       inputs: {model: {uri: "${{stages.final.outputs.model}}"}}

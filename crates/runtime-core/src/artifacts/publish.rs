@@ -41,22 +41,25 @@ impl ArtifactStore {
             Ok(()) => self.commit(&uri, key, &local.manifest).await,
             Err(error) => Err(error),
         };
-        match committed {
-            Ok(None) => Ok(artifact),
-            // Another publisher was first: with the same content it is the same artifact in the same place.
-            Ok(Some(stored)) if stored == local.manifest => Ok(artifact),
-            Ok(Some(stored)) => {
-                self.remove(&content).await;
-                same(artifact, &stored)
-            }
-            Err(error) => {
-                // When the answer to the commit was lost, it may have happened: then the files stay.
-                if matches!(self.read_manifest(&uri).await, Err(Error::NotFound { .. })) {
+        // What is stored decides, also after an error: the answer to our commit may have been lost, and our upload may have failed
+        // because a publisher of the same content lost to another one and removed it.
+        let stored = match committed {
+            Ok(None) => return Ok(artifact),
+            Ok(Some(stored)) => stored,
+            Err(error) => match self.read_manifest(&uri).await {
+                Ok(stored) => stored,
+                Err(Error::NotFound { .. }) => {
                     self.remove(&content).await;
+                    return Err(error);
                 }
-                Err(error)
-            }
+                Err(_) => return Err(error),
+            },
+        };
+        // With the same content it is the same artifact in the same place.
+        if stored != local.manifest {
+            self.remove(&content).await;
         }
+        same(artifact, &stored)
     }
 
     /// Uploads all files; after the first failure no other one is begun, and those under way have ended when it returns, so that

@@ -49,8 +49,10 @@ impl Parts {
     }
 
     /// Gives the upload up; that parts stay behind when even this fails is the store's to clean.
+    ///
+    /// Parts on their way are waited for: on S3 one that arrives after the abort stays, and on a disk it holds its space.
     pub(super) async fn abort(mut self) {
-        self.in_flight.clear();
+        while self.in_flight.next().await.is_some() {}
         if let Err(error) = self.upload.abort().await {
             tracing::debug!(%error, "cannot abort an upload");
         }
