@@ -10,9 +10,9 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use hpo_svc::{
-    sampler::{Random, Request, Sampler, Tpe},
+    sampler::{Random, Request, Sampler, Tpe, suggest},
     space::{Distribution, Space},
-    study::{Direction, Param, State, Trial},
+    study::{Direction, State, Trial},
 };
 use serde_json::{Map, Value};
 
@@ -65,19 +65,12 @@ impl Study {
         let number = i64::try_from(self.trials.len()).unwrap_or(i64::MAX);
         let request = Request {
             space: &self.space,
-            direction: Direction::Minimize,
+            directions: &[Direction::Minimize],
             trials: &self.trials,
             number,
             seed: self.seed,
         };
-        let values = self.sampler.sample(&request);
-        let params: Vec<Param> = self
-            .space
-            .parameters()
-            .iter()
-            .zip(values)
-            .map(|(p, value)| Param { name: p.name.clone(), value, distribution: p.distribution.clone() })
-            .collect();
+        let params = suggest(&*self.sampler, &request, &[]).params;
         let answer = params.iter().map(|param| (param.name.clone(), param.external().to_json())).collect();
         self.trials.push(Trial {
             id: number,

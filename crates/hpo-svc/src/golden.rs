@@ -54,6 +54,7 @@ fn tpe_splits_and_scores_as_optuna() {
         .map(|entry| Parameter {
             name: entry[0].as_str().unwrap().into(),
             distribution: Distribution::from_json(entry[1].as_str().unwrap()).unwrap(),
+            condition: None,
         })
         .collect();
     for (entry, parameter) in golden["space"].as_array().unwrap().iter().zip(&space) {

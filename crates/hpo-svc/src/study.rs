@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt};
 use jiff::Timestamp;
 use quintet_proto::v1;
 
-use crate::space::{Distribution, ParamValue};
+use crate::{
+    pyjson::PyValue,
+    space::{Distribution, ParamValue},
+};
 
 /// Which way the objective improves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,16 +201,37 @@ impl Trial {
         Some(complete.duration_since(start).as_secs_f64())
     }
 
+    /// By how much the trial breaks its constraints, in all: the sum of those that are above 0. `None` when it has none.
+    ///
+    /// They are where Optuna keeps them: `constraints:NAME` each, up to 4.x a list under `constraints`; 0 or less is feasible.
+    pub fn violation(&self) -> Option<f64> {
+        let number = |json: &String| PyValue::parse(json).ok()?.as_f64();
+        let mut all: BTreeMap<String, f64> = BTreeMap::new();
+        if let Some(Ok(PyValue::List(values))) = self.system_attrs.get("constraints").map(|json| PyValue::parse(json)) {
+            let values = values.iter().enumerate().filter_map(|(i, value)| Some((i.to_string(), value.as_f64()?)));
+            all.extend(values);
+        }
+        let named = self.system_attrs.range("constraints:".to_owned()..);
+        let named = named.map_while(|(key, json)| Some((key.strip_prefix("constraints:")?, json)));
+        all.extend(named.filter_map(|(name, json)| Some((name.to_owned(), number(json)?))));
+        (!all.is_empty()).then(|| all.values().filter(|value| **value > 0.0).sum())
+    }
+
+    /// Whether the trial breaks no constraint.
+    pub fn feasible(&self) -> bool {
+        self.violation().is_none_or(|violation| violation <= 0.0)
+    }
+
     /// A user attribute that is a JSON string.
     pub fn user_text(&self, key: &str) -> Option<String> {
         serde_json::from_str(self.user_attrs.get(key)?).ok()
     }
 }
 
-/// The best COMPLETE trial; among equals the one of the smallest number.
+/// The best COMPLETE trial that breaks no constraint; among equals the one of the smallest number.
 pub fn best(trials: &[Trial], direction: Direction) -> Option<&Trial> {
     let mut best: Option<(&Trial, f64)> = None;
-    for trial in trials.iter().filter(|trial| trial.state == State::Complete) {
+    for trial in trials.iter().filter(|trial| trial.state == State::Complete && trial.feasible()) {
         let Some(value) = trial.value().filter(|value| !value.is_nan()) else { continue };
         let wins = best.is_none_or(|(other, other_value)| {
             direction.better(value, other_value) || (value == other_value && trial.number < other.number)
@@ -257,6 +281,21 @@ pub(crate) mod tests {
         let infinite = [trial(0, State::Complete, Some(f64::INFINITY)), trial(1, State::Complete, Some(3.0))];
         assert_eq!(best(&infinite, Direction::Minimize).unwrap().number, 1);
         assert_eq!(best(&infinite, Direction::Maximize).unwrap().number, 0);
+    }
+
+    #[test]
+    fn constraints_are_read_where_optuna_keeps_them() {
+        let mut constrained = trial(0, State::Complete, Some(1.0));
+        assert_eq!((constrained.violation(), constrained.feasible()), (None, true));
+        constrained.system_attrs.insert("constraints".into(), "[-1.0, 0.5]".into());
+        assert_eq!((constrained.violation(), constrained.feasible()), (Some(0.5), false));
+        constrained.system_attrs.insert("constraints:1".into(), "0.0".into());
+        assert_eq!((constrained.violation(), constrained.feasible()), (Some(0.0), true));
+        constrained.system_attrs.insert("constraints:latency".into(), "Infinity".into());
+        constrained.system_attrs.insert("constraintz".into(), "7".into());
+        assert_eq!(constrained.violation(), Some(f64::INFINITY));
+        let trials = [constrained, trial(1, State::Complete, Some(2.0))];
+        assert_eq!(best(&trials, Direction::Minimize).unwrap().number, 1);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use hpo_svc::{
-    sampler::{Random, Request, Sampler, Tpe},
+    sampler::{Random, Request, Sampler, Tpe, suggest},
     space::{Distribution, ParamValue, Space},
     study::{Direction, Param, State, Trial},
 };
@@ -16,13 +16,9 @@ const TRIALS: i64 = 60;
 fn best(sampler: &dyn Sampler, space: &Space, direction: Direction, seed: u64, objective: fn(&[Param]) -> f64) -> f64 {
     let mut trials: Vec<Trial> = Vec::new();
     for number in 0..TRIALS {
-        let values = sampler.sample(&Request { space, direction, trials: &trials, number, seed });
-        let params: Vec<Param> = space
-            .parameters()
-            .iter()
-            .zip(values)
-            .map(|(p, value)| Param { name: p.name.clone(), value, distribution: p.distribution.clone() })
-            .collect();
+        let directions = std::slice::from_ref(&direction);
+        let request = Request { space, directions, trials: &trials, number, seed };
+        let params = suggest(sampler, &request, &[]).params;
         assert!(params.iter().all(|param| param.distribution.contains(param.value)), "{params:?}");
         trials.push(Trial {
             id: number,

@@ -152,6 +152,7 @@ fn sweep(name: &str, low: f64, high: f64, max_trials: i32) -> SweepSpec {
         search_space: vec![v1::Parameter {
             name: "x".into(),
             domain: Some(Domain::Float(v1::FloatDomain { low, high, log: false, step: None })),
+            condition: None,
         }],
         objective: Some(v1::Objective { metric: "loss".into(), direction: v1::Direction::Minimize.into() }),
         max_trials,

@@ -1,9 +1,8 @@
 //! The Parzen estimator of TPE: one product kernel an observation and a prior kernel, mixed by weights.
 
 use rand::RngExt as _;
-use rand_chacha::ChaCha12Rng;
 
-use super::{random::on_grid, truncnorm};
+use super::{Generator, random::on_grid, truncnorm};
 use crate::space::Distribution;
 
 /// A mixture of products of one-dimensional kernels. Kernel `k` of every dimension belongs to observation `k`; the last is the prior.
@@ -54,7 +53,7 @@ impl Mixture {
     }
 
     /// Draws one point: a kernel by its weight, then each dimension from that kernel.
-    pub(super) fn sample(&self, generator: &mut ChaCha12Rng) -> Vec<f64> {
+    pub(super) fn sample(&self, generator: &mut Generator) -> Vec<f64> {
         let kernel = draw(self.log_weights.iter().map(|weight| weight.exp()), generator);
         self.dimensions
             .iter()
@@ -87,7 +86,7 @@ fn weights(n: usize) -> Vec<f64> {
 }
 
 /// An index by its probability.
-fn draw(probabilities: impl Iterator<Item = f64> + Clone, generator: &mut ChaCha12Rng) -> usize {
+fn draw(probabilities: impl Iterator<Item = f64> + Clone, generator: &mut Generator) -> usize {
     let quantile = generator.random::<f64>();
     let mut sum = 0.0;
     let mut last = 0;
@@ -159,7 +158,7 @@ impl Numeric {
         Self { mu, sigma, bounds, domain: (low, high), step, log, log_masses }
     }
 
-    fn sample(&self, kernel: usize, generator: &mut ChaCha12Rng) -> f64 {
+    fn sample(&self, kernel: usize, generator: &mut Generator) -> f64 {
         let (mu, sigma) = (self.mu[kernel], self.sigma[kernel]);
         let (low, high) = self.bounds;
         let z = truncnorm::quantile(generator.random::<f64>(), (low - mu) / sigma, (high - mu) / sigma);

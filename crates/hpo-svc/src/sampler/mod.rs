@@ -1,11 +1,16 @@
 //! Samplers: pure functions from a search space, the history of its study and a seed to the parameters of the next trial.
+//!
+//! [`suggest`] is what callers use. It asks a [`Sampler`] for the parameters that it models together, then for each of the others
+//! by itself, and leaves out those whose condition does not hold.
+
+use std::{collections::BTreeMap, fmt};
 
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha12Rng;
 
 use crate::{
     space::Space,
-    study::{Direction, Trial},
+    study::{Direction, Param, State, Trial},
 };
 
 mod kernels;
@@ -23,8 +28,8 @@ pub(crate) use tpe::{mixture, split};
 pub struct Request<'a> {
     /// What to sample.
     pub space: &'a Space,
-    /// Which way the objective improves.
-    pub direction: Direction,
+    /// Which way each objective improves; at least one.
+    pub directions: &'a [Direction],
     /// The study's trials in order of their number; the one to sample is not among them, or ignored by its number.
     pub trials: &'a [Trial],
     /// Number of the trial to sample.
@@ -33,15 +38,140 @@ pub struct Request<'a> {
     pub seed: u64,
 }
 
-/// Suggests the parameters of a trial. The same request gives the same answer.
-pub trait Sampler: Send + Sync + std::fmt::Debug {
-    /// Internal values in the order of the space, each inside of its domain.
-    fn sample(&self, request: &Request<'_>) -> Vec<f64>;
+/// The random numbers of one trial.
+pub type Generator = ChaCha12Rng;
+
+/// What a sampler proposes for the parameters that it models together.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Joint {
+    /// Internal values in the order of the space, each inside of its domain; `None`, or a list that is too short, for parameters
+    /// that are sampled one by one.
+    pub values: Vec<Option<f64>>,
+    /// What the sampler wants to find at the trial again: system attributes, key to JSON text.
+    pub system_attrs: BTreeMap<String, String>,
 }
 
-/// The generator of one trial: a stream of its own, so that trials do not depend on the order in which they are asked for.
-fn generator(seed: u64, number: i64) -> ChaCha12Rng {
-    let mut generator = ChaCha12Rng::seed_from_u64(seed);
-    generator.set_stream(number.unsigned_abs());
-    generator
+/// Suggests the parameters of a trial. The same request and generator give the same answer.
+pub trait Sampler: Send + Sync + fmt::Debug {
+    /// The parameters that are modelled together.
+    fn joint(&self, request: &Request<'_>, generator: &mut Generator) -> Joint;
+
+    /// The internal value of one more parameter, given by its index in the space, that [`Sampler::joint`] left open.
+    fn alone(&self, request: &Request<'_>, parameter: usize, generator: &mut Generator) -> f64 {
+        random::uniform(&request.space.parameters()[parameter].distribution, generator)
+    }
+}
+
+/// The parameters of a trial to be.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Suggestion {
+    /// In the order of the space; without those whose condition does not hold.
+    pub params: Vec<Param>,
+    /// System attributes of the trial, key to JSON text.
+    pub system_attrs: BTreeMap<String, String>,
+}
+
+/// Suggests a trial. `fixed` are internal values that were decided before, in the order of the space; it may be shorter.
+pub fn suggest(sampler: &dyn Sampler, request: &Request<'_>, fixed: &[Option<f64>]) -> Suggestion {
+    let parameters = request.space.parameters();
+    // A stream of its own for each trial: it does not depend on the order in which trials are asked for.
+    let mut generator = ChaCha12Rng::seed_from_u64(request.seed);
+    generator.set_stream(request.number.unsigned_abs());
+    let all_fixed = (0..parameters.len()).all(|index| fixed.get(index).is_some_and(Option::is_some));
+    let joint = if all_fixed { Joint::default() } else { sampler.joint(request, &mut generator) };
+    let at = |values: &[Option<f64>], index: usize| values.get(index).copied().flatten();
+    let mut values: Vec<Option<f64>> = Vec::with_capacity(parameters.len());
+    for (index, parameter) in parameters.iter().enumerate() {
+        let value = request.space.active(index, &values).then(|| {
+            at(fixed, index)
+                .or_else(|| parameter.distribution.single().then(|| parameter.distribution.first()))
+                .or_else(|| at(&joint.values, index))
+                .unwrap_or_else(|| sampler.alone(request, index, &mut generator))
+        });
+        values.push(value);
+    }
+    let param = |(parameter, value): (&crate::space::Parameter, Option<f64>)| {
+        Some(Param { name: parameter.name.clone(), value: value?, distribution: parameter.distribution.clone() })
+    };
+    Suggestion { params: parameters.iter().zip(values).filter_map(param).collect(), system_attrs: joint.system_attrs }
+}
+
+/// Indices of the parameters, sorted by name, that every ended trial has with the same distribution, and that have more than one
+/// value: Optuna's intersection search space. Empty while no trial has ended.
+fn intersection(request: &Request<'_>) -> Vec<usize> {
+    let mut joint: Vec<usize> = Vec::new();
+    let mut none_ended = true;
+    for trial in request.trials.iter().filter(|trial| matches!(trial.state, State::Complete | State::Pruned)) {
+        if std::mem::take(&mut none_ended) {
+            let parameters = request.space.parameters();
+            joint = (0..parameters.len()).filter(|index| !parameters[*index].distribution.single()).collect();
+        }
+        joint.retain(|index| {
+            let parameter = &request.space.parameters()[*index];
+            trial.param(&parameter.name).is_some_and(|param| param.distribution == parameter.distribution)
+        });
+        if joint.is_empty() {
+            break;
+        }
+    }
+    joint.sort_by(|a, b| request.space.parameters()[*a].name.cmp(&request.space.parameters()[*b].name));
+    joint
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::space::{Condition, Distribution, ParamValue};
+
+    /// `momentum` for sgd, `nesterov` when the momentum is 1 or 2.
+    fn conditional() -> Space {
+        let choices = ["sgd", "adam"].map(|name| ParamValue::Text(name.into()));
+        let mut space = Space::of([
+            ("optimizer", Distribution::categorical(choices.to_vec()).unwrap()),
+            ("momentum", Distribution::int(0, 3, false, 1).unwrap()),
+            ("nesterov", Distribution::categorical(vec![ParamValue::Bool(true), ParamValue::Bool(false)]).unwrap()),
+            ("lr", Distribution::float(0.0, 1.0, false, None).unwrap()),
+        ]);
+        space.set_condition(1, Condition { parameter: 0, values: vec![0.0] });
+        space.set_condition(2, Condition { parameter: 1, values: vec![1.0, 2.0] });
+        space
+    }
+
+    #[test]
+    fn parameters_exist_where_their_condition_holds_for_every_sampler() {
+        let space = conditional();
+        for sampler in [&Random as &dyn Sampler, &Tpe::default(), &Tpe { multivariate: false, ..Tpe::default() }] {
+            let mut trials: Vec<Trial> = Vec::new();
+            let mut seen = std::collections::BTreeSet::new();
+            for number in 0..60 {
+                let request =
+                    Request { space: &space, directions: &[Direction::Minimize], trials: &trials, number, seed: 1 };
+                let Suggestion { params, .. } = suggest(sampler, &request, &[]);
+                let value = |name: &str| params.iter().find(|p| p.name == name).map(|p| p.value);
+                assert_eq!(value("momentum").is_some(), value("optimizer") == Some(0.0));
+                assert_eq!(value("nesterov").is_some(), matches!(value("momentum"), Some(1.0 | 2.0)));
+                seen.insert(params.len());
+                let mut trial = crate::study::tests::trial(number, State::Complete, value("lr"));
+                trial.params = params;
+                trials.push(trial);
+            }
+            assert_eq!(Vec::from_iter(seen), [2, 3, 4], "{sampler:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_fixed_stays_and_decides_about_what_depends_on_it() {
+        let space = conditional();
+        let request = Request { space: &space, directions: &[Direction::Minimize], trials: &[], number: 0, seed: 1 };
+        let names = |fixed: &[Option<f64>]| -> Vec<(String, f64)> {
+            suggest(&Random, &request, fixed).params.into_iter().map(|p| (p.name, p.value)).collect()
+        };
+        let given = names(&[Some(0.0), Some(2.0), Some(1.0), Some(0.5)]);
+        assert_eq!(
+            given,
+            [("optimizer", 0.0), ("momentum", 2.0), ("nesterov", 1.0), ("lr", 0.5)].map(|(n, v)| (n.into(), v))
+        );
+        let adam = names(&[Some(1.0), Some(2.0)]);
+        assert_eq!(adam.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["optimizer", "lr"]);
+    }
 }

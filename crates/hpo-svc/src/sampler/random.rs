@@ -1,9 +1,8 @@
 //! Uniform sampling: in log space for log domains, with half a step of margin on grids, as Optuna's RandomSampler does.
 
 use rand::RngExt as _;
-use rand_chacha::ChaCha12Rng;
 
-use super::{Request, Sampler, generator};
+use super::{Generator, Joint, Request, Sampler};
 use crate::space::Distribution;
 
 /// Ignores the history.
@@ -11,14 +10,13 @@ use crate::space::Distribution;
 pub struct Random;
 
 impl Sampler for Random {
-    fn sample(&self, request: &Request<'_>) -> Vec<f64> {
-        let mut generator = generator(request.seed, request.number);
-        request.space.parameters().iter().map(|p| uniform(&p.distribution, &mut generator)).collect()
+    fn joint(&self, _: &Request<'_>, _: &mut Generator) -> Joint {
+        Joint::default()
     }
 }
 
 /// One internal value, uniform over the domain.
-pub(super) fn uniform(distribution: &Distribution, generator: &mut ChaCha12Rng) -> f64 {
+pub(super) fn uniform(distribution: &Distribution, generator: &mut Generator) -> f64 {
     if distribution.single() {
         return distribution.first();
     }
@@ -53,6 +51,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        sampler::suggest,
         space::{ParamValue, Space},
         study::Direction,
     };
@@ -70,8 +69,9 @@ mod tests {
 
     fn sample(seed: u64, number: i64) -> Vec<f64> {
         let space = space();
-        let direction = Direction::Minimize;
-        Random.sample(&Request { space: &space, direction, trials: &[], number, seed })
+        let directions = &[Direction::Minimize];
+        let request = Request { space: &space, directions, trials: &[], number, seed };
+        suggest(&Random, &request, &[]).params.iter().map(|param| param.value).collect()
     }
 
     proptest! {

@@ -3,9 +3,7 @@
 //! Good and bad trials are modelled apart, l(x) and g(x); of candidates drawn from l the one with the largest l(x) / g(x) is taken.
 //! Bergstra et al., "Algorithms for hyper-parameter optimization" (2011); constants and rules are those of Optuna 5.0.0.
 
-use rand_chacha::ChaCha12Rng;
-
-use super::{Request, Sampler, generator, kernels::Mixture, random::uniform};
+use super::{Generator, Joint, Request, Sampler, intersection, kernels::Mixture, random::uniform};
 use crate::{
     pyjson::PyValue,
     space::{Distribution, ParamValue, Parameter},
@@ -32,55 +30,52 @@ impl Default for Tpe {
 }
 
 impl Sampler for Tpe {
-    fn sample(&self, request: &Request<'_>) -> Vec<f64> {
-        let mut generator = generator(request.seed, request.number);
-        let parameters = request.space.parameters();
-        let mut values: Vec<Option<f64>> =
-            parameters.iter().map(|p| p.distribution.single().then(|| p.distribution.first())).collect();
-        let finished = |trial: &Trial| matches!(trial.state, State::Complete | State::Pruned);
-        let ended: Vec<&Trial> = request.trials.iter().filter(|trial| finished(trial)).collect();
-        if ended.len() >= self.n_startup_trials {
-            let groups = self.split(request);
-            let joint = if self.multivariate { joint_space(parameters, &values, &ended) } else { Vec::new() };
-            if !joint.is_empty() {
-                let point = self.suggest(&joint, parameters, &groups, &mut generator);
-                for (index, value) in joint.iter().zip(point) {
-                    values[*index] = Some(value);
-                }
-            }
-            // Parameters that are not in every trial, or all of them without `multivariate`.
-            for (index, value) in values.iter_mut().enumerate().filter(|(_, value)| value.is_none()) {
-                *value = self.suggest(&[index], parameters, &groups, &mut generator).first().copied();
+    fn joint(&self, request: &Request<'_>, generator: &mut Generator) -> Joint {
+        if !self.multivariate || self.starting(request) {
+            return Joint::default();
+        }
+        let joint = intersection(request);
+        let mut values = vec![None; request.space.parameters().len()];
+        if !joint.is_empty() {
+            let point = self.suggest(&joint, request, generator);
+            for (index, value) in joint.iter().zip(point) {
+                values[*index] = Some(value);
             }
         }
-        let drawn = values
-            .into_iter()
-            .zip(parameters)
-            .map(|(value, parameter)| value.unwrap_or_else(|| uniform(&parameter.distribution, &mut generator)));
-        drawn.collect()
+        Joint { values, ..Joint::default() }
+    }
+
+    fn alone(&self, request: &Request<'_>, parameter: usize, generator: &mut Generator) -> f64 {
+        let distribution = &request.space.parameters()[parameter].distribution;
+        if self.starting(request) {
+            return uniform(distribution, generator);
+        }
+        let point = self.suggest(&[parameter], request, generator);
+        point.first().copied().unwrap_or_else(|| distribution.first())
     }
 }
 
 impl Tpe {
+    /// Whether there are too few trials for a model.
+    fn starting(&self, request: &Request<'_>) -> bool {
+        let ended = |trial: &&Trial| matches!(trial.state, State::Complete | State::Pruned);
+        request.trials.iter().filter(ended).take(self.n_startup_trials).count() < self.n_startup_trials
+    }
+
     fn split<'a>(&self, request: &Request<'a>) -> (Vec<&'a Trial>, Vec<&'a Trial>) {
         let counts = |trial: &Trial| match trial.state {
             State::Complete | State::Pruned => true,
             State::Running => self.constant_liar && trial.number != request.number,
             State::Waiting | State::Fail => false,
         };
-        split(request.trials.iter().filter(|trial| counts(trial)), request.direction)
+        split(request.trials.iter().filter(|trial| counts(trial)), request.directions[0])
     }
 
     /// The best of the candidates in the space of the parameters at `indices`, in their order.
-    fn suggest(
-        &self,
-        indices: &[usize],
-        parameters: &[Parameter],
-        (below, above): &(Vec<&Trial>, Vec<&Trial>),
-        generator: &mut ChaCha12Rng,
-    ) -> Vec<f64> {
-        let space: Vec<&Parameter> = indices.iter().filter_map(|index| parameters.get(*index)).collect();
-        let (good, bad) = (mixture(&space, below), mixture(&space, above));
+    fn suggest(&self, indices: &[usize], request: &Request<'_>, generator: &mut Generator) -> Vec<f64> {
+        let (below, above) = self.split(request);
+        let space: Vec<&Parameter> = indices.iter().map(|index| &request.space.parameters()[*index]).collect();
+        let (good, bad) = (mixture(&space, &below), mixture(&space, &above));
         let mut best: Option<(f64, Vec<f64>)> = None;
         for _ in 0..self.n_ei_candidates.max(1) {
             let point = good.sample(generator);
@@ -97,19 +92,6 @@ pub(crate) fn mixture(space: &[&Parameter], trials: &[&Trial]) -> Mixture {
     let observations: Vec<Vec<f64>> = trials.iter().filter_map(|trial| observation(space, trial)).collect();
     let distributions: Vec<&Distribution> = space.iter().map(|parameter| &parameter.distribution).collect();
     Mixture::new(&distributions, &observations)
-}
-
-/// Indices of the parameters whose distribution is the same in every finished trial, sorted by name.
-fn joint_space(parameters: &[Parameter], fixed: &[Option<f64>], finished: &[&Trial]) -> Vec<usize> {
-    let everywhere = |parameter: &Parameter| {
-        finished
-            .iter()
-            .all(|trial| trial.param(&parameter.name).is_some_and(|p| p.distribution == parameter.distribution))
-    };
-    let mut joint: Vec<usize> =
-        (0..parameters.len()).filter(|index| fixed[*index].is_none() && everywhere(&parameters[*index])).collect();
-    joint.sort_by(|a, b| parameters[*a].name.cmp(&parameters[*b].name));
-    joint
 }
 
 /// The trial's internal values in the space; `None` unless it has all of them.

@@ -1,6 +1,6 @@
 //! The search space of a study: named, validated distributions in the order of their definition.
 
-use quintet_proto::v1;
+use quintet_proto::{types, v1};
 use runtime_core::status::{FieldViolation, violation};
 
 mod decimal;
@@ -24,6 +24,17 @@ pub struct Parameter {
     pub name: String,
     /// Its domain.
     pub distribution: Distribution,
+    /// When the parameter exists; `None`: always.
+    pub condition: Option<Condition>,
+}
+
+/// A parameter exists only when another one, which is defined before it, exists and has one of some values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    /// Index of the other parameter in the space.
+    pub parameter: usize,
+    /// Its internal values; at least one.
+    pub values: Vec<f64>,
 }
 
 /// The longest name that Optuna's tables hold.
@@ -55,7 +66,13 @@ impl Space {
             match distribution(parameter) {
                 Ok((distribution, note)) => {
                     space.notes.extend(note.map(|note| format!("{path} `{name}`: {note}")));
-                    space.parameters.push(Parameter { name: name.to_owned(), distribution });
+                    let condition = parameter.condition.as_ref().and_then(|condition| {
+                        let checked = space.condition(condition).map_err(|(field, problem)| {
+                            violations.push(violation(format!("{path}.condition{field}"), problem));
+                        });
+                        checked.ok()
+                    });
+                    space.parameters.push(Parameter { name: name.to_owned(), distribution, condition });
                 }
                 Err((field, problem)) => violations.push(violation(format!("{path}.{field}"), problem)),
             }
@@ -65,9 +82,43 @@ impl Space {
 
     /// A space of distributions that exist already; the names have to be different.
     pub fn of<N: Into<String>>(parameters: impl IntoIterator<Item = (N, Distribution)>) -> Self {
-        let parameters =
-            parameters.into_iter().map(|(name, distribution)| Parameter { name: name.into(), distribution }).collect();
-        Self { parameters, notes: Vec::new() }
+        let parameter = |(name, distribution): (N, _)| Parameter { name: name.into(), distribution, condition: None };
+        Self { parameters: parameters.into_iter().map(parameter).collect(), notes: Vec::new() }
+    }
+
+    /// Gives a parameter a condition on one that is defined before it.
+    pub fn set_condition(&mut self, index: usize, condition: Condition) {
+        self.parameters[index].condition = Some(condition);
+    }
+
+    /// The condition on parameters that are defined already, or the broken field with the problem.
+    fn condition(&self, condition: &v1::Condition) -> Result<Condition, (String, String)> {
+        let name = &condition.parameter;
+        let index = self.parameters.iter().position(|parameter| parameter.name == *name);
+        let Some(index) = index else {
+            return Err((".parameter".into(), format!("`{name}` is not defined before this parameter")));
+        };
+        if condition.values.is_empty() {
+            return Err((".values".into(), format!("is empty; name the values of `{name}` that the condition is for")));
+        }
+        let domain = &self.parameters[index].distribution;
+        let value = |(at, value): (usize, &types::Value)| {
+            let external = ParamValue::from_proto(value);
+            let internal = external.as_ref().and_then(|value| domain.internal(value));
+            internal.filter(|internal| domain.contains(*internal)).ok_or_else(|| {
+                let shown = external.map_or_else(|| "a list or an object".into(), |value| value.to_string());
+                (format!(".values[{at}]"), format!("{shown} is no value of `{name}`: {}", domain.to_json()))
+            })
+        };
+        let values = condition.values.iter().enumerate().map(value).collect::<Result<_, _>>()?;
+        Ok(Condition { parameter: index, values })
+    }
+
+    /// Whether a parameter exists, given the values of those before it; `None` is one that does not exist.
+    pub fn active(&self, index: usize, before: &[Option<f64>]) -> bool {
+        self.parameters[index].condition.as_ref().is_none_or(|condition| {
+            before.get(condition.parameter).copied().flatten().is_some_and(|value| condition.values.contains(&value))
+        })
     }
 
     /// The parameters in the order of their definition.
@@ -85,14 +136,19 @@ impl Space {
         &self.notes
     }
 
-    /// The space as text, to compare it with that of an existing study: an object of Optuna's distributions by name.
+    /// The space as text, to compare it with that of an existing study: an object of Optuna's distributions by name; after the
+    /// name of a parameter with a condition stands what it is.
     pub fn to_json(&self) -> String {
-        let entries: Vec<String> = self
-            .parameters
-            .iter()
-            .map(|p| format!("{}: {}", crate::pyjson::dump_text(&p.name), p.distribution.to_json()))
-            .collect();
-        format!("{{{}}}", entries.join(", "))
+        let entry = |parameter: &Parameter| {
+            let condition = parameter.condition.as_ref().map(|condition| {
+                let other = &self.parameters[condition.parameter];
+                let values = condition.values.iter().map(|value| other.distribution.external(*value).to_string());
+                format!(" if {} is {}", other.name, values.collect::<Vec<_>>().join(" or "))
+            });
+            let name = parameter.name.clone() + condition.as_deref().unwrap_or_default();
+            format!("{}: {}", crate::pyjson::dump_text(&name), parameter.distribution.to_json())
+        };
+        format!("{{{}}}", self.parameters.iter().map(entry).collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -141,12 +197,12 @@ fn off_grid(high: impl std::fmt::Display, step: impl std::fmt::Display, last: im
 
 #[cfg(test)]
 mod tests {
-    use quintet_proto::{types, v1::parameter::Domain};
+    use quintet_proto::v1::parameter::Domain;
 
     use super::*;
 
     fn parameter(name: &str, domain: Domain) -> v1::Parameter {
-        v1::Parameter { name: name.into(), domain: Some(domain) }
+        v1::Parameter { name: name.into(), domain: Some(domain), condition: None }
     }
 
     fn float(low: f64, high: f64, log: bool, step: Option<f64>) -> Domain {
@@ -182,6 +238,36 @@ mod tests {
     }
 
     #[test]
+    fn conditions_name_a_parameter_before_and_its_values() {
+        let on = |name: &str, values: Vec<types::Value>| v1::Condition { parameter: name.into(), values };
+        let when = |name: &str, condition: v1::Condition| v1::Parameter {
+            condition: Some(condition),
+            ..parameter(name, float(0.0, 1.0, false, None))
+        };
+        let first = parameter("optimizer", choices(vec!["sgd".into(), "adam".into()]));
+        let space = Space::from_proto(&[first.clone(), when("momentum", on("optimizer", vec!["sgd".into()]))]).unwrap();
+        assert_eq!(space.parameters()[1].condition, Some(Condition { parameter: 0, values: vec![0.0] }));
+        assert!(space.to_json().contains("\"momentum if optimizer is sgd\": "), "{}", space.to_json());
+        let violations = Space::from_proto(&[
+            when("early", on("optimizer", vec!["sgd".into()])),
+            first,
+            when("none", on("optimizer", vec![])),
+            when("other", on("optimizer", vec!["sgd".into(), "rms".into()])),
+        ])
+        .unwrap_err();
+        let fields: Vec<_> = violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "search_space[0].condition.parameter",
+                "search_space[2].condition.values",
+                "search_space[3].condition.values[1]"
+            ]
+        );
+        assert!(violations[2].description.starts_with("rms is no value of `optimizer`"), "{violations:?}");
+    }
+
+    #[test]
     fn every_broken_rule_is_named_with_its_place() {
         let list = types::Value { kind: Some(types::value::Kind::ListValue(types::ListValue::default())) };
         let violations = Space::from_proto(&[
@@ -189,7 +275,7 @@ mod tests {
             parameter("b", float(0.0, 1.0, true, None)),
             parameter("b", int(1, 2, -1)),
             parameter("", choices(vec![])),
-            v1::Parameter { name: "c".into(), domain: None },
+            v1::Parameter { name: "c".into(), ..Default::default() },
             parameter("d", choices(vec!["x".into(), list])),
         ])
         .unwrap_err();

@@ -282,8 +282,8 @@ impl Store {
         self.db.write(move |tx| write::set_state(tx, trial, state, values.as_deref(), now)).await
     }
 
-    /// Takes a WAITING trial: it is RUNNING from `now` on, with these parameters and user attributes beside what it has. `false`
-    /// says that somebody else was first.
+    /// Takes a WAITING trial: it is RUNNING from `now` on, with these parameters and attributes, those of the user and of the
+    /// system, beside what it has. `false` says that somebody else was first.
     ///
     /// # Errors
     /// [`Error::NoTrial`], [`Error::TrialFinished`], [`Error::Incompatible`], or the database's.
@@ -291,7 +291,7 @@ impl Store {
         &self,
         trial: i64,
         params: Vec<Param>,
-        user_attrs: Attributes,
+        [user_attrs, system_attrs]: [Attributes; 2],
         now: Timestamp,
     ) -> Result<bool, Error> {
         self.db
@@ -302,7 +302,8 @@ impl Store {
                 for param in &params {
                     write::set_param(tx, trial, param)?;
                 }
-                write::set_attributes(tx, Owner::TrialUser(trial), &user_attrs).map(|()| true)
+                write::set_attributes(tx, Owner::TrialUser(trial), &user_attrs)?;
+                write::set_attributes(tx, Owner::TrialSystem(trial), &system_attrs).map(|()| true)
             })
             .await
     }

@@ -109,6 +109,8 @@ pub fn trial_spec(spec: &SweepSpec, params: &[Param]) -> Result<JobSpec, String>
         Some(Trial::Train(train)) => Kind::Train(train_trial(train, params, spec.dry_run)?),
         Some(Trial::Command(command)) => {
             let mut command = command.clone();
+            // A reference to a parameter that this trial does not have is empty.
+            command.parameters.extend(spec.search_space.iter().map(|p| (p.name.clone(), String::new())));
             command.parameters.extend(params.iter().map(|p| (p.name.clone(), p.external().to_string())));
             Kind::Command(command)
         }

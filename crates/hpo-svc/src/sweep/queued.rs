@@ -3,7 +3,7 @@
 use crate::{
     pyjson::PyValue,
     space::{ParamValue, Space},
-    study::{Param, State, Trial},
+    study::{State, Trial},
 };
 
 /// Where Optuna keeps the values of a queued trial: JSON, name to value.
@@ -14,36 +14,28 @@ pub(super) fn next(trials: &[Trial]) -> Option<&Trial> {
     trials.iter().find(|trial| trial.state == State::Waiting)
 }
 
-/// The parameters of a queued trial: its own values, and sampled ones (in the order of the space) for what it leaves open.
+/// The internal values that a queued trial was given, in the order of the space.
 ///
 /// # Errors
 /// A value that is not in the search space, with the reason.
-pub(super) fn parameters(trial: &Trial, space: &Space, sampled: Vec<f64>) -> Result<Vec<Param>, String> {
+pub(super) fn fixed(trial: &Trial, space: &Space) -> Result<Vec<Option<f64>>, String> {
     let text = trial.system_attrs.get(FIXED_PARAMS).map_or("{}", String::as_str);
     let fixed = match PyValue::parse(text) {
         Ok(PyValue::Object(fixed)) => fixed,
         Ok(_) => return Err(format!("{FIXED_PARAMS} is no object: {text}")),
         Err(error) => return Err(format!("{FIXED_PARAMS}: {error}")),
     };
-    let known = |name: &String| space.parameters().iter().any(|parameter| parameter.name == *name);
-    if let Some((name, _)) = fixed.iter().find(|(name, _)| !known(name)) {
-        return Err(format!("the queued parameter `{name}` is not in the search space"));
-    }
-    let value = |name: &str| fixed.iter().find(|(fixed, _)| fixed == name).map(|(_, value)| value);
-    let parameters = space.parameters().iter().zip(sampled);
-    let parameters = parameters.map(|(parameter, sampled)| {
-        let distribution = &parameter.distribution;
-        let internal = match value(&parameter.name) {
-            None => sampled,
-            Some(value) => {
-                let internal = ParamValue::from_py(value).and_then(|value| distribution.internal(&value));
-                internal.filter(|internal| distribution.contains(*internal)).ok_or_else(|| {
-                    let (name, value) = (&parameter.name, value.dump());
-                    format!("the queued value {value} of `{name}` is outside of {}", distribution.to_json())
-                })?
-            }
+    let mut values = vec![None; space.parameters().len()];
+    for (name, value) in fixed {
+        let Some(index) = space.parameters().iter().position(|parameter| parameter.name == name) else {
+            return Err(format!("the queued parameter `{name}` is not in the search space"));
         };
-        Ok(Param { name: parameter.name.clone(), value: internal, distribution: distribution.clone() })
-    });
-    parameters.collect()
+        let distribution = &space.parameters()[index].distribution;
+        let internal = ParamValue::from_py(&value).and_then(|value| distribution.internal(&value));
+        let inside = internal.filter(|internal| distribution.contains(*internal));
+        values[index] = Some(inside.ok_or_else(|| {
+            format!("the queued value {} of `{name}` is outside of {}", value.dump(), distribution.to_json())
+        })?);
+    }
+    Ok(values)
 }

@@ -184,6 +184,7 @@ pub(super) mod tests {
             search_space: vec![v1::Parameter {
                 name: "x".into(),
                 domain: Some(Domain::Float(v1::FloatDomain { low: 0.0, high: 1.0, log: false, step: None })),
+                condition: None,
             }],
             objective: Some(v1::Objective { metric: "loss".into(), direction: v1::Direction::Minimize.into() }),
             max_trials: 4,

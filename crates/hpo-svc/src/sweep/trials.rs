@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     pyjson::dump_text,
-    sampler::Request,
+    sampler::{Request, Suggestion, suggest},
     storage::{self, Attributes, NewTrial, Owner},
     study::{Param, State, Trial},
 };
@@ -47,10 +47,10 @@ impl Run {
         Ok(true)
     }
 
-    fn sample(&self, trials: &[Trial], number: i64) -> Vec<f64> {
-        let request =
-            Request { space: &self.sweep.space, direction: self.sweep.direction, trials, number, seed: self.seed };
-        self.sweep.sampler.sample(&request)
+    fn sample(&self, trials: &[Trial], number: i64, fixed: &[Option<f64>]) -> Suggestion {
+        let (space, directions) = (&self.sweep.space, std::slice::from_ref(&self.sweep.direction));
+        let request = Request { space, directions, trials, number, seed: self.seed };
+        suggest(&*self.sweep.sampler, &request, fixed)
     }
 
     /// What marks a trial as this sweep's.
@@ -60,20 +60,18 @@ impl Run {
 
     async fn suggest(&self, trials: &[Trial]) -> Result<Trial, Failure> {
         let number = trials.iter().map(|trial| trial.number + 1).max().unwrap_or(0);
-        let values = self.sample(trials, number);
-        let params: Vec<Param> = self.sweep.space.parameters().iter().zip(values).map(param).collect();
+        let Suggestion { params, system_attrs } = self.sample(trials, number, &[]);
         if trials.is_empty() {
             self.preflight(&params).await?;
         }
-        let new = NewTrial { params, user_attrs: self.mark(), ..NewTrial::default() };
+        let new = NewTrial { params, user_attrs: self.mark(), system_attrs, past: None };
         self.runner.store.create_trial(self.study.id, new, Timestamp::now()).await.map_err(store_failure)
     }
 
     /// Takes a queued trial; `None` when somebody else was first, or when its values are not in the space and it has failed.
     async fn claim(&self, waiting: &Trial, trials: &[Trial]) -> Result<Option<Trial>, Failure> {
-        let sampled = self.sample(trials, waiting.number);
-        let params = match queued::parameters(waiting, &self.sweep.space, sampled) {
-            Ok(params) => params,
+        let Suggestion { params, system_attrs } = match queued::fixed(waiting, &self.sweep.space) {
+            Ok(fixed) => self.sample(trials, waiting.number, &fixed),
             Err(problem) => {
                 self.finish_trial(waiting.number, waiting.id, Verdict::Fail(problem)).await?;
                 return Ok(None);
@@ -82,7 +80,7 @@ impl Run {
         if trials.iter().all(|trial| trial.state == State::Waiting) {
             self.preflight(&params).await?;
         }
-        match self.runner.store.claim(waiting.id, params, self.mark(), Timestamp::now()).await {
+        match self.runner.store.claim(waiting.id, params, [self.mark(), system_attrs], Timestamp::now()).await {
             Ok(true) => self.runner.store.trial(waiting.id).await.map(Some).map_err(store_failure),
             Ok(false) | Err(storage::Error::TrialFinished { .. } | storage::Error::NoTrial(_)) => Ok(None),
             Err(error) => Err(store_failure(error)),
@@ -173,10 +171,6 @@ impl Run {
         let live = Live { id: trial.id, job: name, known, watcher: watcher.abort_handle() };
         self.live.insert(number, live);
     }
-}
-
-fn param((parameter, value): (&crate::space::Parameter, f64)) -> Param {
-    Param { name: parameter.name.clone(), value, distribution: parameter.distribution.clone() }
 }
 
 /// Values of the objective in an event, by step.
