@@ -21,6 +21,7 @@ use runtime_core::{
     worker::{ServeOptions, serve},
 };
 
+pub mod history;
 pub mod optuna;
 pub mod pruner;
 pub mod pyjson;

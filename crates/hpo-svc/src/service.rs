@@ -164,7 +164,8 @@ impl HpoService for HpoApi {
         let after = read_token(&request.page_token)?;
         let study = self.find("parent", &request.parent).await?;
         let trials = self.store.trials(study.id).await?;
-        let mut page: Vec<&Trial> = trials.iter().filter(|trial| trial.number > after).take(size + 1).collect();
+        let after = trials.iter().filter(|trial| trial.number > after);
+        let mut page: Vec<&Trial> = after.map(|trial| &**trial).take(size + 1).collect();
         let more = page.len() > size;
         page.truncate(size);
         let next = page.last().filter(|_| more).map(|trial| format!("{:x}", trial.number));

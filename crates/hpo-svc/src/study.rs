@@ -1,6 +1,6 @@
 //! The study model: trials with their states, values and attributes, as Optuna has them, and the selection of the best one.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Borrow, collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 use quintet_proto::v1;
@@ -229,9 +229,9 @@ impl Trial {
 }
 
 /// The best COMPLETE trial that breaks no constraint; among equals the one of the smallest number.
-pub fn best(trials: &[Trial], direction: Direction) -> Option<&Trial> {
+pub fn best<T: Borrow<Trial>>(trials: &[T], direction: Direction) -> Option<&Trial> {
     let mut best: Option<(&Trial, f64)> = None;
-    for trial in trials.iter().filter(|trial| trial.state == State::Complete && trial.feasible()) {
+    for trial in trials.iter().map(T::borrow).filter(|trial| trial.state == State::Complete && trial.feasible()) {
         let Some(value) = trial.value().filter(|value| !value.is_nan()) else { continue };
         let wins = best.is_none_or(|(other, other_value)| {
             direction.better(value, other_value) || (value == other_value && trial.number < other.number)

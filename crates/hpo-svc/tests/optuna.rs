@@ -10,7 +10,7 @@ use std::{
 
 use hpo_svc::{
     space::{Distribution, ParamValue},
-    storage::{Attributes, NewTrial, Store, TrialEnd},
+    storage::{Attributes, Edit, NewTrial, Store},
     study::{Direction, Param, State, best},
 };
 use jiff::Timestamp;
@@ -75,8 +75,8 @@ async fn write_study(store: &Store) -> i64 {
         };
         let trial = store.create_trial(study.id, new, at(number * 10)).await.unwrap();
         assert_eq!(trial.number, number);
-        let end = TrialEnd { state, value, reports, user_attrs: Attributes::new() };
-        store.finish(trial.id, end, at(number * 10 + 3)).await.unwrap();
+        let end = Edit { reports, ..Edit::state(state, value.into_iter().collect()) };
+        store.edit(trial.id, end, at(number * 10 + 3)).await.unwrap();
     }
     let new = NewTrial { params: params(1e-2, 64.0, 1.0), ..NewTrial::default() };
     store.create_trial(study.id, new, at(100)).await.unwrap();

@@ -15,7 +15,7 @@ use runtime_core::server::PeerConnection;
 
 use crate::{
     pyjson::dump_text,
-    storage::{Attributes, Error, Store, TrialEnd},
+    storage::{Edit, Error, Store},
     study::State,
     sweep::ATTR_ERROR,
 };
@@ -89,10 +89,9 @@ impl Leases {
 
     async fn free(&self, trial: i64) {
         let problem = "the client that ran this trial has closed its connection and not come back";
-        let user_attrs = Attributes::from([(ATTR_ERROR.to_owned(), dump_text(problem))]);
-        let end = TrialEnd { state: State::Fail, value: None, reports: Vec::new(), user_attrs };
-        match self.store.finish(trial, end, Timestamp::now()).await {
-            Ok(()) => tracing::warn!(trial, "{problem}: it has failed"),
+        let end = Edit { state: Some(State::Fail), ..Edit::user_attr(ATTR_ERROR, dump_text(problem)) };
+        match self.store.edit(trial, end, Timestamp::now()).await {
+            Ok(_) => tracing::warn!(trial, "{problem}: it has failed"),
             // Somebody else has ended or deleted it.
             Err(Error::TrialFinished { .. } | Error::NoTrial(_)) => {}
             Err(error) => tracing::error!(trial, %error, "the trial of a lost client could not be failed"),

@@ -35,7 +35,7 @@ use tonic::{Request, Response, Status};
 
 use self::leases::Leases;
 use crate::{
-    storage::{Attributes, NewTrial, Owner, Store},
+    storage::{Attributes, Edit, NewTrial, Store, StudyAttributes},
     study::State,
     sweep::StudyHook,
 };
@@ -97,9 +97,13 @@ impl OptunaStorage {
         StorageServiceServer::new(self)
     }
 
-    async fn set_attribute(&self, owner: Owner, key: String, json: String) -> Result<(), Status> {
+    async fn set_study_attribute(&self, which: StudyAttributes, key: String, json: String) -> Result<(), Status> {
         check_name("key", &key)?;
-        Ok(self.store.set_attributes(owner, Attributes::from([(key, json)])).await?)
+        Ok(self.store.set_study_attributes(which, Attributes::from([(key, json)])).await?)
+    }
+
+    async fn edit(&self, trial: i64, edit: Edit) -> Result<bool, Status> {
+        Ok(self.store.edit(trial, edit, Timestamp::now()).await?)
     }
 }
 
@@ -144,7 +148,7 @@ impl StorageService for OptunaStorage {
         request: Request<SetStudyUserAttributeRequest>,
     ) -> Answer<SetStudyUserAttributeReply> {
         let request = request.into_inner();
-        self.set_attribute(Owner::StudyUser(request.study_id), request.key, request.value).await?;
+        self.set_study_attribute(StudyAttributes::User(request.study_id), request.key, request.value).await?;
         Ok(Response::new(SetStudyUserAttributeReply {}))
     }
 
@@ -153,7 +157,7 @@ impl StorageService for OptunaStorage {
         request: Request<SetStudySystemAttributeRequest>,
     ) -> Answer<SetStudySystemAttributeReply> {
         let request = request.into_inner();
-        self.set_attribute(Owner::StudySystem(request.study_id), request.key, request.value).await?;
+        self.set_study_attribute(StudyAttributes::System(request.study_id), request.key, request.value).await?;
         Ok(Response::new(SetStudySystemAttributeReply {}))
     }
 
@@ -233,7 +237,7 @@ impl StorageService for OptunaStorage {
         let distribution = wire::distribution("distribution", &request.distribution)?;
         let param =
             wire::param("param_value_internal", request.param_name, request.param_value_internal, distribution)?;
-        self.store.set_param(request.trial_id, param).await?;
+        self.edit(request.trial_id, Edit::param(param)).await?;
         self.leases.hold(request.trial_id, peer.as_ref());
         Ok(Response::new(SetTrialParameterReply {}))
     }
@@ -254,8 +258,7 @@ impl StorageService for OptunaStorage {
         let peer = peer(&request);
         let request = request.into_inner();
         let state = wire::state(request.state)?;
-        let values = Some(request.values).filter(|values| !values.is_empty());
-        let trial_updated = self.store.set_state(request.trial_id, state, values, Timestamp::now()).await?;
+        let trial_updated = self.edit(request.trial_id, Edit::state(state, request.values)).await?;
         match state {
             State::Running if trial_updated => self.leases.hold(request.trial_id, peer.as_ref()),
             State::Running => {}
@@ -275,7 +278,8 @@ impl StorageService for OptunaStorage {
     ) -> Answer<SetTrialIntermediateValueReply> {
         let peer = peer(&request);
         let request = request.into_inner();
-        self.store.report(request.trial_id, vec![(request.step, request.intermediate_value)]).await?;
+        let reports = vec![(request.step, request.intermediate_value)];
+        self.edit(request.trial_id, Edit::reports(reports)).await?;
         self.leases.hold(request.trial_id, peer.as_ref());
         Ok(Response::new(SetTrialIntermediateValueReply {}))
     }
@@ -286,7 +290,8 @@ impl StorageService for OptunaStorage {
     ) -> Answer<SetTrialUserAttributeReply> {
         let peer = peer(&request);
         let request = request.into_inner();
-        self.set_attribute(Owner::TrialUser(request.trial_id), request.key, request.value).await?;
+        check_name("key", &request.key)?;
+        self.edit(request.trial_id, Edit::user_attr(&request.key, request.value)).await?;
         self.leases.touch(request.trial_id, peer.as_ref());
         Ok(Response::new(SetTrialUserAttributeReply {}))
     }
@@ -297,20 +302,21 @@ impl StorageService for OptunaStorage {
     ) -> Answer<SetTrialSystemAttributeReply> {
         let peer = peer(&request);
         let request = request.into_inner();
-        self.set_attribute(Owner::TrialSystem(request.trial_id), request.key, request.value).await?;
+        check_name("key", &request.key)?;
+        self.edit(request.trial_id, Edit::system_attr(&request.key, request.value)).await?;
         self.leases.touch(request.trial_id, peer.as_ref());
         Ok(Response::new(SetTrialSystemAttributeReply {}))
     }
 
     async fn get_trial(&self, request: Request<GetTrialRequest>) -> Answer<GetTrialReply> {
         let trial = self.store.trial(request.into_inner().trial_id).await?;
-        Ok(Response::new(GetTrialReply { trial: Some(wire::trial(trial)) }))
+        Ok(Response::new(GetTrialReply { trial: Some(wire::trial(&trial)) }))
     }
 
     async fn get_trials(&self, request: Request<GetTrialsRequest>) -> Answer<GetTrialsReply> {
         let request = request.into_inner();
-        let (after, also) = (request.trial_id_greater_than, request.included_trial_ids);
+        let (after, also) = (request.trial_id_greater_than, request.included_trial_ids.into_iter().collect());
         let trials = self.store.trials_since(request.study_id, after, also).await?;
-        Ok(Response::new(GetTrialsReply { trials: trials.into_iter().map(wire::trial).collect() }))
+        Ok(Response::new(GetTrialsReply { trials: trials.iter().map(|trial| wire::trial(trial)).collect() }))
     }
 }

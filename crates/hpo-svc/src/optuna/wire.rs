@@ -91,24 +91,24 @@ fn time(field: &str, text: &str) -> Result<Option<Timestamp>, Status> {
     time.map(Some).map_err(wrong)
 }
 
-pub(super) fn trial(trial: Trial) -> proto::Trial {
+pub(super) fn trial(trial: &Trial) -> proto::Trial {
     let (mut params, mut distributions) = (BTreeMap::new(), BTreeMap::new());
-    for param in trial.params {
+    for param in &trial.params {
         distributions.insert(param.name.clone(), param.distribution.to_json());
-        params.insert(param.name, param.value);
+        params.insert(param.name.clone(), param.value);
     }
     proto::Trial {
         trial_id: trial.id,
         number: trial.number,
         state: state_code(trial.state),
-        values: trial.values,
+        values: trial.values.clone(),
         datetime_start: local(trial.start),
         datetime_complete: local(trial.complete),
         params,
         distributions,
-        user_attributes: trial.user_attrs,
-        system_attributes: trial.system_attrs,
-        intermediate_values: trial.intermediate,
+        user_attributes: trial.user_attrs.clone(),
+        system_attributes: trial.system_attrs.clone(),
+        intermediate_values: trial.intermediate.clone(),
     }
 }
 

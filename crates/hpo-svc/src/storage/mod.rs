@@ -2,20 +2,29 @@
 //!
 //! Every write is one group-committed transaction and answered after the commit. Times are UTC, as in Optuna 5.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use jiff::Timestamp;
-use runtime_core::db::{self, Db};
+use runtime_core::db::{self, Db, Tx};
 
 use crate::{
     space::Distribution,
     study::{Direction, Param, State, Study, Trial},
 };
 
+mod edit;
+mod mirror;
 mod read;
 mod schema;
 mod url;
 mod write;
+
+pub use edit::Edit;
+use mirror::Mirror;
 
 /// Why a study could not be read or written.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -100,17 +109,20 @@ pub struct Past {
     pub complete: Option<Timestamp>,
 }
 
-/// Which attributes of what.
+impl Past {
+    /// A state and nothing else.
+    pub fn of(state: State) -> Self {
+        Self { state, values: Vec::new(), intermediate: BTreeMap::new(), start: None, complete: None }
+    }
+}
+
+/// Which attributes of a study, by its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
-    /// User attributes of the study of that id.
-    StudyUser(i64),
-    /// System attributes of the study of that id.
-    StudySystem(i64),
-    /// User attributes of the trial of that id.
-    TrialUser(i64),
-    /// System attributes of the trial of that id.
-    TrialSystem(i64),
+pub enum StudyAttributes {
+    /// Those of the user.
+    User(i64),
+    /// Those of the system.
+    System(i64),
 }
 
 /// A handle on an open store; clones share it.
@@ -118,6 +130,8 @@ pub enum Owner {
 pub struct Store {
     db: Db,
     url: String,
+    /// The writing thread's alone.
+    mirror: Arc<Mutex<Mirror>>,
 }
 
 impl Store {
@@ -127,7 +141,7 @@ impl Store {
     /// The database cannot be opened, or has another revision of Optuna's schema.
     pub fn open(url: &str) -> Result<Self, Error> {
         let db = Db::open(url, schema::MIGRATIONS)?;
-        Ok(Self { db, url: url::for_optuna(url) })
+        Ok(Self { db, url: url::for_optuna(url), mirror: Arc::default() })
     }
 
     /// Refuses a schema of another revision; to be called once before the first use.
@@ -176,7 +190,31 @@ impl Store {
     /// # Errors
     /// [`Error::NoStudy`], or the database's.
     pub async fn delete_study(&self, study: i64) -> Result<(), Error> {
-        self.db.write(move |tx| write::delete_study(tx, study)).await
+        self.with_trials(move |trials, tx| {
+            write::delete_study(tx, study)?;
+            trials.forget(study);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs `f` on the trials, on the writing thread.
+    async fn with_trials<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Mirror, &mut dyn Tx) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (mirror, failed) = (self.mirror.clone(), self.mirror.clone());
+        let run = move |tx: &mut dyn Tx| {
+            let mut mirror = mirror.lock().unwrap_or_else(|poisoned| {
+                // A request has panicked in the middle of its change.
+                mirror.clear_poison();
+                let mut mirror = poisoned.into_inner();
+                mirror.clear();
+                mirror
+            });
+            f(&mut mirror, tx)
+        };
+        self.db.write_or(run, move || failed.lock().unwrap_or_else(PoisonError::into_inner).clear()).await
     }
 
     /// The study of that id.
@@ -208,24 +246,24 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NoStudy`], [`Error::Incompatible`], [`Error::NotANumber`], or the database's.
-    pub async fn create_trial(&self, study: i64, new: NewTrial, now: Timestamp) -> Result<Trial, Error> {
-        self.db.write(move |tx| write::create_trial(tx, study, new, now)).await
+    pub async fn create_trial(&self, study: i64, new: NewTrial, now: Timestamp) -> Result<Arc<Trial>, Error> {
+        self.with_trials(move |trials, tx| trials.create(tx, study, new, now)).await
     }
 
-    /// All trials of a study in order of number.
-    ///
-    /// # Errors
-    /// The database's; [`Error::Corrupt`].
-    pub async fn trials(&self, study: i64) -> Result<Vec<Trial>, Error> {
-        self.db.read(move |tx| read::trials(tx, read::Which::Study(study))).await
-    }
-
-    /// The trials of a study with an id above `after`, and those of the ids in `also`, in order of number.
+    /// All trials of a study in order of id, which is that of their numbers.
     ///
     /// # Errors
     /// [`Error::NoStudy`], the database's, or [`Error::Corrupt`].
-    pub async fn trials_since(&self, study: i64, after: i64, also: Vec<i64>) -> Result<Vec<Trial>, Error> {
-        self.db.read(move |tx| read::trials_since(tx, study, after, also)).await
+    pub async fn trials(&self, study: i64) -> Result<Vec<Arc<Trial>>, Error> {
+        self.with_trials(move |trials, tx| trials.trials(tx, study)).await
+    }
+
+    /// The trials of a study with an id above `after`, and those of the ids in `also`, in order of id.
+    ///
+    /// # Errors
+    /// [`Error::NoStudy`], the database's, or [`Error::Corrupt`].
+    pub async fn trials_since(&self, study: i64, after: i64, also: BTreeSet<i64>) -> Result<Vec<Arc<Trial>>, Error> {
+        self.with_trials(move |trials, tx| trials.since(tx, study, after, &also)).await
     }
 
     /// The id of the trial of that number.
@@ -240,8 +278,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NoTrial`], or the database's.
-    pub async fn trial(&self, trial: i64) -> Result<Trial, Error> {
-        self.db.read(move |tx| read::trials(tx, read::Which::Trial(trial))).await?.pop().ok_or(Error::NoTrial(trial))
+    pub async fn trial(&self, trial: i64) -> Result<Arc<Trial>, Error> {
+        self.with_trials(move |trials, tx| trials.trial(tx, trial)).await
     }
 
     /// Number of trials of a study by state.
@@ -252,105 +290,30 @@ impl Store {
         self.db.read(move |tx| read::counts(tx, study)).await
     }
 
-    /// Sets a parameter of an unfinished trial.
+    /// Changes a trial that has not ended, all of it or nothing. To RUNNING only from WAITING: `false` says that somebody else was
+    /// first.
     ///
     /// # Errors
-    /// [`Error::NoTrial`], [`Error::TrialFinished`], [`Error::Incompatible`], in this order; or the database's.
-    pub async fn set_param(&self, trial: i64, param: Param) -> Result<(), Error> {
-        self.db.write(move |tx| write::set_param(tx, trial, &param)).await
+    /// [`Error::NoTrial`], [`Error::TrialFinished`], [`Error::Incompatible`], [`Error::NotANumber`], in this order; or the database's.
+    pub async fn edit(&self, trial: i64, edit: Edit, now: Timestamp) -> Result<bool, Error> {
+        self.with_trials(move |trials, tx| trials.edit(tx, trial, &edit, now)).await
     }
 
-    /// Records intermediate values of an unfinished trial by step; a value that is there is overwritten.
+    /// Sets attributes of a study to JSON texts; those that are there are overwritten.
     ///
     /// # Errors
-    /// [`Error::NoTrial`], [`Error::TrialFinished`], or the database's.
-    pub async fn report(&self, trial: i64, values: Vec<(i64, f64)>) -> Result<(), Error> {
-        self.db.write(move |tx| write::report(tx, trial, &values)).await
+    /// [`Error::NoStudy`], or the database's.
+    pub async fn set_study_attributes(&self, which: StudyAttributes, attributes: Attributes) -> Result<(), Error> {
+        self.db.write(move |tx| write::set_study_attributes(tx, which, &attributes)).await
     }
-
-    /// Changes the state of an unfinished trial. To RUNNING only from WAITING: `false` says that somebody else was first.
-    ///
-    /// # Errors
-    /// [`Error::NoTrial`], [`Error::TrialFinished`], or the database's.
-    pub async fn set_state(
-        &self,
-        trial: i64,
-        state: State,
-        values: Option<Vec<f64>>,
-        now: Timestamp,
-    ) -> Result<bool, Error> {
-        self.db.write(move |tx| write::set_state(tx, trial, state, values.as_deref(), now)).await
-    }
-
-    /// Takes a WAITING trial: it is RUNNING from `now` on, with these parameters and attributes, those of the user and of the
-    /// system, beside what it has. `false` says that somebody else was first.
-    ///
-    /// # Errors
-    /// [`Error::NoTrial`], [`Error::TrialFinished`], [`Error::Incompatible`], or the database's.
-    pub async fn claim(
-        &self,
-        trial: i64,
-        params: Vec<Param>,
-        [user_attrs, system_attrs]: [Attributes; 2],
-        now: Timestamp,
-    ) -> Result<bool, Error> {
-        self.db
-            .write(move |tx| {
-                if !write::set_state(tx, trial, State::Running, None, now)? {
-                    return Ok(false);
-                }
-                for param in &params {
-                    write::set_param(tx, trial, param)?;
-                }
-                write::set_attributes(tx, Owner::TrialUser(trial), &user_attrs)?;
-                write::set_attributes(tx, Owner::TrialSystem(trial), &system_attrs).map(|()| true)
-            })
-            .await
-    }
-
-    /// Ends an unfinished trial: last reports, attributes, values and state in one transaction.
-    ///
-    /// # Errors
-    /// [`Error::NoTrial`], [`Error::TrialFinished`], or the database's.
-    pub async fn finish(&self, trial: i64, end: TrialEnd, now: Timestamp) -> Result<(), Error> {
-        self.db
-            .write(move |tx| {
-                write::report(tx, trial, &end.reports)?;
-                write::set_attributes(tx, Owner::TrialUser(trial), &end.user_attrs)?;
-                write::set_state(tx, trial, end.state, end.value.as_ref().map(std::slice::from_ref), now).map(|_| ())
-            })
-            .await
-    }
-
-    /// Sets attributes to JSON texts; those that are there are overwritten.
-    ///
-    /// # Errors
-    /// [`Error::NoTrial`] or [`Error::NoStudy`], [`Error::TrialFinished`], or the database's.
-    pub async fn set_attributes(&self, owner: Owner, attributes: Attributes) -> Result<(), Error> {
-        self.db.write(move |tx| write::set_attributes(tx, owner, &attributes)).await
-    }
-}
-
-/// How a trial ends.
-#[derive(Debug, Clone)]
-pub struct TrialEnd {
-    /// COMPLETE, PRUNED or FAIL.
-    pub state: State,
-    /// The objective's value.
-    pub value: Option<f64>,
-    /// Reports that were not stored yet.
-    pub reports: Vec<(i64, f64)>,
-    /// Key to JSON text.
-    pub user_attrs: Attributes,
 }
 
 /// The compatibility rule of parameters that share a name.
-fn check_compatible(name: &str, new: &Distribution, old: &str) -> Result<(), Error> {
-    let known = Distribution::from_json(old).map_err(Error::Corrupt)?;
+fn check_compatible(name: &str, new: &Distribution, known: &Distribution) -> Result<(), Error> {
     if known.compatible(new) {
         return Ok(());
     }
-    Err(Error::Incompatible { name: name.to_owned(), new: new.to_json(), old: old.to_owned() })
+    Err(Error::Incompatible { name: name.to_owned(), new: new.to_json(), old: known.to_json() })
 }
 
 #[cfg(test)]

@@ -20,8 +20,6 @@ pub(super) enum Which<'a> {
     Above(i64, i64),
     /// Those of a study with one of these ids.
     Among(i64, &'a [i64]),
-    /// The one of that id.
-    Trial(i64),
 }
 
 pub(super) fn check_revision(tx: &mut dyn Tx) -> Result<(), Error> {
@@ -66,15 +64,28 @@ pub(super) fn trial_id(tx: &mut dyn Tx, study: i64, number: i64) -> Result<i64, 
     Ok(rows.first().ok_or(Error::NoTrialNumber { study, number })?.int(0)?)
 }
 
-pub(super) fn trials_since(tx: &mut dyn Tx, study: i64, after: i64, also: Vec<i64>) -> Result<Vec<Trial>, Error> {
-    check_study(tx, study)?;
-    let mut found = trials(tx, Which::Above(study, after))?;
-    let below: Vec<i64> = also.into_iter().filter(|id| *id <= after).collect();
-    if !below.is_empty() {
-        found.extend(trials(tx, Which::Among(study, &below))?);
-        found.sort_by_key(|trial| (trial.number, trial.id));
-    }
-    Ok(found)
+/// The study of a trial.
+pub(super) fn study_of(tx: &mut dyn Tx, trial: i64) -> Result<i64, Error> {
+    let rows = tx.query("SELECT study_id FROM trials WHERE trial_id = $1", &[trial.into()])?;
+    Ok(rows.first().ok_or(Error::NoTrial(trial))?.int(0)?)
+}
+
+/// Trials of a study whose id is not above `last`.
+pub(super) fn count(tx: &mut dyn Tx, study: i64, last: i64) -> Result<usize, Error> {
+    let sql = "SELECT COUNT(*) FROM trials WHERE study_id = $1 AND trial_id <= $2";
+    let rows = tx.query(sql, &[study.into(), last.into()])?;
+    let count = rows.first().map_or(Ok(0), |row| row.int(0))?;
+    Ok(usize::try_from(count).unwrap_or_default())
+}
+
+/// The distribution of the study's first trial that has a parameter of that name.
+pub(super) fn reference(tx: &mut dyn Tx, study: i64, name: &str) -> Result<Option<Distribution>, Error> {
+    let rows = tx.query(
+        "SELECT p.distribution_json FROM trial_params p JOIN trials t ON t.trial_id = p.trial_id \
+         WHERE t.study_id = $1 AND p.param_name = $2 ORDER BY t.number LIMIT 1",
+        &[study.into(), name.into()],
+    )?;
+    rows.first().map(|row| Distribution::from_json(row.text(0)?).map_err(Error::Corrupt)).transpose()
 }
 
 fn study(tx: &mut dyn Tx, row: &Row) -> Result<Study, Error> {
@@ -126,7 +137,6 @@ pub(super) fn trials(tx: &mut dyn Tx, which: Which<'_>) -> Result<Vec<Trial>, Er
             format!("t.study_id = $1 AND t.trial_id IN {}", tx.dialect().id_set(2)),
             vec![id.into(), Value::id_list(trials.iter().copied())],
         ),
-        Which::Trial(id) => ("t.trial_id = $1".to_owned(), vec![id.into()]),
     };
     let sql = format!(
         "SELECT t.trial_id, t.number, CAST(t.state AS TEXT), CAST(t.datetime_start AS TEXT), \

@@ -1,5 +1,7 @@
 //! The contract of the store, checked on SQLite and on PostgreSQL.
 
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 use runtime_core::db::testing::PostgresServer;
 
 use super::*;
@@ -7,6 +9,10 @@ use crate::space::ParamValue;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_microsecond(1_790_000_000_000_000 + seconds * 1_000_000 + 5).unwrap()
+}
+
+async fn edit(store: &Store, trial: i64, edit: Edit, seconds: i64) -> Result<bool, Error> {
+    store.edit(trial, edit, at(seconds)).await
 }
 
 fn param(name: &str, value: f64, distribution: Distribution) -> Param {
@@ -44,16 +50,17 @@ async fn everything_comes_back(store: &Store) {
     let trial = store.create_trial(study.id, new, at(0)).await.unwrap();
     assert_eq!((trial.number, trial.state, trial.start), (0, State::Running, Some(at(0))));
     assert_eq!(trial.params, params());
-    store.report(trial.id, vec![(1, 0.5), (-3, f64::NAN), (i64::from(i32::MAX) + 1, f64::INFINITY)]).await.unwrap();
-    store.report(trial.id, vec![(1, 0.25)]).await.unwrap();
-    store.set_attributes(Owner::TrialUser(trial.id), attributes(&[("job", "\"jobs/2\"")])).await.unwrap();
-    let end = TrialEnd {
-        state: State::Complete,
-        value: Some(f64::NEG_INFINITY),
+    edit(store, trial.id, Edit::reports(vec![(1, 0.5), (-3, f64::NAN), (i64::from(i32::MAX) + 1, f64::INFINITY)]), 1)
+        .await
+        .unwrap();
+    edit(store, trial.id, Edit::reports(vec![(1, 0.25)]), 1).await.unwrap();
+    edit(store, trial.id, Edit::user_attr("job", "\"jobs/2\"".into()), 1).await.unwrap();
+    let end = Edit {
         reports: vec![(9, 0.75)],
         user_attrs: attributes(&[("done", "true")]),
+        ..Edit::state(State::Complete, vec![f64::NEG_INFINITY])
     };
-    store.finish(trial.id, end, at(7)).await.unwrap();
+    assert!(edit(store, trial.id, end, 7).await.unwrap());
     let stored = store.trial(trial.id).await.unwrap();
     assert_eq!((stored.state, stored.value(), stored.seconds()), (State::Complete, Some(f64::NEG_INFINITY), Some(7.0)));
     assert_eq!(stored.user_attrs, attributes(&[("done", "true"), ("job", "\"jobs/2\"")]));
@@ -71,32 +78,39 @@ async fn what_is_not_allowed_changes_nothing(store: &Store) {
     let trial =
         store.create_trial(study.id, NewTrial { params: params(), ..NewTrial::default() }, at(0)).await.unwrap();
     let other = Distribution::categorical(vec![ParamValue::Null]).unwrap();
-    let clash = store.set_param(trial.id, param("act", 0.0, other.clone())).await;
+    let clash = edit(store, trial.id, Edit::param(param("act", 0.0, other.clone())), 1).await;
     assert!(matches!(clash, Err(Error::Incompatible { .. })), "{clash:?}");
     // A trial with a clash is not created at all.
     let new = NewTrial { params: vec![param("act", 0.0, other)], ..NewTrial::default() };
     assert!(matches!(store.create_trial(study.id, new, at(1)).await, Err(Error::Incompatible { .. })));
     assert_eq!(store.trials(study.id).await.unwrap().len(), 1);
     // Another range under the same name is fine, and parameters can be added later.
-    store.set_param(trial.id, param("batch", 128.0, Distribution::int(128, 256, false, 1).unwrap())).await.unwrap();
-    store.set_param(trial.id, param("new", 0.5, Distribution::float(0.0, 1.0, false, None).unwrap())).await.unwrap();
+    edit(store, trial.id, Edit::param(param("batch", 128.0, Distribution::int(128, 256, false, 1).unwrap())), 1)
+        .await
+        .unwrap();
+    edit(store, trial.id, Edit::param(param("new", 0.5, Distribution::float(0.0, 1.0, false, None).unwrap())), 1)
+        .await
+        .unwrap();
     assert_eq!(store.trial(trial.id).await.unwrap().params.len(), 4);
 
-    assert!(!store.set_state(trial.id, State::Running, None, at(1)).await.unwrap());
-    let nan = store.set_state(trial.id, State::Complete, Some(vec![f64::NAN]), at(1)).await;
+    assert!(!edit(store, trial.id, Edit::state(State::Running, vec![]), 1).await.unwrap());
+    let nan = edit(store, trial.id, Edit::state(State::Complete, vec![f64::NAN]), 1).await;
     assert_eq!(nan, Err(Error::NotANumber));
-    assert!(store.set_state(trial.id, State::Fail, None, at(1)).await.unwrap());
+    assert!(edit(store, trial.id, Edit::state(State::Fail, vec![]), 1).await.unwrap());
     let finished = Error::TrialFinished { number: 0, state: State::Fail };
-    assert_eq!(store.set_state(trial.id, State::Complete, None, at(2)).await, Err(finished.clone()));
-    assert_eq!(store.report(trial.id, vec![(1, 1.0)]).await, Err(finished.clone()));
+    assert_eq!(edit(store, trial.id, Edit::state(State::Complete, vec![]), 2).await, Err(finished.clone()));
+    assert_eq!(edit(store, trial.id, Edit::reports(vec![(1, 1.0)]), 1).await, Err(finished.clone()));
     let attribute = attributes(&[("a", "1")]);
-    assert_eq!(store.set_attributes(Owner::TrialUser(trial.id), attribute.clone()).await, Err(finished.clone()));
-    assert_eq!(store.set_param(trial.id, params().remove(0)).await, Err(finished));
+    assert_eq!(edit(store, trial.id, Edit::user_attr("k", "1".into()), 1).await, Err(finished.clone()));
+    assert_eq!(edit(store, trial.id, Edit::param(params().remove(0)), 1).await, Err(finished));
     let stored = store.trial(trial.id).await.unwrap();
     assert!(stored.intermediate.is_empty() && stored.user_attrs.is_empty() && stored.values.is_empty());
-    assert_eq!(store.set_attributes(Owner::StudyUser(99), attribute).await, Err(Error::NoStudy("99".into())));
+    assert_eq!(
+        store.set_study_attributes(StudyAttributes::User(99), attribute).await,
+        Err(Error::NoStudy("99".into()))
+    );
     assert_eq!(store.trial(999).await.unwrap_err(), Error::NoTrial(999));
-    assert_eq!(store.report(999, vec![]).await, Err(Error::NoTrial(999)));
+    assert_eq!(edit(store, 999, Edit::reports(vec![]), 1).await, Err(Error::NoTrial(999)));
     assert!(matches!(store.create_trial(99, NewTrial::default(), at(0)).await, Err(Error::NoStudy(_))));
 }
 
@@ -122,11 +136,64 @@ async fn numbers_are_dense_and_ids_grow_under_concurrency(store: &Store) {
     assert_eq!(store.studies(b.id, 10).await.unwrap(), []);
 }
 
+/// Two stores on one database, as two programs have them: each sees at once what the other has done, and refuses what it may not.
+async fn others_write_too(url: &str) {
+    let stores = [Store::open(url).unwrap(), Store::open(url).unwrap()];
+    let study = stores[0].create_study("shared", &[Direction::Minimize], Attributes::new(), Attributes::new()).await;
+    let study = study.unwrap().id;
+    let mut random = ChaCha8Rng::seed_from_u64(11);
+    let mut refused = 0;
+    for step in 0..300 {
+        let store = &stores[random.random_range(0..2)];
+        let known = store.trials(study).await.unwrap();
+        let some = (!known.is_empty()).then(|| known[random.random_range(0..known.len())].clone());
+        let edit = match (random.random_range(0..8), some) {
+            (0..3, _) | (_, None) => {
+                let state = if random.random_bool(0.5) { State::Waiting } else { State::Running };
+                let new = NewTrial { past: Some(Past::of(state)), ..NewTrial::default() };
+                let trial = store.create_trial(study, new, at(step)).await.unwrap();
+                assert_eq!(trial.number, known.len() as i64);
+                continue;
+            }
+            (3, Some(trial)) => (trial, Edit::state(State::Running, vec![])),
+            (4, Some(trial)) => (trial, Edit::state(State::Complete, vec![random.random()])),
+            (5, Some(trial)) => (trial, Edit::reports(vec![(random.random_range(0..5), random.random())])),
+            (6, Some(trial)) => (trial, Edit::system_attr("k", step.to_string())),
+            (_, Some(trial)) => (trial, Edit::param(params().remove(random.random_range(0..3)))),
+        };
+        let (trial, edit) = edit;
+        // The other one has done something to it meanwhile.
+        let other = &stores[usize::from(std::ptr::eq(store, &raw const stores[0]))];
+        if random.random_bool(0.3) {
+            let _ = other.edit(trial.id, Edit::state(State::Fail, vec![]), at(step)).await;
+        }
+        let before = other.trial(trial.id).await.unwrap();
+        let outcome = store.edit(trial.id, edit.clone(), at(step)).await;
+        match before.state.finished() {
+            true => assert_eq!(outcome, Err(Error::TrialFinished { number: trial.number, state: before.state })),
+            false => assert_eq!(outcome, Ok(edit.state != Some(State::Running) || before.state == State::Waiting)),
+        }
+        refused += usize::from(!matches!(outcome, Ok(true)));
+        let [ours, theirs] = [store.trials(study).await.unwrap(), other.trials(study).await.unwrap()];
+        assert_eq!(ours, theirs, "after step {step}: {edit:?}");
+    }
+    assert!((20..250).contains(&refused), "{refused}");
+    let fresh = Store::open(url).unwrap();
+    assert_eq!(fresh.trials(study).await.unwrap(), stores[0].trials(study).await.unwrap());
+    let last = fresh.trials(study).await.unwrap()[9].id;
+    let since = stores[1].trials_since(study, last, BTreeSet::from([last - 1, last + 5, 999])).await.unwrap();
+    assert_eq!(since[..2].iter().map(|trial| trial.id).collect::<Vec<_>>(), [last - 1, last + 1]);
+    stores[0].delete_study(study).await.unwrap();
+    assert_eq!(stores[1].trials(study).await, Err(Error::NoStudy(study.to_string())));
+    assert_eq!(stores[1].trial(last).await, Err(Error::NoTrial(last)));
+}
+
 async fn contract(url: &str) {
     let store = Store::open(url).unwrap();
     everything_comes_back(&store).await;
     what_is_not_allowed_changes_nothing(&store).await;
     numbers_are_dense_and_ids_grow_under_concurrency(&store).await;
+    others_write_too(url).await;
     // What was answered is there for the next process.
     drop(store);
     let store = Store::open(url).unwrap();

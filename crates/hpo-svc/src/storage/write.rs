@@ -1,11 +1,9 @@
 //! Writing studies and trials into Optuna's tables, under Optuna's rules.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use runtime_core::db::{self, Dialect, Tx, Value};
 
-use super::{Attributes, Error, NewTrial, Owner, Past, check_compatible, read};
+use super::{Attributes, Edit, Error, StudyAttributes, read};
 use crate::study::{Direction, Param, State, Study, Trial};
 
 /// Parameter `n` as a value of an enumeration: a type of its own on PostgreSQL, text on SQLite.
@@ -22,7 +20,7 @@ fn moment(tx: &dyn Tx, n: usize) -> String {
 }
 
 /// A time as it can be stored.
-fn stored_time(at: Timestamp) -> Timestamp {
+pub(super) fn stored_time(at: Timestamp) -> Timestamp {
     // What was a time stays one without its nanoseconds.
     Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
 }
@@ -57,30 +55,17 @@ pub(super) fn create_study(
     Ok(Study { id, name, directions, user_attrs, system_attrs })
 }
 
-pub(super) fn create_trial(tx: &mut dyn Tx, study: i64, new: NewTrial, now: Timestamp) -> Result<Trial, Error> {
-    // PostgreSQL: one writer at a time gives out a number, as Optuna's own code does it.
-    let lock = match tx.dialect() {
-        Dialect::Sqlite => "",
-        Dialect::Postgres => " FOR UPDATE",
-    };
-    let sql = format!("SELECT study_id FROM studies WHERE study_id = $1{lock}");
-    if tx.query(&sql, &[study.into()])?.is_empty() {
+/// The study's next number; nobody else gives it out until the end of the transaction, as in Optuna's own code.
+pub(super) fn lock_next_number(tx: &mut dyn Tx, study: i64) -> Result<i64, Error> {
+    if tx.query("SELECT study_id FROM studies WHERE study_id = $1 FOR UPDATE", &[study.into()])?.is_empty() {
         return Err(Error::NoStudy(study.to_string()));
     }
-    for param in &new.params {
-        check_param(tx, study, param)?;
-    }
     let rows = tx.query("SELECT COALESCE(MAX(number), -1) + 1 FROM trials WHERE study_id = $1", &[study.into()])?;
-    let number = rows.first().map_or(Ok(0), |row| row.int(0))?;
-    let NewTrial { params, user_attrs, system_attrs, past } = new;
-    let past = past.unwrap_or_else(|| Past {
-        state: State::Running,
-        values: Vec::new(),
-        intermediate: BTreeMap::new(),
-        start: Some(now),
-        complete: None,
-    });
-    let [start, complete] = [past.start, past.complete].map(|at| at.map(stored_time));
+    Ok(rows.first().map_or(Ok(0), |row| row.int(0))?)
+}
+
+/// Writes a trial and returns its id.
+pub(super) fn insert_trial(tx: &mut dyn Tx, study: i64, trial: &Trial) -> Result<i64, Error> {
     let sql = format!(
         "INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete) VALUES ($1, $2, {}, {}, {}) \
          RETURNING trial_id",
@@ -88,19 +73,16 @@ pub(super) fn create_trial(tx: &mut dyn Tx, study: i64, new: NewTrial, now: Time
         moment(tx, 4),
         moment(tx, 5)
     );
-    let state = past.state.as_str();
-    let [stored_start, stored_complete] = [start, complete].map(|at| at.map_or(Value::Null, time));
-    let rows = tx.query(&sql, &[number.into(), study.into(), state.into(), stored_start, stored_complete])?;
+    let [start, complete] = [trial.start, trial.complete].map(|at| at.map_or(Value::Null, time));
+    let row = [trial.number.into(), study.into(), trial.state.as_str().into(), start, complete];
+    let rows = tx.query(&sql, &row)?;
     let id = rows.first().map_or(Err(db::Error::Statement("no id for the new trial".into())), |row| row.int(0))?;
-    for param in &params {
-        insert_param(tx, id, param)?;
-    }
-    put_values(tx, id, &past.values)?;
-    put_reports(tx, id, &past.intermediate)?;
-    upsert_attributes(tx, Owner::TrialUser(id), &user_attrs)?;
-    upsert_attributes(tx, Owner::TrialSystem(id), &system_attrs)?;
-    let Past { state, values, intermediate, .. } = past;
-    Ok(Trial { id, number, state, values, params, intermediate, user_attrs, system_attrs, start, complete })
+    put_params(tx, id, &trial.params)?;
+    put_values(tx, id, &trial.values)?;
+    put_reports(tx, id, trial.intermediate.iter().map(|(step, value)| (*step, *value)))?;
+    upsert_attributes(tx, Owner::TrialUser(id), &trial.user_attrs)?;
+    upsert_attributes(tx, Owner::TrialSystem(id), &trial.system_attrs)?;
+    Ok(id)
 }
 
 pub(super) fn delete_study(tx: &mut dyn Tx, study: i64) -> Result<(), Error> {
@@ -122,49 +104,29 @@ pub(super) fn delete_study(tx: &mut dyn Tx, study: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The study of a trial that has not ended, with its state; locked until the end of the transaction.
-fn unfinished(tx: &mut dyn Tx, trial: i64) -> Result<(i64, State), Error> {
-    let lock = match tx.dialect() {
-        Dialect::Sqlite => "",
-        Dialect::Postgres => " FOR UPDATE",
-    };
-    let sql = format!("SELECT study_id, number, CAST(state AS TEXT) FROM trials WHERE trial_id = $1{lock}");
-    let rows = tx.query(&sql, &[trial.into()])?;
+/// The study, number and state of a trial; nobody else changes them until the end of the transaction.
+pub(super) fn lock_trial(tx: &mut dyn Tx, trial: i64) -> Result<(i64, i64, State), Error> {
+    let sql = "SELECT study_id, number, CAST(state AS TEXT) FROM trials WHERE trial_id = $1 FOR UPDATE";
+    let rows = tx.query(sql, &[trial.into()])?;
     let row = rows.first().ok_or(Error::NoTrial(trial))?;
-    let state = read::state(row.text(2)?)?;
-    if state.finished() {
-        return Err(Error::TrialFinished { number: row.int(1)?, state });
-    }
-    Ok((row.int(0)?, state))
+    Ok((row.int(0)?, row.int(1)?, read::state(row.text(2)?)?))
 }
 
-/// The reference is the distribution of the study's first trial that has the name.
-fn check_param(tx: &mut dyn Tx, study: i64, param: &Param) -> Result<(), Error> {
-    let rows = tx.query(
-        "SELECT p.distribution_json FROM trial_params p JOIN trials t ON t.trial_id = p.trial_id \
-         WHERE t.study_id = $1 AND p.param_name = $2 ORDER BY t.number LIMIT 1",
-        &[study.into(), param.name.as_str().into()],
-    )?;
-    match rows.first() {
-        Some(row) => check_compatible(&param.name, &param.distribution, row.text(0)?),
-        None => Ok(()),
+fn put_params(tx: &mut dyn Tx, trial: i64, params: &[Param]) -> Result<(), Error> {
+    if params.is_empty() {
+        return Ok(());
     }
-}
-
-fn insert_param(tx: &mut dyn Tx, trial: i64, param: &Param) -> Result<(), Error> {
-    tx.execute(
+    let row = |param: &Param| -> Vec<Value> {
+        let json = param.distribution.to_json();
+        vec![trial.into(), param.name.as_str().into(), param.value.into(), json.into()]
+    };
+    tx.execute_many(
         "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (trial_id, param_name) DO UPDATE SET param_value = excluded.param_value, \
          distribution_json = excluded.distribution_json",
-        &[trial.into(), param.name.as_str().into(), param.value.into(), param.distribution.to_json().into()],
+        &params.iter().map(row).collect::<Vec<_>>(),
     )?;
     Ok(())
-}
-
-pub(super) fn set_param(tx: &mut dyn Tx, trial: i64, param: &Param) -> Result<(), Error> {
-    let (study, _) = unfinished(tx, trial)?;
-    check_param(tx, study, param)?;
-    insert_param(tx, trial, param)
 }
 
 /// A number and the kind that stands beside it: what is not finite has no number.
@@ -178,16 +140,10 @@ fn stored(value: f64) -> (Value, &'static str) {
     }
 }
 
-pub(super) fn report(tx: &mut dyn Tx, trial: i64, values: &[(i64, f64)]) -> Result<(), Error> {
-    unfinished(tx, trial)?;
-    put_reports(tx, trial, values.iter().map(|(step, value)| (step, value)))
-}
-
-fn put_reports<'a>(
-    tx: &mut dyn Tx,
-    trial: i64,
-    values: impl IntoIterator<Item = (&'a i64, &'a f64)>,
-) -> Result<(), Error> {
+fn put_reports(tx: &mut dyn Tx, trial: i64, values: impl ExactSizeIterator<Item = (i64, f64)>) -> Result<(), Error> {
+    if values.len() == 0 {
+        return Ok(());
+    }
     let sql = format!(
         "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type) \
          VALUES ($1, $2, $3, {}) ON CONFLICT (trial_id, step) DO UPDATE SET \
@@ -196,15 +152,20 @@ fn put_reports<'a>(
         enumeration(tx, 4, "trialintermediatevaluetype")
     );
     for (step, value) in values {
-        let (value, kind) = stored(*value);
-        tx.execute(&sql, &[trial.into(), (*step).into(), value, kind.into()])?;
+        let (value, kind) = stored(value);
+        tx.execute(&sql, &[trial.into(), step.into(), value, kind.into()])?;
     }
     Ok(())
 }
 
+/// Refuses what no trial may have for a value.
+pub(super) fn check_values(values: &[f64]) -> Result<(), Error> {
+    if values.iter().any(|value| value.is_nan()) { Err(Error::NotANumber) } else { Ok(()) }
+}
+
 fn put_values(tx: &mut dyn Tx, trial: i64, values: &[f64]) -> Result<(), Error> {
-    if values.iter().any(|value| value.is_nan()) {
-        return Err(Error::NotANumber);
+    if values.is_empty() {
+        return Ok(());
     }
     let sql = format!(
         "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES ($1, $2, $3, {}) \
@@ -218,48 +179,54 @@ fn put_values(tx: &mut dyn Tx, trial: i64, values: &[f64]) -> Result<(), Error> 
     Ok(())
 }
 
-pub(super) fn set_state(
-    tx: &mut dyn Tx,
-    trial: i64,
-    state: State,
-    values: Option<&[f64]>,
-    now: Timestamp,
-) -> Result<bool, Error> {
-    let (_, old) = unfinished(tx, trial)?;
-    if state == State::Running && old != State::Waiting {
-        return Ok(false);
-    }
-    put_values(tx, trial, values.unwrap_or_default())?;
-    let column = match state {
-        State::Running => Some("datetime_start"),
-        State::Complete | State::Pruned | State::Fail => Some("datetime_complete"),
-        State::Waiting => None,
-    };
+/// Writes the change of a trial that was found to be open, and to fit.
+pub(super) fn edit(tx: &mut dyn Tx, trial: i64, edit: &Edit, now: Timestamp) -> Result<(), Error> {
+    put_params(tx, trial, &edit.params)?;
+    put_reports(tx, trial, edit.reports.iter().copied())?;
+    upsert_attributes(tx, Owner::TrialUser(trial), &edit.user_attrs)?;
+    upsert_attributes(tx, Owner::TrialSystem(trial), &edit.system_attrs)?;
+    put_values(tx, trial, &edit.values)?;
+    let Some(state) = edit.state else { return Ok(()) };
     let state_value = enumeration(tx, 2, "trialstate");
-    match column {
-        Some(column) => {
-            let sql =
-                format!("UPDATE trials SET state = {state_value}, {column} = {} WHERE trial_id = $1", moment(tx, 3));
-            tx.execute(&sql, &[trial.into(), state.as_str().into(), time(now)])?;
-        }
-        None => {
+    let column = match state {
+        State::Running => "datetime_start",
+        State::Complete | State::Pruned | State::Fail => "datetime_complete",
+        State::Waiting => {
             let sql = format!("UPDATE trials SET state = {state_value} WHERE trial_id = $1");
             tx.execute(&sql, &[trial.into(), state.as_str().into()])?;
+            return Ok(());
         }
-    }
-    Ok(true)
+    };
+    let sql = format!("UPDATE trials SET state = {state_value}, {column} = {} WHERE trial_id = $1", moment(tx, 3));
+    tx.execute(&sql, &[trial.into(), state.as_str().into(), time(now)])?;
+    Ok(())
 }
 
-pub(super) fn set_attributes(tx: &mut dyn Tx, owner: Owner, attributes: &Attributes) -> Result<(), Error> {
-    match owner {
-        Owner::TrialUser(trial) | Owner::TrialSystem(trial) => {
-            unfinished(tx, trial)?;
-        }
-        Owner::StudyUser(study) | Owner::StudySystem(study) => {
+pub(super) fn set_study_attributes(
+    tx: &mut dyn Tx,
+    owner: StudyAttributes,
+    attributes: &Attributes,
+) -> Result<(), Error> {
+    let owner = match owner {
+        StudyAttributes::User(study) => {
             read::check_study(tx, study)?;
+            Owner::StudyUser(study)
         }
-    }
+        StudyAttributes::System(study) => {
+            read::check_study(tx, study)?;
+            Owner::StudySystem(study)
+        }
+    };
     upsert_attributes(tx, owner, attributes)
+}
+
+/// Which attributes of what.
+#[derive(Clone, Copy)]
+enum Owner {
+    StudyUser(i64),
+    StudySystem(i64),
+    TrialUser(i64),
+    TrialSystem(i64),
 }
 
 fn upsert_attributes(tx: &mut dyn Tx, owner: Owner, attributes: &Attributes) -> Result<(), Error> {
@@ -269,6 +236,9 @@ fn upsert_attributes(tx: &mut dyn Tx, owner: Owner, attributes: &Attributes) -> 
         Owner::TrialUser(id) => ("trial_user_attributes", "trial_id", id),
         Owner::TrialSystem(id) => ("trial_system_attributes", "trial_id", id),
     };
+    if attributes.is_empty() {
+        return Ok(());
+    }
     let sql = format!(
         "INSERT INTO {table} ({column}, \"key\", value_json) VALUES ($1, $2, $3) \
          ON CONFLICT ({column}, \"key\") DO UPDATE SET value_json = excluded.value_json"

@@ -79,7 +79,10 @@ fn agree(study: Study, sweep: &Sweep, user: &Attributes, system: &Attributes) ->
 impl Run {
     /// Follows the trials that an earlier attempt started on, and ends those of sweeps that are over.
     pub(super) async fn resume(&mut self) -> Result<(), Failure> {
-        for trial in self.trials().await?.iter().filter(|trial| trial.state == State::Running) {
+        self.update().await?;
+        let running: Vec<Trial> =
+            self.history.trials().iter().filter(|trial| trial.state == State::Running).cloned().collect();
+        for trial in &running {
             if self.owns(trial) {
                 self.context.log(format_args!("trial {} is followed on", trial.number));
                 self.follow(trial).await?;

@@ -22,7 +22,8 @@ use tokio::{sync::mpsc, task::AbortHandle, time::timeout};
 
 use super::{Decision, End, Sweep, View, plan, report, verdict};
 use crate::{
-    storage::{self, Store, TrialEnd},
+    history::History,
+    storage::{self, Edit, Store},
     study::{State, Study, Trial, best},
 };
 
@@ -82,6 +83,7 @@ pub(super) struct Run {
     pub(super) job: Job,
     pub(super) sweep: Sweep,
     pub(super) study: Study,
+    pub(super) history: History,
     pub(super) seed: u64,
     pub(super) live: HashMap<i64, Live>,
     pub(super) news: mpsc::UnboundedSender<News>,
@@ -154,6 +156,7 @@ impl Runner {
             context,
             job,
             sweep,
+            history: History::new(study.id),
             study,
             seed,
             live: HashMap::new(),
@@ -172,10 +175,10 @@ impl Run {
         self.resume().await?;
         let context = self.context.clone();
         loop {
-            let trials = self.trials().await?;
-            let decision = self.decide(&trials);
+            self.update().await?;
+            let decision = self.decide();
             self.fresh.clear();
-            self.show(&trials);
+            self.show();
             for number in decision.prune {
                 self.prune(number).await?;
             }
@@ -204,11 +207,13 @@ impl Run {
         }
     }
 
-    pub(super) async fn trials(&self) -> Result<Vec<Trial>, Failure> {
-        self.runner.store.trials(self.study.id).await.map_err(store_failure)
+    /// Brings the trials up to date.
+    pub(super) async fn update(&mut self) -> Result<(), Failure> {
+        self.history.update(&self.runner.store).await.map_err(store_failure)
     }
 
-    fn decide(&mut self, trials: &[Trial]) -> Decision {
+    fn decide(&mut self) -> Decision {
+        let trials = self.history.trials();
         let own = trials.iter().filter(|trial| self.owns(trial));
         self.started = own.filter_map(|trial| trial.start).min().map_or(self.started, |first| first.min(self.started));
         let view = View {
@@ -226,7 +231,8 @@ impl Run {
         Timestamp::now().duration_since(self.started).unsigned_abs()
     }
 
-    fn show(&self, trials: &[Trial]) {
+    fn show(&self) {
+        let trials = self.history.trials();
         let finished = trials.iter().filter(|trial| trial.state.finished()).count();
         let best = best(trials, self.sweep.direction);
         let mut message = format!("{} running", self.live.len());
@@ -264,10 +270,10 @@ impl Run {
                 let fresh = values.iter().map(|(step, _)| *step).filter(|step| live.known.insert(*step));
                 self.fresh.entry(number).or_default().extend(fresh);
                 let id = live.id;
-                match self.runner.store.report(id, values).await {
+                match self.runner.store.edit(id, Edit::reports(values), Timestamp::now()).await {
                     // Somebody else has ended it, with Optuna perhaps.
                     Err(storage::Error::TrialFinished { .. }) => {}
-                    other => other.map_err(store_failure)?,
+                    other => drop(other.map_err(store_failure)?),
                 }
             }
             News::Ended(number, job) => {
@@ -287,19 +293,19 @@ impl Run {
 
     pub(super) async fn finish_trial(&self, number: i64, id: i64, verdict: super::Verdict) -> Result<(), Failure> {
         let state = verdict.state();
-        let mut user_attrs = storage::Attributes::new();
-        let value = match &verdict {
-            super::Verdict::Complete(value) => Some(*value),
-            super::Verdict::Pruned => self.runner.store.trial(id).await.map_err(store_failure)?.pruned_value(),
-            super::Verdict::Fail(error) => {
-                user_attrs.insert(super::ATTR_ERROR.into(), crate::pyjson::dump_text(error));
-                None
+        let mut end = Edit::state(state, Vec::new());
+        match &verdict {
+            super::Verdict::Complete(value) => end.values.push(*value),
+            super::Verdict::Pruned => {
+                end.values.extend(self.runner.store.trial(id).await.map_err(store_failure)?.pruned_value());
             }
-        };
-        let end = TrialEnd { state, value, reports: Vec::new(), user_attrs };
-        match self.runner.store.finish(id, end, Timestamp::now()).await {
+            super::Verdict::Fail(error) => {
+                end.user_attrs.insert(super::ATTR_ERROR.into(), crate::pyjson::dump_text(error));
+            }
+        }
+        match self.runner.store.edit(id, end, Timestamp::now()).await {
             Err(storage::Error::TrialFinished { .. }) => return Ok(()),
-            other => other.map_err(store_failure)?,
+            other => drop(other.map_err(store_failure)?),
         }
         match &verdict {
             super::Verdict::Complete(value) => {
@@ -369,23 +375,25 @@ impl Run {
         }
         self.live.clear();
         // Those that did not stop in time, and one whose job was refused.
-        for trial in self.trials().await?.iter().filter(|trial| self.owns(trial) && !trial.state.finished()) {
+        self.update().await?;
+        for trial in self.history.trials().iter().filter(|trial| self.owns(trial) && !trial.state.finished()) {
             self.finish_trial(trial.number, trial.id, super::Verdict::Fail(why.into())).await?;
         }
         Ok(())
     }
 
-    async fn done(&self, stopped: bool) -> WorkResult {
-        let trials = self.trials().await?;
-        self.show(&trials);
-        let best = best(&trials, self.sweep.direction);
+    async fn done(&mut self, stopped: bool) -> WorkResult {
+        self.update().await?;
+        self.show();
+        let trials = self.history.trials();
+        let best = best(trials, self.sweep.direction);
         let metrics = best.and_then(Trial::value).map(|value| (self.sweep.metric.clone(), value)).into_iter().collect();
         let report = report(
             &self.study.name,
             self.runner.store.optuna_url(),
             &self.sweep.metric,
             self.sweep.direction,
-            &trials,
+            trials,
             self.elapsed().as_secs_f64(),
         );
         if let Some(best) = best {

@@ -1,5 +1,7 @@
 //! Starting the trials of a sweep: sample, store, create the job under a name that a restart finds again, watch it.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use quintet_proto::v1::{CreateJobRequest, Job, JobEvent, Timeouts, job_event::Event};
 use runtime_core::{
@@ -17,7 +19,7 @@ use super::{
 use crate::{
     pyjson::dump_text,
     sampler::{Request, Suggestion, suggest},
-    storage::{self, Attributes, NewTrial, Owner},
+    storage::{self, Attributes, Edit, NewTrial},
     study::{Param, State, Trial},
 };
 
@@ -35,10 +37,10 @@ impl Run {
     /// Starts one trial: the first of the queue, or one that is suggested. False when the queued one was not to be had, which
     /// may change the plan.
     pub(super) async fn start_trial(&mut self) -> Result<bool, Failure> {
-        let trials = self.trials().await?;
-        let trial = match queued::next(&trials) {
-            Some(waiting) => self.claim(waiting, &trials).await?,
-            None => Some(self.suggest(&trials).await?),
+        self.update().await?;
+        let trial = match queued::next(self.history.trials()) {
+            Some(waiting) => self.claim(waiting).await?,
+            None => Some(self.suggest().await?),
         };
         let Some(trial) = trial else { return Ok(false) };
         let shown: Vec<String> = trial.params.iter().map(|p| format!("{}={}", p.name, p.external())).collect();
@@ -47,8 +49,9 @@ impl Run {
         Ok(true)
     }
 
-    fn sample(&self, trials: &[Trial], number: i64, fixed: &[Option<f64>]) -> Suggestion {
+    fn sample(&self, number: i64, fixed: &[Option<f64>]) -> Suggestion {
         let (space, directions) = (&self.sweep.space, std::slice::from_ref(&self.sweep.direction));
+        let trials = self.history.trials();
         let request = Request { space, directions, trials, number, seed: self.seed };
         suggest(&*self.sweep.sampler, &request, fixed)
     }
@@ -58,10 +61,10 @@ impl Run {
         Attributes::from([(ATTR_SWEEP.to_owned(), dump_text(&self.job.uid))])
     }
 
-    async fn suggest(&self, trials: &[Trial]) -> Result<Trial, Failure> {
-        let number = trials.iter().map(|trial| trial.number + 1).max().unwrap_or(0);
-        let Suggestion { params, system_attrs } = self.sample(trials, number, &[]);
-        if trials.is_empty() {
+    async fn suggest(&self) -> Result<Arc<Trial>, Failure> {
+        let number = self.history.trials().last().map_or(0, |trial| trial.number + 1);
+        let Suggestion { params, system_attrs } = self.sample(number, &[]);
+        if number == 0 {
             self.preflight(&params).await?;
         }
         let new = NewTrial { params, user_attrs: self.mark(), system_attrs, past: None };
@@ -69,18 +72,20 @@ impl Run {
     }
 
     /// Takes a queued trial; `None` when somebody else was first, or when its values are not in the space and it has failed.
-    async fn claim(&self, waiting: &Trial, trials: &[Trial]) -> Result<Option<Trial>, Failure> {
+    async fn claim(&self, waiting: &Trial) -> Result<Option<Arc<Trial>>, Failure> {
         let Suggestion { params, system_attrs } = match queued::fixed(waiting, &self.sweep.space) {
-            Ok(fixed) => self.sample(trials, waiting.number, &fixed),
+            Ok(fixed) => self.sample(waiting.number, &fixed),
             Err(problem) => {
                 self.finish_trial(waiting.number, waiting.id, Verdict::Fail(problem)).await?;
                 return Ok(None);
             }
         };
-        if trials.iter().all(|trial| trial.state == State::Waiting) {
+        if self.history.trials().iter().all(|trial| trial.state == State::Waiting) {
             self.preflight(&params).await?;
         }
-        match self.runner.store.claim(waiting.id, params, [self.mark(), system_attrs], Timestamp::now()).await {
+        let state = Some(State::Running);
+        let claim = Edit { params, user_attrs: self.mark(), system_attrs, state, ..Edit::default() };
+        match self.runner.store.edit(waiting.id, claim, Timestamp::now()).await {
             Ok(true) => self.runner.store.trial(waiting.id).await.map(Some).map_err(store_failure),
             Ok(false) | Err(storage::Error::TrialFinished { .. } | storage::Error::NoTrial(_)) => Ok(None),
             Err(error) => Err(store_failure(error)),
@@ -117,8 +122,8 @@ impl Run {
         };
         debug_assert_eq!(job.name, name, "the name of a job follows from its request");
         if trial.user_text(ATTR_JOB).as_deref() != Some(job.name.as_str()) {
-            let attribute = Attributes::from([(ATTR_JOB.to_owned(), dump_text(&job.name))]);
-            self.runner.store.set_attributes(Owner::TrialUser(trial.id), attribute).await.map_err(store_failure)?;
+            let attribute = Edit::user_attr(ATTR_JOB, dump_text(&job.name));
+            self.runner.store.edit(trial.id, attribute, Timestamp::now()).await.map_err(store_failure)?;
         }
         self.watch(trial, job);
         Ok(())

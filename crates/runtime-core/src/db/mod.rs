@@ -116,6 +116,21 @@ pub trait Tx {
     /// Runs a query and returns its rows. On PostgreSQL a sum over BIGINT has to be cast back to BIGINT.
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, Error>;
 
+    /// Begins the transaction now rather than with its first statement: from here on nobody else writes to a SQLite database.
+    ///
+    /// # Errors
+    /// The database's.
+    fn begin(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// A number that changes when another connection has committed to the database; `None` where that cannot be told cheaply
+    /// (PostgreSQL). It begins no transaction: what it says holds for longer only after [`Tx::begin`].
+    ///
+    /// # Errors
+    /// The database's.
+    fn commits_of_others(&mut self) -> Result<Option<i64>, Error>;
+
     /// The database behind.
     fn dialect(&self) -> Dialect;
 }
@@ -286,7 +301,22 @@ impl Db {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        self.writer.run(f).await
+        self.writer.run(f, None).await
+    }
+
+    /// Like [`Db::write`], for a caller that keeps in memory what it has written: `undo` runs when `f` had succeeded and could not be
+    /// committed, on the writing thread and before anything else runs there.
+    ///
+    /// # Errors
+    /// As [`Db::write`].
+    pub async fn write_or<T, E, F, U>(&self, f: F, undo: U) -> Result<T, E>
+    where
+        F: FnOnce(&mut dyn Tx) -> Result<T, E> + Send + 'static,
+        U: FnOnce() + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.writer.run(f, Some(Box::new(undo))).await
     }
 
     /// Queues a request of any form; it hears of everything itself.

@@ -95,6 +95,10 @@ impl Tx for Postgres {
         rows.iter().map(|row| (0..row.len()).map(|i| column(row, i)).collect::<Result<_, _>>().map(Row)).collect()
     }
 
+    fn commits_of_others(&mut self) -> Result<Option<i64>, Error> {
+        Ok(None)
+    }
+
     fn dialect(&self) -> Dialect {
         Dialect::Postgres
     }

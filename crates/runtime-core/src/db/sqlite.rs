@@ -112,6 +112,11 @@ impl Tx for Sqlite {
         Ok(result)
     }
 
+    fn commits_of_others(&mut self) -> Result<Option<i64>, Error> {
+        let mut statement = self.connection.prepare_cached("PRAGMA data_version").map_err(error)?;
+        statement.query_row([], |row| row.get(0)).map(Some).map_err(error)
+    }
+
     fn dialect(&self) -> Dialect {
         Dialect::Sqlite
     }
@@ -121,6 +126,8 @@ impl Connection for Sqlite {
     fn batch(&mut self, sql: &str) -> Result<(), Error> {
         // Those of every commit are not parsed each time.
         if matches!(sql, "BEGIN" | "COMMIT" | "ROLLBACK") {
+            // What the writer reads before it writes stays true until it commits, whoever else writes to the file.
+            let sql = if sql == "BEGIN" && self.checkpoints.is_some() { "BEGIN IMMEDIATE" } else { sql };
             self.connection.prepare_cached(sql).and_then(|mut statement| statement.raw_execute()).map_err(error)?;
             if let (Some(checkpoints), "COMMIT") = (&self.checkpoints, sql) {
                 checkpoints.committed(&self.connection);

@@ -53,6 +53,61 @@ async fn stores_and_reads_every_type() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sqlite_tells_commits_of_others_and_nobody_writes_after_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.db");
+    let db = Db::open(&format!("sqlite://{}", path.display()), SCHEMA).unwrap();
+    let version = async || db.write(|tx| tx.commits_of_others()).await.unwrap().unwrap();
+    let before = version().await;
+    db.write(insert(1, "own")).await.unwrap();
+    db.write(insert(2, "own too")).await.unwrap();
+    assert_eq!(version().await, before, "our own commits do not count");
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute("INSERT INTO items (id, name) VALUES (3, 'theirs')", []).unwrap();
+    assert_ne!(version().await, before);
+    let begun = db.write(move |tx| -> Result<_, Error> {
+        tx.begin()?;
+        other.busy_timeout(Duration::ZERO).map_err(|error| Error::Statement(error.to_string()))?;
+        Ok(other.execute("INSERT INTO items (id, name) VALUES (4, 'late')", []).unwrap_err().sqlite_error_code())
+    });
+    assert_eq!(begun.await.unwrap(), Some(rusqlite::ErrorCode::DatabaseBusy));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_committed_is_undone_in_memory_before_anything_else_runs() {
+    const DEFERRED: &[Migration] = &[Migration {
+        name: "0001_pairs",
+        sqlite: "CREATE TABLE a (id INTEGER PRIMARY KEY); \
+                 CREATE TABLE b (a INTEGER REFERENCES a (id) DEFERRABLE INITIALLY DEFERRED)",
+        postgres: "CREATE TABLE a (id BIGINT PRIMARY KEY); \
+                   CREATE TABLE b (a BIGINT REFERENCES a (id) DEFERRABLE INITIALLY DEFERRED)",
+    }];
+    let suite = async |url: String| {
+        let db = Db::open(&url, DEFERRED).unwrap();
+        let memory = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let write = |sql: &'static str, note: i64| {
+            let (of_f, of_undo) = (memory.clone(), memory.clone());
+            db.write_or(
+                move |tx| {
+                    tx.execute(sql, &[note.into()])?;
+                    of_f.lock().unwrap().push(note);
+                    Ok::<_, Error>(of_f.lock().unwrap().clone())
+                },
+                move || of_undo.lock().unwrap().retain(|other| *other != note),
+            )
+        };
+        assert_eq!(write("INSERT INTO a VALUES ($1)", 1).await, Ok(vec![1]));
+        // It is the commit that fails.
+        assert!(write("INSERT INTO b VALUES ($1)", 2).await.is_err());
+        assert_eq!(write("INSERT INTO b VALUES ($1 - 2)", 3).await, Ok(vec![1, 3]));
+    };
+    let folder = tempfile::tempdir().unwrap();
+    suite(format!("sqlite://{}/test.db", folder.path().display())).await;
+    let server = testing::PostgresServer::start().unwrap();
+    suite(with_schema(&server.database().unwrap(), "pairs")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_bad_request_fails_alone() {
     on_both(async |url| {
         let db = Arc::new(Db::open(&url, SCHEMA).unwrap());

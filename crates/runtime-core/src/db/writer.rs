@@ -11,6 +11,8 @@ const MAX_GROUP: usize = 512;
 /// Requests that may wait before callers do.
 const QUEUE: usize = 8192;
 
+/// Takes back what a request that could not be committed has left in memory.
+pub(super) type Undo = Box<dyn FnOnce() + Send>;
 pub(super) type Connect = Box<dyn Fn() -> Result<Box<dyn Connection>, Error> + Send>;
 
 /// A queued request: runs in the transaction, then hears how the commit went.
@@ -23,6 +25,7 @@ pub(crate) trait Request: Send {
 
 struct Closure<F, T, E> {
     f: Option<F>,
+    undo: Option<Undo>,
     result: Option<Result<T, E>>,
     reply: oneshot::Sender<Result<T, E>>,
 }
@@ -43,6 +46,9 @@ where
     }
 
     fn answer(self: Box<Self>, commit: Result<(), Error>) {
+        if let (Some(Ok(_)), Err(_), Some(undo)) = (&self.result, &commit, self.undo) {
+            undo();
+        }
         let result = match (self.result, commit) {
             // A request that failed by itself keeps its own error.
             (Some(Err(error)), _) => Err(error),
@@ -81,14 +87,14 @@ impl Writer {
         }
     }
 
-    pub(super) async fn run<T, E, F>(&self, f: F) -> Result<T, E>
+    pub(super) async fn run<T, E, F>(&self, f: F, undo: Option<Undo>) -> Result<T, E>
     where
         F: FnOnce(&mut dyn Tx) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let request = Box::new(Closure { f: Some(f), result: None, reply });
+        let request = Box::new(Closure { f: Some(f), undo, result: None, reply });
         self.queue.send(request).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
@@ -144,7 +150,7 @@ struct Lazy<'a> {
 }
 
 impl Lazy<'_> {
-    fn begin(&mut self) -> Result<&mut dyn Connection, Error> {
+    fn begun(&mut self) -> Result<&mut dyn Connection, Error> {
         if !self.begun {
             self.connection.batch("BEGIN")?;
             self.begun = true;
@@ -155,15 +161,23 @@ impl Lazy<'_> {
 
 impl Tx for Lazy<'_> {
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, Error> {
-        self.begin()?.execute(sql, params)
+        self.begun()?.execute(sql, params)
     }
 
     fn execute_many(&mut self, sql: &str, rows: &[Vec<Value>]) -> Result<u64, Error> {
-        self.begin()?.execute_many(sql, rows)
+        self.begun()?.execute_many(sql, rows)
     }
 
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, Error> {
-        self.begin()?.query(sql, params)
+        self.begun()?.query(sql, params)
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        self.begun().map(|_| ())
+    }
+
+    fn commits_of_others(&mut self) -> Result<Option<i64>, Error> {
+        self.connection.commits_of_others()
     }
 
     fn dialect(&self) -> Dialect {

@@ -1,0 +1,54 @@
+//! A study's trials in one piece, as samplers, pruners and planners read them, brought up to date by what has changed.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    storage::{Error, Store},
+    study::Trial,
+};
+
+/// The trials of one study. It costs a second copy of them, and little to keep up.
+#[derive(Debug, Clone)]
+pub struct History {
+    study: i64,
+    /// In order of id, which is that of their numbers.
+    trials: Vec<Trial>,
+    /// Ids of trials that had not ended.
+    open: BTreeSet<i64>,
+}
+
+impl History {
+    /// Of the study of that id; knows nothing yet.
+    pub fn new(study: i64) -> Self {
+        Self { study, trials: Vec::new(), open: BTreeSet::new() }
+    }
+
+    /// Takes over what has changed since the last time.
+    ///
+    /// # Errors
+    /// As [`Store::trials_since`].
+    pub async fn update(&mut self, store: &Store) -> Result<(), Error> {
+        let last = self.trials.last().map_or(i64::MIN, |trial| trial.id);
+        let changed = store.trials_since(self.study, last, self.open.clone()).await?;
+        self.merge(&changed);
+        Ok(())
+    }
+
+    fn merge(&mut self, changed: &[Arc<Trial>]) {
+        for trial in changed {
+            match trial.state.finished() {
+                true => self.open.remove(&trial.id),
+                false => self.open.insert(trial.id),
+            };
+            match self.trials.binary_search_by_key(&trial.id, |known| known.id) {
+                Ok(place) => self.trials[place] = Trial::clone(trial),
+                Err(place) => self.trials.insert(place, Trial::clone(trial)),
+            }
+        }
+    }
+
+    /// The trials in order of their number, as of the last update.
+    pub fn trials(&self) -> &[Trial] {
+        &self.trials
+    }
+}
