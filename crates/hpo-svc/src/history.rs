@@ -34,7 +34,8 @@ impl History {
         Ok(())
     }
 
-    fn merge(&mut self, changed: &[Arc<Trial>]) {
+    /// Takes over trials that are known to have changed.
+    pub fn merge(&mut self, changed: &[Arc<Trial>]) {
         for trial in changed {
             match trial.state.finished() {
                 true => self.open.remove(&trial.id),
@@ -50,5 +51,11 @@ impl History {
     /// The trials in order of their number, as of the last update.
     pub fn trials(&self) -> &[Trial] {
         &self.trials
+    }
+
+    /// Those that had not ended.
+    pub fn open(&self) -> impl Iterator<Item = &Trial> {
+        let place = |id: &i64| self.trials.binary_search_by_key(id, |known| known.id).ok();
+        self.open.iter().filter_map(move |id| self.trials.get(place(id)?))
     }
 }

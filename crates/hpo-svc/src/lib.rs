@@ -21,10 +21,13 @@ use runtime_core::{
     worker::{ServeOptions, serve},
 };
 
+mod after_trials;
+pub mod ask_tell;
 pub mod history;
 pub mod optuna;
 pub mod pruner;
 pub mod pyjson;
+mod queued;
 pub mod sampler;
 pub mod service;
 pub mod space;
@@ -35,6 +38,7 @@ pub mod sweep;
 #[cfg(test)]
 mod golden;
 
+pub use after_trials::AfterTrials;
 use sweep::{Runner, StudyHook};
 
 /// What the service needs.
@@ -63,6 +67,7 @@ pub struct Hpo {
     options: Options,
     store: storage::Store,
     snapshots: Option<Snapshots>,
+    after_trials: AfterTrials,
 }
 
 /// Opens the study store. Blocks.
@@ -71,7 +76,7 @@ pub struct Hpo {
 /// The store cannot be opened.
 pub fn build(options: Options) -> Result<Hpo, storage::Error> {
     let store = storage::Store::open(&options.database)?;
-    Ok(Hpo { options, store, snapshots: None })
+    Ok(Hpo { options, store, snapshots: None, after_trials: AfterTrials::default() })
 }
 
 /// The check of `sweep` jobs before they are created; fields are told as `spec.sweep.FIELD`.
@@ -93,18 +98,19 @@ impl Hpo {
     #[must_use]
     pub fn with_snapshots(mut self, snapshots: Snapshots) -> Self {
         self.snapshots = Some(snapshots);
+        self.after_trials = AfterTrials::new(self.hook());
         self
     }
 
     /// The gRPC service.
     pub fn grpc_service(&self) -> HpoServiceServer<service::HpoApi> {
-        service::HpoApi::new(self.store.clone()).into_service()
+        service::HpoApi::new(self.store.clone(), self.after_trials.clone()).into_service()
     }
 
     /// Optuna's storage proxy over the same studies.
     pub fn optuna_service(&self) -> StorageServiceServer<optuna::OptunaStorage> {
         let storage = optuna::OptunaStorage::new(self.store.clone(), self.options.trial_grace);
-        storage.after_trials(self.hook()).into_service()
+        storage.after_trials(self.after_trials.clone()).into_service()
     }
 
     /// What asks for a copy of the store.

@@ -6,8 +6,10 @@ use jiff::Timestamp;
 use quintet_proto::{
     types,
     v1::{
-        self, GetBestConfigRequest, GetBestConfigResponse, GetStudyRequest, ListStudiesRequest, ListStudiesResponse,
-        ListTrialsRequest, ListTrialsResponse,
+        self, CreateStudyRequest, DeleteStudyRequest, DeleteStudyResponse, EnqueueTrialsRequest, EnqueueTrialsResponse,
+        GetBestConfigRequest, GetBestConfigResponse, GetStudyRequest, ListStudiesRequest, ListStudiesResponse,
+        ListTrialsRequest, ListTrialsResponse, ReportTrialRequest, ReportTrialResponse, SuggestTrialsRequest,
+        SuggestTrialsResponse, TellTrialRequest,
         hpo_service_server::{HpoService, HpoServiceServer},
     },
 };
@@ -19,6 +21,8 @@ use runtime_core::{
 use tonic::{Request, Response, Status};
 
 use crate::{
+    after_trials::AfterTrials,
+    ask_tell::{ATTR_CLIENT, AskTell, bare_name, wire_constraints, wire_parameters},
     storage::{Error, Store},
     study::{Direction, Study, Trial, best},
     sweep::{ATTR_BACKBONE, ATTR_ERROR, ATTR_JOB, best_config},
@@ -32,6 +36,7 @@ const LARGEST_PAGE: usize = 1000;
 #[derive(Debug, Clone)]
 pub struct HpoApi {
     store: Store,
+    ask_tell: AskTell,
 }
 
 impl From<Error> for Status {
@@ -61,9 +66,9 @@ impl From<Error> for Status {
 }
 
 impl HpoApi {
-    /// A service over a store.
-    pub fn new(store: Store) -> Self {
-        Self { store }
+    /// A service over a store, with what is to be told of trials that clients have ended.
+    pub fn new(store: Store, after_trials: AfterTrials) -> Self {
+        Self { ask_tell: AskTell::new(store.clone(), after_trials), store }
     }
 
     /// The service to mount on a server.
@@ -75,11 +80,7 @@ impl HpoApi {
 
     /// The study of a resource name, or of its bare name.
     async fn find(&self, field: &str, name: &str) -> Result<Study, Status> {
-        let bare = name.strip_prefix("studies/").unwrap_or(name);
-        if bare.is_empty() {
-            return Err(status::invalid_field(field, format!("`{name}` is not of the form studies/{{study}}")));
-        }
-        let study = self.store.find_study(bare).await?;
+        let study = self.store.find_study(bare_name(field, name)?).await?;
         study.ok_or_else(|| status::not_found("study", name))
     }
 
@@ -95,8 +96,11 @@ impl HpoApi {
             direction: direction.to_proto().into(),
             trial_count: i32::try_from(trials.len()).unwrap_or(i32::MAX),
             trials_by_state,
-            best: best(&trials, direction).map(|trial| wire_trial(study, trial)),
+            best: best(&trials, direction)
+                .filter(|_| study.directions.len() == 1)
+                .map(|trial| wire_trial(study, trial)),
             storage: self.store.optuna_url().to_owned(),
+            directions: study.directions.iter().map(|direction| direction.to_proto().into()).collect(),
         })
     }
 }
@@ -111,18 +115,20 @@ fn wire_time(time: Timestamp) -> types::Timestamp {
 }
 
 fn wire_trial(study: &Study, trial: &Trial) -> v1::Trial {
-    let fields = trial.params.iter().map(|param| (param.name.clone(), param.external().to_proto())).collect();
     v1::Trial {
         name: format!("studies/{}/trials/{}", study.name, trial.number),
         number: i32::try_from(trial.number).unwrap_or(i32::MAX),
         state: trial.state.to_proto().into(),
-        parameters: Some(types::Struct { fields }),
+        parameters: Some(wire_parameters(&trial.params)),
         value: trial.value(),
         intermediate_values: trial.intermediate.clone(),
         start_time: trial.start.map(wire_time),
         end_time: trial.complete.map(wire_time),
         job: trial.user_text(ATTR_JOB).unwrap_or_default(),
         error: trial.user_text(ATTR_ERROR).unwrap_or_default(),
+        values: trial.values.clone(),
+        client_id: trial.user_text(ATTR_CLIENT).unwrap_or_default(),
+        constraints: wire_constraints(trial),
     }
 }
 
@@ -190,5 +196,51 @@ impl HpoService for HpoApi {
         let config = serde_json::from_value(best_config(&study.name, &backbone, trial))
             .map_err(|error| status::internal("best configuration", &error))?;
         Ok(Response::new(GetBestConfigResponse { trial: Some(wire_trial(&study, trial)), best_config: Some(config) }))
+    }
+
+    async fn create_study(&self, request: Request<CreateStudyRequest>) -> Result<Response<v1::Study>, Status> {
+        let study = self.ask_tell.create_study(request.into_inner()).await?;
+        Ok(Response::new(self.study(&study).await?))
+    }
+
+    async fn delete_study(
+        &self,
+        request: Request<DeleteStudyRequest>,
+    ) -> Result<Response<DeleteStudyResponse>, Status> {
+        let study = self.find("name", &request.get_ref().name).await?;
+        self.store.delete_study(study.id).await?;
+        self.ask_tell.forget(&study.name);
+        Ok(Response::new(DeleteStudyResponse {}))
+    }
+
+    async fn suggest_trials(
+        &self,
+        request: Request<SuggestTrialsRequest>,
+    ) -> Result<Response<SuggestTrialsResponse>, Status> {
+        let (study, trials) = self.ask_tell.suggest(request.into_inner()).await?;
+        let trials = trials.iter().map(|trial| wire_trial(&study, trial)).collect();
+        Ok(Response::new(SuggestTrialsResponse { trials }))
+    }
+
+    async fn enqueue_trials(
+        &self,
+        request: Request<EnqueueTrialsRequest>,
+    ) -> Result<Response<EnqueueTrialsResponse>, Status> {
+        let (study, trials) = self.ask_tell.enqueue(request.into_inner()).await?;
+        let trials = trials.iter().map(|trial| wire_trial(&study, trial)).collect();
+        Ok(Response::new(EnqueueTrialsResponse { trials }))
+    }
+
+    async fn report_trial(
+        &self,
+        request: Request<ReportTrialRequest>,
+    ) -> Result<Response<ReportTrialResponse>, Status> {
+        let should_prune = self.ask_tell.report(request.into_inner()).await?;
+        Ok(Response::new(ReportTrialResponse { should_prune }))
+    }
+
+    async fn tell_trial(&self, request: Request<TellTrialRequest>) -> Result<Response<v1::Trial>, Status> {
+        let (study, trial) = self.ask_tell.tell(request.into_inner()).await?;
+        Ok(Response::new(wire_trial(&study, &trial)))
     }
 }

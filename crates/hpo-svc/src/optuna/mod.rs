@@ -7,14 +7,7 @@
 mod leases;
 mod wire;
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
 use quintet_proto::optuna::{
@@ -35,18 +28,15 @@ use tonic::{Request, Response, Status};
 
 use self::leases::Leases;
 use crate::{
+    after_trials::AfterTrials,
     storage::{Attributes, Edit, NewTrial, Store, StudyAttributes},
     study::State,
-    sweep::StudyHook,
 };
 
 /// Studies that are read at once.
 const PAGE: usize = 256;
 /// Optuna's columns of names and keys hold so many characters.
 const LONGEST_NAME: usize = 512;
-
-/// Clients end many trials a second where a sweep ends one a minute, and the hook copies the store.
-const HOOK_DELAY: Duration = Duration::from_secs(10);
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -55,9 +45,7 @@ type Answer<T> = Result<Response<T>, Status>;
 pub struct OptunaStorage {
     store: Store,
     leases: Leases,
-    after_trials: Option<StudyHook>,
-    /// The hook is about to be called.
-    hook_is_due: Arc<AtomicBool>,
+    after_trials: AfterTrials,
 }
 
 impl fmt::Debug for OptunaStorage {
@@ -69,27 +57,14 @@ impl fmt::Debug for OptunaStorage {
 impl OptunaStorage {
     /// A service over a store. A running trial whose client has gone fails after `grace`; zero leaves it running.
     pub fn new(store: Store, grace: Duration) -> Self {
-        Self { leases: Leases::new(store.clone(), grace), store, after_trials: None, hook_is_due: Arc::default() }
+        Self { leases: Leases::new(store.clone(), grace), store, after_trials: AfterTrials::default() }
     }
 
-    /// Calls `hook` soon after clients have ended trials, once for those that ended meanwhile.
+    /// What is to be told of trials that clients have ended.
     #[must_use]
-    pub fn after_trials(mut self, hook: Option<StudyHook>) -> Self {
-        self.after_trials = hook;
+    pub fn after_trials(mut self, after_trials: AfterTrials) -> Self {
+        self.after_trials = after_trials;
         self
-    }
-
-    fn trial_ended(&self) {
-        let Some(hook) = self.after_trials.clone() else { return };
-        if self.hook_is_due.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let due = self.hook_is_due.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(HOOK_DELAY).await;
-            due.store(false, Ordering::Release);
-            hook();
-        });
     }
 
     /// The service to mount on a server. Answers have no limit: a client takes a study's trials in one message.
@@ -247,8 +222,8 @@ impl StorageService for OptunaStorage {
         request: Request<GetTrialIdFromStudyIdTrialNumberRequest>,
     ) -> Answer<GetTrialIdFromStudyIdTrialNumberReply> {
         let request = request.into_inner();
-        let trial_id = self.store.trial_id(request.study_id, request.trial_number).await?;
-        Ok(Response::new(GetTrialIdFromStudyIdTrialNumberReply { trial_id }))
+        let trial = self.store.numbered_trial(request.study_id, request.trial_number).await?;
+        Ok(Response::new(GetTrialIdFromStudyIdTrialNumberReply { trial_id: trial.id }))
     }
 
     async fn set_trial_state_values(
@@ -266,7 +241,7 @@ impl StorageService for OptunaStorage {
             State::Waiting => self.leases.release(request.trial_id),
             State::Complete | State::Pruned | State::Fail => {
                 self.leases.release(request.trial_id);
-                self.trial_ended();
+                self.after_trials.ended();
             }
         }
         Ok(Response::new(SetTrialStateValuesReply { trial_updated }))

@@ -15,10 +15,12 @@ use crate::{
 
 mod kernels;
 mod random;
+mod settings;
 mod tpe;
 mod truncnorm;
 
 pub use random::Random;
+pub use settings::from_proto;
 pub use tpe::Tpe;
 #[cfg(test)]
 pub(crate) use tpe::{mixture, split};

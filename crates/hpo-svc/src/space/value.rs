@@ -92,7 +92,8 @@ impl ParamValue {
         }
     }
 
-    pub(super) fn to_py(&self) -> PyValue {
+    /// The value as Python's JSON has it.
+    pub fn to_py(&self) -> PyValue {
         match self {
             Self::Null => PyValue::Null,
             Self::Bool(value) => PyValue::Bool(*value),

@@ -41,6 +41,8 @@ pub(super) struct Mirror {
 struct Mirrored {
     /// By id; numbers grow with ids.
     trials: BTreeMap<i64, Arc<Trial>>,
+    /// Ids by number.
+    ids: BTreeMap<i64, i64>,
     /// Ids of trials that have not ended, and of those to read again.
     open: BTreeSet<i64>,
     /// The distribution of the first trial that has a parameter, by its name.
@@ -59,6 +61,7 @@ impl Mirrored {
         for param in &trial.params {
             self.refer(trial.number, param);
         }
+        self.ids.insert(trial.number, trial.id);
         self.trials.insert(trial.id, Arc::new(trial));
     }
 
@@ -187,6 +190,13 @@ impl Mirror {
     pub(super) fn trial(&mut self, tx: &mut dyn Tx, trial: i64) -> Result<Arc<Trial>, Error> {
         let study = self.owner(tx, trial)?;
         self.study(tx, study)?.trials.get(&trial).cloned().ok_or(Error::NoTrial(trial))
+    }
+
+    /// The trial of that number.
+    pub(super) fn numbered(&mut self, tx: &mut dyn Tx, study: i64, number: i64) -> Result<Arc<Trial>, Error> {
+        let mirrored = self.study(tx, study)?;
+        let trial = mirrored.ids.get(&number).and_then(|id| mirrored.trials.get(id));
+        trial.cloned().ok_or(Error::NoTrialNumber { study, number })
     }
 
     fn owner(&self, tx: &mut dyn Tx, trial: i64) -> Result<i64, Error> {

@@ -266,12 +266,12 @@ impl Store {
         self.with_trials(move |trials, tx| trials.since(tx, study, after, &also)).await
     }
 
-    /// The id of the trial of that number.
+    /// The trial of that number.
     ///
     /// # Errors
     /// [`Error::NoStudy`], [`Error::NoTrialNumber`], or the database's.
-    pub async fn trial_id(&self, study: i64, number: i64) -> Result<i64, Error> {
-        self.db.read(move |tx| read::trial_id(tx, study, number)).await
+    pub async fn numbered_trial(&self, study: i64, number: i64) -> Result<Arc<Trial>, Error> {
+        self.with_trials(move |trials, tx| trials.numbered(tx, study, number)).await
     }
 
     /// One trial.

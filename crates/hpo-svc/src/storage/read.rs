@@ -57,13 +57,6 @@ pub(super) fn check_study(tx: &mut dyn Tx, id: i64) -> Result<(), Error> {
     rows.first().map(|_| ()).ok_or_else(|| Error::NoStudy(id.to_string()))
 }
 
-pub(super) fn trial_id(tx: &mut dyn Tx, study: i64, number: i64) -> Result<i64, Error> {
-    check_study(tx, study)?;
-    let sql = "SELECT trial_id FROM trials WHERE study_id = $1 AND number = $2";
-    let rows = tx.query(sql, &[study.into(), number.into()])?;
-    Ok(rows.first().ok_or(Error::NoTrialNumber { study, number })?.int(0)?)
-}
-
 /// The study of a trial.
 pub(super) fn study_of(tx: &mut dyn Tx, trial: i64) -> Result<i64, Error> {
     let rows = tx.query("SELECT study_id FROM trials WHERE trial_id = $1", &[trial.into()])?;

@@ -3,7 +3,6 @@
 mod apply;
 mod outcome;
 mod plan;
-mod queued;
 mod report;
 mod resume;
 mod runner;

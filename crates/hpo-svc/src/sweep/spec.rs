@@ -11,7 +11,7 @@ use runtime_core::status::{FieldViolation, violation};
 use super::{apply, plan::Limits};
 use crate::{
     pruner::{self, Pruner},
-    sampler::{Random, Sampler, Tpe},
+    sampler::{self, Sampler},
     space::Space,
     study::Direction,
 };
@@ -78,7 +78,7 @@ impl Sweep {
             let problem = format!("{} is unknown; MINIMIZE and MAXIMIZE are allowed", objective.direction);
             wrong.push(violation("objective.direction", problem));
         }
-        let sampler = sampler(&spec, &mut wrong);
+        let sampler = sampler::from_proto(spec.sampler.as_ref(), "sampler", &mut wrong);
         let pruner = pruner::from_proto(spec.pruner.as_ref(), "pruner", &mut wrong);
         let limits = limits(&spec, &mut wrong);
         match &space {
@@ -118,30 +118,6 @@ fn shorten(spec: &mut SweepSpec) {
     if let Some(v1::sweep_spec::Trial::Train(train)) = &mut spec.trial {
         train.hyperparameters.get_or_insert_default().epochs = Some(DRY_RUN_EPOCHS);
     }
-}
-
-fn sampler(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Box<dyn Sampler> {
-    use v1::sampler::Kind;
-    let kind = spec.sampler.as_ref().and_then(|sampler| sampler.kind.as_ref());
-    let settings = match kind {
-        Some(Kind::Random(_)) => return Box::new(Random),
-        Some(Kind::Tpe(settings)) => *settings,
-        None => v1::TpeSampler::default(),
-    };
-    let default = Tpe::default();
-    let mut count = |field: &str, value: Option<i32>, least: i32, default: usize| {
-        let Some(value) = value else { return default };
-        if value < least {
-            wrong.push(violation(format!("sampler.tpe.{field}"), format!("{value} is below {least}")));
-        }
-        usize::try_from(value).unwrap_or(default)
-    };
-    Box::new(Tpe {
-        n_startup_trials: count("n_startup_trials", settings.n_startup_trials, 0, default.n_startup_trials),
-        n_ei_candidates: count("n_ei_candidates", settings.n_ei_candidates, 1, default.n_ei_candidates),
-        multivariate: settings.multivariate.unwrap_or(default.multivariate),
-        constant_liar: settings.constant_liar.unwrap_or(default.constant_liar),
-    })
 }
 
 fn limits(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Limits {

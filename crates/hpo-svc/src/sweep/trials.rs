@@ -13,11 +13,11 @@ use runtime_core::{
 use super::{
     ATTR_JOB, ATTR_SWEEP, Verdict,
     apply::trial_spec,
-    queued,
     runner::{Live, News, Run, call_failure, store_failure},
 };
 use crate::{
     pyjson::dump_text,
+    queued,
     sampler::{Request, Suggestion, suggest},
     storage::{self, Attributes, Edit, NewTrial},
     study::{Param, State, Trial},

@@ -1,0 +1,393 @@
+//! Studies that their clients drive: suggest, report, tell. Two calls a trial, each one durable before it is answered.
+//!
+//! A client that asks again under its id gets its open trials again, as in Vizier (Golovin et al. 2017), so that neither a crash
+//! nor a lost answer leaves a trial behind. Other programs may work on the same study at the same time, Optuna's clients too.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use quintet_proto::{
+    types,
+    v1::{self, CreateStudyRequest, EnqueueTrialsRequest, ReportTrialRequest, SuggestTrialsRequest, TellTrialRequest},
+};
+use runtime_core::status::{self, ErrorReason, FieldViolation, violation};
+use tokio::sync::Mutex as AsyncMutex;
+use tonic::Status;
+
+mod spec;
+
+pub use spec::{ATTR_SPEC, Search};
+
+use crate::{
+    after_trials::AfterTrials,
+    history::History,
+    pyjson::{PyValue, dump_text, float_repr},
+    queued,
+    sampler::{Request, Suggestion, suggest},
+    space::ParamValue,
+    storage::{Edit, Error, NewTrial, Store},
+    study::{Param, State, Study, Trial},
+    sweep::ATTR_ERROR,
+};
+
+/// User attribute of a trial: the client that it was suggested to, as JSON text.
+pub const ATTR_CLIENT: &str = "quintet:client";
+
+/// Studies that are kept ready.
+const MOST_OPEN: usize = 64;
+/// Trials of one call.
+const MOST_AT_ONCE: usize = 1000;
+/// Optuna's column of names holds so many characters.
+const LONGEST_NAME: usize = 512;
+
+/// Answers the clients of studies that they drive; clones share what is open.
+#[derive(Debug, Clone)]
+pub struct AskTell {
+    store: Store,
+    after_trials: AfterTrials,
+    open: Arc<Mutex<HashMap<String, Arc<Open>>>>,
+}
+
+/// A study that is at work.
+#[derive(Debug)]
+struct Open {
+    study: Study,
+    search: Search,
+    /// Held from looking at the history until the suggested trial is stored, so that the next suggestion knows of it.
+    history: Arc<AsyncMutex<History>>,
+}
+
+impl AskTell {
+    /// Over a store.
+    pub fn new(store: Store, after_trials: AfterTrials) -> Self {
+        Self { store, after_trials, open: Arc::default() }
+    }
+
+    /// Creates a study, or finds the one that was created with the same specification.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` by field, `ALREADY_EXISTS`, or the store's.
+    pub async fn create_study(&self, request: CreateStudyRequest) -> Result<Study, Status> {
+        let name = request.study_name;
+        let mut wrong = Vec::new();
+        if name.is_empty() || name.contains(['/', '\0']) || name.chars().count() > LONGEST_NAME {
+            let problem = format!("{name:?} must have 1 to {LONGEST_NAME} characters and no slash");
+            wrong.push(violation("study_name", problem));
+        }
+        let search = Search::new(&request.spec.unwrap_or_default()).map_err(|violations| {
+            wrong.extend(violations.into_iter().map(|v| violation(format!("spec.{}", v.field), v.description)));
+        });
+        let Some(search) = search.ok().filter(|_| wrong.is_empty()) else {
+            return Err(status::invalid_argument(wrong));
+        };
+        let known = match self.store.find_study(&name).await? {
+            Some(known) => known,
+            None => {
+                let seed = search.spec().seed.unwrap_or_else(rand::random);
+                let [user, system] =
+                    search.attributes(seed).map_err(|error| status::internal("specification", &error))?;
+                match self.store.create_study(&name, &search.directions, user, system).await {
+                    // Somebody else was first, perhaps with the same.
+                    Err(Error::StudyExists(_)) => {
+                        let found = self.store.find_study(&name).await?;
+                        found.ok_or_else(|| Error::NoStudy(name.clone()))?
+                    }
+                    other => return Ok(other?),
+                }
+            }
+        };
+        let theirs = Search::of(&known).map_err(|problem| unreadable(&known, &problem))?;
+        match theirs.is_some_and(|theirs| search.agrees(&theirs)) {
+            true => Ok(known),
+            false => Err(status::already_exists("study", &name, "it exists with another specification")),
+        }
+    }
+
+    /// Forgets a study that was deleted.
+    pub fn forget(&self, name: &str) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    async fn open(&self, field: &str, name: &str) -> Result<Arc<Open>, Status> {
+        let bare = bare_name(field, name)?;
+        if let Some(open) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(bare) {
+            return Ok(open.clone());
+        }
+        let study = self.store.find_study(bare).await?.ok_or_else(|| status::not_found("study", name))?;
+        let search = Search::of(&study).map_err(|problem| unreadable(&study, &problem))?;
+        let search = search.ok_or_else(|| {
+            let problem =
+                format!("`{name}` was not made by CreateStudy: only its own sweep or Optuna program suggests trials");
+            status::failed_precondition(ErrorReason::IllegalState, name, problem, [("study", name.to_owned())])
+        })?;
+        let history = Arc::new(AsyncMutex::new(History::new(study.id)));
+        let open = Arc::new(Open { study, search, history });
+        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST_OPEN {
+            // Those that nobody is using can be opened again.
+            all.retain(|_, open| Arc::strong_count(open) > 1);
+        }
+        Ok(all.entry(bare.to_owned()).or_insert(open).clone())
+    }
+
+    /// An error of a call on an open study; one of a study that is gone makes it be looked for again.
+    fn failed(&self, open: &Open, error: Error) -> Status {
+        if matches!(error, Error::NoStudy(_)) {
+            self.forget(&open.study.name);
+        }
+        error.into()
+    }
+
+    /// Trials to run: the client's open ones, queued ones, then new ones.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, `INVALID_ARGUMENT`, `FAILED_PRECONDITION` for a study that its clients do not drive, or the store's.
+    pub async fn suggest(&self, request: SuggestTrialsRequest) -> Result<(Study, Vec<Arc<Trial>>), Status> {
+        let count = usize::try_from(request.count.max(1)).unwrap_or(usize::MAX);
+        if request.count < 0 || count > MOST_AT_ONCE {
+            return Err(status::invalid_field("count", format!("{} is not within 0 to {MOST_AT_ONCE}", request.count)));
+        }
+        let open = self.open("study", &request.study).await?;
+        let mut history = open.history.clone().lock_owned().await;
+        history.update(&self.store).await.map_err(|error| self.failed(&open, error))?;
+        let mut trials = theirs(&history, &request.client_id);
+        trials.truncate(count);
+        let mut mark = Edit::default();
+        if !request.client_id.is_empty() {
+            mark = Edit::user_attr(ATTR_CLIENT, dump_text(&request.client_id));
+        }
+        while trials.len() < count {
+            let waiting = queued::next(history.trials()).cloned();
+            let fixed = waiting.as_ref().map_or_else(|| Ok(Vec::new()), |w| queued::fixed(w, &open.search.space));
+            let made = match (waiting, fixed) {
+                (Some(waiting), Err(problem)) => {
+                    let end = Edit { state: Some(State::Fail), ..Edit::user_attr(ATTR_ERROR, dump_text(&problem)) };
+                    self.take(waiting.id, end).await?;
+                    self.store.trial(waiting.id).await?
+                }
+                (waiting, fixed) => {
+                    let number = waiting.as_ref().map(|waiting| waiting.number);
+                    let sampling = open.clone();
+                    let sample = move || {
+                        let suggestion = sampling.sample(&history, number, &fixed.unwrap_or_default());
+                        (history, suggestion)
+                    };
+                    let sampled = tokio::task::spawn_blocking(sample).await;
+                    let suggestion;
+                    (history, suggestion) = sampled.map_err(|error| status::internal("sampler", &error))?;
+                    let Suggestion { params, system_attrs } = suggestion;
+                    let trial = match waiting {
+                        Some(waiting) => {
+                            let claim = Edit { params, system_attrs, state: Some(State::Running), ..mark.clone() };
+                            let ours = self.take(waiting.id, claim).await?;
+                            (self.store.trial(waiting.id).await?, ours)
+                        }
+                        None => {
+                            let new =
+                                NewTrial { params, user_attrs: mark.user_attrs.clone(), system_attrs, past: None };
+                            let made = self.store.create_trial(open.study.id, new, Timestamp::now()).await;
+                            (made.map_err(|error| self.failed(&open, error))?, true)
+                        }
+                    };
+                    if trial.1 {
+                        trials.push(trial.0.clone());
+                    }
+                    trial.0
+                }
+            };
+            history.merge(std::slice::from_ref(&made));
+        }
+        Ok((open.study.clone(), trials))
+    }
+
+    /// Changes a queued trial; false when somebody else was first.
+    async fn take(&self, trial: i64, edit: Edit) -> Result<bool, Status> {
+        match self.store.edit(trial, edit, Timestamp::now()).await {
+            Err(Error::TrialFinished { .. }) => Ok(false),
+            other => Ok(other?),
+        }
+    }
+
+    /// Queues trials with parameters that the caller chooses.
+    ///
+    /// # Errors
+    /// As [`AskTell::suggest`]; nothing is queued when a value is outside of its domain.
+    pub async fn enqueue(&self, request: EnqueueTrialsRequest) -> Result<(Study, Vec<Arc<Trial>>), Status> {
+        let open = self.open("study", &request.study).await?;
+        let mut wrong: Vec<FieldViolation> = Vec::new();
+        let mut queued = Vec::new();
+        for (index, fields) in request.parameters.iter().enumerate() {
+            let values = fields.fields.iter().map(|(name, value)| {
+                let external = ParamValue::from_proto(value).unwrap_or(ParamValue::Null);
+                (name.clone(), external.to_py())
+            });
+            let new = queued::new_trial(values.collect());
+            if let Err(problem) = queued::check(&new, &open.search.space) {
+                wrong.push(violation(format!("parameters[{index}]"), problem));
+            }
+            queued.push(new);
+        }
+        if !wrong.is_empty() {
+            return Err(status::invalid_argument(wrong));
+        }
+        let mut trials = Vec::with_capacity(queued.len());
+        for new in queued {
+            let made = self.store.create_trial(open.study.id, new, Timestamp::now()).await;
+            trials.push(made.map_err(|error| self.failed(&open, error))?);
+        }
+        Ok((open.study.clone(), trials))
+    }
+
+    async fn trial(&self, name: &str) -> Result<(Arc<Open>, Arc<Trial>), Status> {
+        let form = || {
+            status::invalid_field("name", format!("`{name}` is not of the form studies/{{study}}/trials/{{number}}"))
+        };
+        let (study, number) = name.rsplit_once("/trials/").ok_or_else(form)?;
+        let number: i64 = number.parse().map_err(|_| form())?;
+        let open = self.open("name", study).await?;
+        let trial = self.store.numbered_trial(open.study.id, number).await;
+        let trial = trial.map_err(|error| self.failed(&open, error))?;
+        Ok((open, trial))
+    }
+
+    /// Stores an intermediate value; true when the trial should stop.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, `FAILED_PRECONDITION` when the trial does not run, or the store's.
+    pub async fn report(&self, request: ReportTrialRequest) -> Result<bool, Status> {
+        let (open, trial) = self.trial(&request.name).await?;
+        if trial.state == State::Waiting {
+            return Err(not_running(&request.name, &trial));
+        }
+        self.store.edit(trial.id, Edit::reports(vec![(request.step, request.value)]), Timestamp::now()).await?;
+        let [direction] = open.search.directions[..] else { return Ok(false) };
+        let mut history = open.history.lock().await;
+        history.update(&self.store).await.map_err(|error| self.failed(&open, error))?;
+        let known = history.trials().iter().find(|known| known.id == trial.id);
+        Ok(known.is_some_and(|trial| open.search.pruner.should_prune(direction, history.trials(), trial)))
+    }
+
+    /// Ends a trial.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`, `NOT_FOUND`, `FAILED_PRECONDITION` when it has ended otherwise or never begun, or the store's.
+    pub async fn tell(&self, request: TellTrialRequest) -> Result<(Study, Arc<Trial>), Status> {
+        let (open, trial) = self.trial(&request.name).await?;
+        let edit = end(&request, &open.search, &trial)?;
+        if trial.state == State::Waiting {
+            return Err(not_running(&request.name, &trial));
+        }
+        match self.store.edit(trial.id, edit.clone(), Timestamp::now()).await {
+            Ok(_) => self.after_trials.ended(),
+            Err(Error::TrialFinished { .. }) => {
+                let ended = self.store.trial(trial.id).await?;
+                let same = Some(ended.state) == edit.state
+                    && ended.values == edit.values
+                    && edit.system_attrs.iter().all(|(key, json)| ended.system_attrs.get(key) == Some(json));
+                if !same {
+                    let (number, state) = (ended.number, ended.state);
+                    return Err(Error::TrialFinished { number, state }.into());
+                }
+            }
+            Err(error) => return Err(self.failed(&open, error)),
+        }
+        Ok((open.study.clone(), self.store.trial(trial.id).await?))
+    }
+}
+
+impl Open {
+    fn sample(&self, history: &History, number: Option<i64>, fixed: &[Option<f64>]) -> Suggestion {
+        let trials = history.trials();
+        let number = number.unwrap_or_else(|| trials.last().map_or(0, |trial| trial.number + 1));
+        let Search { space, directions, sampler, seed, .. } = &self.search;
+        suggest(&**sampler, &Request { space, directions, trials, number, seed: *seed }, fixed)
+    }
+}
+
+/// Trials that the client has not told yet.
+fn theirs(history: &History, client: &str) -> Vec<Arc<Trial>> {
+    if client.is_empty() {
+        return Vec::new();
+    }
+    let running = history.open().filter(|trial| trial.state == State::Running);
+    let theirs = running.filter(|trial| trial.user_text(ATTR_CLIENT).as_deref() == Some(client));
+    theirs.map(|trial| Arc::new(trial.clone())).collect()
+}
+
+/// How a trial ends.
+fn end(request: &TellTrialRequest, search: &Search, trial: &Trial) -> Result<Edit, Status> {
+    let mut wrong = Vec::new();
+    let state = match v1::TrialState::try_from(request.state) {
+        Ok(v1::TrialState::Unspecified | v1::TrialState::TrialComplete) => State::Complete,
+        Ok(v1::TrialState::TrialPruned) => State::Pruned,
+        Ok(v1::TrialState::TrialFail) => State::Fail,
+        _ => {
+            wrong.push(violation("state", "is not one of TRIAL_COMPLETE, TRIAL_PRUNED and TRIAL_FAIL"));
+            State::Fail
+        }
+    };
+    let (told, wanted) = (request.values.len(), search.directions.len());
+    let fits = match state {
+        State::Complete => told == wanted,
+        State::Pruned => told == 0 || told == wanted,
+        _ => told == 0,
+    };
+    if !fits {
+        wrong.push(violation("values", format!("{told} were told for {state}; the study has {wanted} objectives")));
+    }
+    for (index, _) in request.values.iter().enumerate().filter(|(_, value)| value.is_nan()) {
+        wrong.push(violation(format!("values[{index}]"), "is NaN; a trial without a result ends with TRIAL_FAIL"));
+    }
+    for (name, _) in request.constraints.iter().filter(|(_, value)| value.is_nan()) {
+        wrong.push(violation(format!("constraints[{name:?}]"), "is NaN"));
+    }
+    if !wrong.is_empty() {
+        return Err(status::invalid_argument(wrong));
+    }
+    let mut edit = Edit::state(state, request.values.clone());
+    if state == State::Pruned && told == 0 {
+        edit.values.extend(trial.pruned_value());
+    }
+    if !request.error.is_empty() {
+        edit.user_attrs.insert(ATTR_ERROR.to_owned(), dump_text(&request.error));
+    }
+    let constraint = |(name, value): (&String, &f64)| (format!("constraints:{name}"), float_repr(*value));
+    edit.system_attrs.extend(request.constraints.iter().map(constraint));
+    Ok(edit)
+}
+
+fn not_running(name: &str, trial: &Trial) -> Status {
+    let problem = format!("trial {} is {}: it has to be suggested first", trial.number, trial.state);
+    status::failed_precondition(ErrorReason::IllegalState, name, problem, [("trial", trial.number.to_string())])
+}
+
+fn unreadable(study: &Study, problem: &str) -> Status {
+    let message = format!("the specification of study `{}` cannot be read: {problem}", study.name);
+    status::Error::new(ErrorReason::DataCorrupt, message).into_status()
+}
+
+/// The last part of `studies/{study}`, or the bare name.
+pub(crate) fn bare_name<'a>(field: &str, name: &'a str) -> Result<&'a str, Status> {
+    let bare = name.strip_prefix("studies/").unwrap_or(name);
+    if bare.is_empty() {
+        return Err(status::invalid_field(field, format!("`{name}` is not of the form studies/{{study}}")));
+    }
+    Ok(bare)
+}
+
+/// The parameters of a trial on the wire.
+pub(crate) fn wire_parameters(params: &[Param]) -> types::Struct {
+    types::Struct { fields: params.iter().map(|param| (param.name.clone(), param.external().to_proto())).collect() }
+}
+
+/// The constraints of a trial by name.
+pub(crate) fn wire_constraints(trial: &Trial) -> std::collections::BTreeMap<String, f64> {
+    let named = trial.system_attrs.iter().filter_map(|(key, json)| {
+        let value = PyValue::parse(json).ok()?.as_f64()?;
+        Some((key.strip_prefix("constraints:")?.to_owned(), value))
+    });
+    named.collect()
+}

@@ -1,0 +1,217 @@
+//! Studies that their clients drive, over a real socket on a real database: what a client may rely on.
+#![allow(clippy::unwrap_used)] // Helpers of tests panic like the tests themselves.
+
+use std::path::Path;
+
+use hpo_svc::{
+    storage::{NewTrial, Store},
+    study::State,
+};
+use jiff::Timestamp;
+use quintet_proto::{
+    types,
+    v1::{
+        self, CreateStudyRequest, DeleteStudyRequest, EnqueueTrialsRequest, GetStudyRequest, ReportTrialRequest,
+        StudySpec, SuggestTrialsRequest, TellTrialRequest, Trial, TrialState, hpo_service_client::HpoServiceClient,
+        parameter::Domain,
+    },
+};
+use runtime_core::{
+    client::{Connection, connect},
+    config::{Config, Service},
+    host::Host,
+    server::ServerHandle,
+    status::violations_of,
+};
+use tonic::Code;
+
+type Client = HpoServiceClient<Connection>;
+
+async fn serve(folder: &Path) -> (ServerHandle, Client) {
+    let mut config = Config {
+        data_dir: folder.join("data"),
+        listen: "127.0.0.1:0".into(),
+        services: vec![Service::Hpo],
+        ..Config::default()
+    };
+    config.worker.enabled = false;
+    config.backup.enabled = false;
+    let host = hpo_svc::mount(Host::open(config).await.unwrap()).await.unwrap();
+    let server = host.start().await.unwrap();
+    let client = HpoServiceClient::new(connect(&server.url(), None).unwrap());
+    (server, client)
+}
+
+fn float(name: &str, low: f64, high: f64) -> v1::Parameter {
+    let domain = Some(Domain::Float(v1::FloatDomain { low, high, log: false, step: None }));
+    v1::Parameter { name: name.into(), domain, condition: None }
+}
+
+fn spec() -> StudySpec {
+    StudySpec {
+        search_space: vec![float("x", -1.0, 1.0), float("y", 0.0, 1.0)],
+        objectives: vec![v1::Objective { metric: "loss".into(), direction: v1::Direction::Minimize.into() }],
+        pruner: Some(v1::Pruner {
+            kind: Some(v1::pruner::Kind::Median(v1::MedianPruner { n_startup_trials: Some(1), ..Default::default() })),
+        }),
+        ..StudySpec::default()
+    }
+}
+
+async fn create(client: &mut Client, name: &str, spec: StudySpec) -> Result<v1::Study, tonic::Status> {
+    let request = CreateStudyRequest { study_name: name.into(), spec: Some(spec) };
+    client.create_study(request).await.map(tonic::Response::into_inner)
+}
+
+async fn suggest(client: &mut Client, client_id: &str, count: i32) -> Vec<Trial> {
+    let request = SuggestTrialsRequest { study: "studies/s".into(), client_id: client_id.into(), count };
+    client.suggest_trials(request).await.unwrap().into_inner().trials
+}
+
+fn complete(trial: &Trial, value: f64) -> TellTrialRequest {
+    TellTrialRequest { name: trial.name.clone(), values: vec![value], ..TellTrialRequest::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_gets_its_open_trials_again_and_what_it_told_survives_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut client) = serve(folder.path()).await;
+    let study = create(&mut client, "s", spec()).await.unwrap();
+    assert_eq!((study.name.as_str(), study.trial_count), ("studies/s", 0));
+    // The same again is the same study; a seed that was drawn is no difference.
+    assert_eq!(create(&mut client, "s", spec()).await.unwrap(), study);
+    let other = StudySpec { seed: Some(7), ..spec() };
+    assert_eq!(create(&mut client, "s", other).await.unwrap_err().code(), Code::AlreadyExists);
+
+    let first = suggest(&mut client, "one", 2).await;
+    assert_eq!(first.iter().map(|t| t.number).collect::<Vec<_>>(), [0, 1]);
+    let second = suggest(&mut client, "two", 1).await;
+    assert_eq!((second[0].number, second[0].client_id.as_str()), (2, "two"));
+    assert_eq!(suggest(&mut client, "one", 2).await, first, "asked again");
+    let told = client.tell_trial(complete(&first[0], 0.5)).await.unwrap().into_inner();
+    assert_eq!((told.state(), told.value), (TrialState::TrialComplete, Some(0.5)));
+    let next = suggest(&mut client, "one", 2).await;
+    assert_eq!(next.iter().map(|t| t.number).collect::<Vec<_>>(), [1, 3], "the open one and a new one");
+    assert_eq!(suggest(&mut client, "", 1).await[0].number, 4);
+    server.shutdown().await.unwrap();
+
+    let (server, mut client) = serve(folder.path()).await;
+    assert_eq!(suggest(&mut client, "one", 2).await, next, "also by the next server");
+    // The answer to this was lost with the old one: told again, it is answered the same.
+    assert_eq!(client.tell_trial(complete(&first[0], 0.5)).await.unwrap().into_inner(), told);
+    let otherwise = client.tell_trial(complete(&first[0], 0.25)).await.unwrap_err();
+    assert_eq!(otherwise.code(), Code::FailedPrecondition);
+    assert!(otherwise.message().contains("trial 0 is COMPLETE"), "{otherwise}");
+    let study = client.get_study(GetStudyRequest { name: "s".into() }).await.unwrap().into_inner();
+    assert_eq!((study.trial_count, study.best.unwrap().number), (5, 0));
+    client.delete_study(DeleteStudyRequest { name: "studies/s".into() }).await.unwrap();
+    let request = SuggestTrialsRequest { study: "studies/s".into(), ..Default::default() };
+    assert_eq!(client.suggest_trials(request).await.unwrap_err().code(), Code::NotFound);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_clients_at_once_share_a_study_and_no_trial_is_handed_out_twice() {
+    const CLIENTS: usize = 16;
+    const TRIALS: usize = 10;
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut client) = serve(folder.path()).await;
+    create(&mut client, "s", spec()).await.unwrap();
+    let parameters = |x: f64| types::Struct { fields: [("x".to_owned(), types::Value::from(x))].into() };
+    let queue = EnqueueTrialsRequest {
+        study: "s".into(),
+        parameters: (0..8).map(|i| parameters(f64::from(i) / 8.0)).collect(),
+    };
+    let queued = client.enqueue_trials(queue).await.unwrap().into_inner().trials;
+    assert!(queued.iter().all(|trial| trial.state() == TrialState::TrialWaiting));
+    let work = (0..CLIENTS).map(|index| {
+        let mut client = client.clone();
+        tokio::spawn(async move {
+            let mut numbers = Vec::new();
+            for _ in 0..TRIALS {
+                let trial = suggest(&mut client, &format!("worker-{index}"), 1).await.remove(0);
+                client.tell_trial(complete(&trial, f64::from(trial.number))).await.unwrap();
+                numbers.push(trial.number);
+            }
+            numbers
+        })
+    });
+    let mut numbers: Vec<i32> = futures::future::try_join_all(work).await.unwrap().into_iter().flatten().collect();
+    numbers.sort_unstable();
+    assert_eq!(
+        numbers,
+        (0..(CLIENTS * TRIALS) as i32).collect::<Vec<_>>(),
+        "dense, each once, the queued ones among them"
+    );
+    let store = Store::open(&format!("sqlite://{}", folder.path().join("data/hpo.db").display())).unwrap();
+    let study = store.find_study("s").await.unwrap().unwrap();
+    let trials = store.trials(study.id).await.unwrap();
+    let xs: Vec<f64> = trials[..8].iter().map(|trial| trial.params[0].value).collect();
+    assert_eq!(xs, (0..8).map(|i| f64::from(i) / 8.0).collect::<Vec<_>>());
+    assert!(trials.iter().all(|trial| trial.state == State::Complete && trial.values == [trial.number as f64]));
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_are_judged_and_bad_input_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut client) = serve(folder.path()).await;
+    create(&mut client, "s", spec()).await.unwrap();
+    let [good, bad] = &suggest(&mut client, "", 2).await[..] else { panic!("two") };
+    let report = |trial: &Trial, value: f64| ReportTrialRequest { name: trial.name.clone(), step: 1, value };
+    assert!(!client.report_trial(report(good, 0.5)).await.unwrap().into_inner().should_prune);
+    client.tell_trial(complete(good, 0.5)).await.unwrap();
+    assert!(client.report_trial(report(bad, 0.9)).await.unwrap().into_inner().should_prune);
+    let late = client.report_trial(report(good, 0.1)).await.unwrap_err();
+    assert_eq!(late.code(), Code::FailedPrecondition);
+
+    let fields = |status: tonic::Status| -> Vec<String> {
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        violations_of(&status).into_iter().map(|(field, _)| field).collect()
+    };
+    let nan = client.tell_trial(complete(bad, f64::NAN)).await.unwrap_err();
+    assert_eq!(fields(nan), ["values[0]"]);
+    let two = TellTrialRequest { values: vec![1.0, 2.0], ..complete(bad, 0.0) };
+    assert_eq!(fields(client.tell_trial(two).await.unwrap_err()), ["values"]);
+    let waiting = TellTrialRequest { state: TrialState::TrialWaiting.into(), ..complete(bad, 0.0) };
+    assert_eq!(fields(client.tell_trial(waiting).await.unwrap_err())[0], "state");
+    let nowhere = TellTrialRequest { name: "s/1".into(), ..complete(bad, 0.0) };
+    assert_eq!(fields(client.tell_trial(nowhere).await.unwrap_err()), ["name"]);
+    let unknown = TellTrialRequest { name: "studies/s/trials/9".into(), ..complete(bad, 0.0) };
+    assert_eq!(client.tell_trial(unknown).await.unwrap_err().code(), Code::NotFound);
+
+    let pruned = TellTrialRequest {
+        state: TrialState::TrialPruned.into(),
+        values: vec![],
+        constraints: [("latency".to_owned(), 0.25)].into(),
+        ..complete(bad, 0.0)
+    };
+    let told = client.tell_trial(pruned).await.unwrap().into_inner();
+    assert_eq!((told.state(), told.value, told.constraints["latency"]), (TrialState::TrialPruned, Some(0.9), 0.25));
+    let infeasible = suggest(&mut client, "", 1).await.remove(0);
+    let reason = TellTrialRequest {
+        state: TrialState::TrialFail.into(),
+        values: vec![],
+        error: "does not fit into memory".into(),
+        ..complete(&infeasible, 0.0)
+    };
+    assert_eq!(client.tell_trial(reason).await.unwrap().into_inner().error, "does not fit into memory");
+
+    let wrong = StudySpec { search_space: vec![float("x", 1.0, 0.0)], objectives: vec![], ..StudySpec::default() };
+    let status = create(&mut client, "a/b", wrong).await.unwrap_err();
+    assert_eq!(fields(status), ["study_name", "spec.search_space[0].float.low", "spec.objectives"]);
+    let outside = types::Struct { fields: [("x".to_owned(), types::Value::from(7.0))].into() };
+    let request = EnqueueTrialsRequest { study: "s".into(), parameters: vec![outside] };
+    assert_eq!(fields(client.enqueue_trials(request).await.unwrap_err()), ["parameters[0]"]);
+    let many = SuggestTrialsRequest { study: "s".into(), count: 1001, ..Default::default() };
+    assert_eq!(fields(client.suggest_trials(many).await.unwrap_err()), ["count"]);
+
+    // A study that an Optuna program or a sweep drives has no specification of ours.
+    let store = Store::open(&format!("sqlite://{}", folder.path().join("data/hpo.db").display())).unwrap();
+    let directions = [hpo_svc::study::Direction::Minimize];
+    let theirs = store.create_study("theirs", &directions, Default::default(), Default::default()).await.unwrap();
+    store.create_trial(theirs.id, NewTrial::default(), Timestamp::now()).await.unwrap();
+    let request = SuggestTrialsRequest { study: "theirs".into(), ..Default::default() };
+    assert_eq!(client.suggest_trials(request).await.unwrap_err().code(), Code::FailedPrecondition);
+    server.shutdown().await.unwrap();
+}
