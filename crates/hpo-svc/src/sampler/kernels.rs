@@ -1,4 +1,8 @@
 //! The Parzen estimator of TPE: one product kernel an observation and a prior kernel, mixed by weights.
+//!
+//! What a kernel's density has in common for all points is computed once, and everything is linear in the number of observations.
+
+use std::collections::HashMap;
 
 use rand::RngExt as _;
 
@@ -8,17 +12,27 @@ use crate::space::Distribution;
 /// A mixture of products of one-dimensional kernels. Kernel `k` of every dimension belongs to observation `k`; the last is the prior.
 #[derive(Debug)]
 pub(crate) struct Mixture {
-    log_weights: Vec<f64>,
+    weights: Vec<f64>,
+    /// Of each kernel: log of its weight and of what its continuous densities share for all points.
+    log_shared: Vec<f64>,
     dimensions: Vec<Dimension>,
 }
 
 #[derive(Debug)]
 enum Dimension {
-    /// A row of probabilities a kernel.
-    Categorical {
-        rows: Vec<Vec<f64>>,
-    },
+    Categorical(Categorical),
     Numeric(Numeric),
+}
+
+/// Probabilities of choices: a share of the prior everywhere and 1 at the observed choice, normalised; the prior is uniform.
+#[derive(Debug)]
+struct Categorical {
+    n_choices: usize,
+    /// The choice of each kernel but the prior.
+    observed: Vec<usize>,
+    /// Of a kernel: probability of its own choice, and of any other.
+    hit: f64,
+    miss: f64,
 }
 
 /// Truncated normals, in log space for log parameters, over cells of the grid for those with steps.
@@ -29,10 +43,25 @@ struct Numeric {
     /// Bounds of the kernels: the domain widened by half a step, then in log space.
     bounds: (f64, f64),
     domain: (f64, f64),
-    step: Option<f64>,
     log: bool,
-    /// log mass of each kernel within the bounds; used by grids only.
-    log_masses: Vec<f64>,
+    density: Density,
+}
+
+#[derive(Debug)]
+enum Density {
+    /// 1 / (sigma sqrt 2) of each kernel.
+    Continuous(Vec<f64>),
+    Grid(Grid),
+}
+
+/// Kernels on a grid: those of the same observation and width are computed once.
+#[derive(Debug)]
+struct Grid {
+    step: f64,
+    /// mu, sigma and log mass within the bounds of each different kernel.
+    different: Vec<(f64, f64, f64)>,
+    /// Which of them each kernel is.
+    kernel: Vec<usize>,
 }
 
 impl Mixture {
@@ -41,24 +70,24 @@ impl Mixture {
         let mut weights = weights(observations.len());
         weights.push(1.0);
         let total: f64 = weights.iter().sum();
+        weights.iter_mut().for_each(|weight| *weight /= total);
+        let mut log_shared: Vec<f64> = weights.iter().map(|weight| weight.ln()).collect();
         let column = |i: usize| observations.iter().map(|row| row[i]).collect::<Vec<f64>>();
-        Self {
-            log_weights: weights.iter().map(|weight| (weight / total).ln()).collect(),
-            dimensions: distributions
-                .iter()
-                .enumerate()
-                .map(|(i, distribution)| Dimension::new(distribution, column(i)))
-                .collect(),
-        }
+        let dimensions = distributions
+            .iter()
+            .enumerate()
+            .map(|(i, distribution)| Dimension::new(distribution, column(i), &mut log_shared))
+            .collect();
+        Self { weights, log_shared, dimensions }
     }
 
     /// Draws one point: a kernel by its weight, then each dimension from that kernel.
     pub(super) fn sample(&self, generator: &mut Generator) -> Vec<f64> {
-        let kernel = draw(self.log_weights.iter().map(|weight| weight.exp()), generator);
+        let kernel = draw(self.weights.iter().copied(), generator);
         self.dimensions
             .iter()
             .map(|dimension| match dimension {
-                Dimension::Categorical { rows } => draw(rows[kernel].iter().copied(), generator) as f64,
+                Dimension::Categorical(categorical) => categorical.sample(kernel, generator),
                 Dimension::Numeric(numeric) => numeric.sample(kernel, generator),
             })
             .collect()
@@ -66,11 +95,14 @@ impl Mixture {
 
     /// log density of a point: density where a dimension is continuous, mass of the grid cell or choice where it is discrete.
     pub(crate) fn log_density(&self, point: &[f64]) -> f64 {
-        let mut sums = self.log_weights.clone();
+        let mut sums = self.log_shared.clone();
         for (dimension, x) in self.dimensions.iter().zip(point) {
-            dimension.add_log_density(*x, &mut sums);
+            match dimension {
+                Dimension::Categorical(categorical) => categorical.add_log_density(*x, &mut sums),
+                Dimension::Numeric(numeric) => numeric.add_log_density(*x, &mut sums),
+            }
         }
-        truncnorm::log_sum_exp(sums.iter().copied())
+        truncnorm::log_sum_exp(&sums)
     }
 }
 
@@ -86,7 +118,7 @@ fn weights(n: usize) -> Vec<f64> {
 }
 
 /// An index by its probability.
-fn draw(probabilities: impl Iterator<Item = f64> + Clone, generator: &mut Generator) -> usize {
+fn draw(probabilities: impl Iterator<Item = f64>, generator: &mut Generator) -> usize {
     let quantile = generator.random::<f64>();
     let mut sum = 0.0;
     let mut last = 0;
@@ -101,61 +133,83 @@ fn draw(probabilities: impl Iterator<Item = f64> + Clone, generator: &mut Genera
 }
 
 impl Dimension {
-    fn new(distribution: &Distribution, observations: Vec<f64>) -> Self {
-        match distribution {
-            Distribution::Categorical { choices } => Self::Categorical { rows: rows(choices.len(), &observations) },
-            Distribution::Float { low, high, log, step } => {
-                Self::Numeric(Numeric::new(*low, *high, *step, *log, observations))
+    fn new(distribution: &Distribution, observations: Vec<f64>, log_shared: &mut [f64]) -> Self {
+        let (low, high, step, log) = match distribution {
+            Distribution::Categorical { choices } => {
+                return Self::Categorical(Categorical::new(choices.len(), &observations));
             }
-            Distribution::Int { low, high, log, step } => {
-                Self::Numeric(Numeric::new(*low as f64, *high as f64, Some(*step as f64), *log, observations))
-            }
-        }
+            Distribution::Float { low, high, log, step } => (*low, *high, *step, *log),
+            Distribution::Int { low, high, log, step } => (*low as f64, *high as f64, Some(*step as f64), *log),
+        };
+        Self::Numeric(Numeric::new((low, high), step, log, observations, log_shared))
+    }
+}
+
+impl Categorical {
+    fn new(n_choices: usize, observations: &[f64]) -> Self {
+        let share = 1.0 / (observations.len() + 1) as f64;
+        let total = share * n_choices as f64 + 1.0;
+        let observed = observations.iter().map(|choice| *choice as usize).collect();
+        Self { n_choices, observed, hit: (share + 1.0) / total, miss: share / total }
+    }
+
+    fn sample(&self, kernel: usize, generator: &mut Generator) -> f64 {
+        let uniform = 1.0 / self.n_choices as f64;
+        let probability = |choice| match self.observed.get(kernel) {
+            Some(observed) if *observed == choice => self.hit,
+            Some(_) => self.miss,
+            None => uniform,
+        };
+        draw((0..self.n_choices).map(probability), generator) as f64
     }
 
     fn add_log_density(&self, x: f64, sums: &mut [f64]) {
-        match self {
-            Self::Categorical { rows } => {
-                for (sum, row) in sums.iter_mut().zip(rows) {
-                    *sum += row.get(x as usize).map_or(f64::NEG_INFINITY, |p| p.ln());
-                }
-            }
-            Self::Numeric(numeric) => numeric.add_log_density(x, sums),
-        }
+        let x = x as usize;
+        let (hit, miss) = (self.hit.ln(), self.miss.ln());
+        // Of the prior, which is the last.
+        let observed = self.observed.iter().map(|observed| if *observed == x { hit } else { miss });
+        let all = observed.chain([-(self.n_choices as f64).ln()]);
+        sums.iter_mut().zip(all).for_each(|(sum, log)| *sum += log);
     }
 }
 
-/// A row an observation: a share of the prior everywhere and 1 at the choice, normalised; the last row is uniform.
-fn rows(n_choices: usize, observations: &[f64]) -> Vec<Vec<f64>> {
-    let uniform = vec![1.0 / n_choices as f64; n_choices];
-    let share = 1.0 / (observations.len() + 1) as f64;
-    let total = share * n_choices as f64 + 1.0;
-    let mut rows: Vec<Vec<f64>> = observations
-        .iter()
-        .map(|observed| (0..n_choices).map(|i| (share + f64::from(i == *observed as usize)) / total).collect())
-        .collect();
-    rows.push(uniform);
-    rows
-}
-
 impl Numeric {
-    fn new(low: f64, high: f64, step: Option<f64>, log: bool, observations: Vec<f64>) -> Self {
+    /// For a continuous dimension, what its kernels' densities share for all points is added to `log_shared`.
+    fn new(domain: (f64, f64), step: Option<f64>, log: bool, observations: Vec<f64>, log_shared: &mut [f64]) -> Self {
         let margin = step.unwrap_or(0.0) / 2.0;
         let scale = |x: f64| if log { x.ln() } else { x };
-        let bounds = (scale(low - margin), scale(high + margin));
+        let bounds = (scale(domain.0 - margin), scale(domain.1 + margin));
         let mut mu: Vec<f64> = observations.into_iter().map(scale).collect();
-        let mut sigma = sigmas(&mu, bounds.0, bounds.1);
+        let mut sigma = super::widths::sigmas(&mu, bounds.0, bounds.1);
         mu.push(0.5 * (bounds.0 + bounds.1));
         sigma.push(bounds.1 - bounds.0);
-        let log_masses = match step {
-            None => Vec::new(),
-            Some(_) => {
-                let mass =
-                    |(mu, sigma): (&f64, &f64)| truncnorm::log_mass((bounds.0 - mu) / sigma, (bounds.1 - mu) / sigma);
-                mu.iter().zip(&sigma).map(mass).collect()
+        let mass = |mu: f64, sigma: f64| truncnorm::log_mass((bounds.0 - mu) / sigma, (bounds.1 - mu) / sigma);
+        let density = match step {
+            None => {
+                // Most kernels have the least width.
+                let (mut last, mut log_last) = (1.0, 0.0);
+                for ((shared, mu), sigma) in log_shared.iter_mut().zip(&mu).zip(&sigma) {
+                    if *sigma != last {
+                        (last, log_last) = (*sigma, sigma.ln());
+                    }
+                    *shared -= truncnorm::LOG_NORMALIZER + log_last + mass(*mu, *sigma);
+                }
+                Density::Continuous(sigma.iter().map(|sigma| std::f64::consts::FRAC_1_SQRT_2 / sigma).collect())
+            }
+            Some(step) => {
+                let mut known = HashMap::new();
+                let mut different = Vec::new();
+                let each = mu.iter().zip(&sigma).map(|(mu, sigma)| {
+                    *known.entry((mu.to_bits(), sigma.to_bits())).or_insert_with(|| {
+                        different.push((*mu, *sigma, mass(*mu, *sigma)));
+                        different.len() - 1
+                    })
+                });
+                let kernel = each.collect();
+                Density::Grid(Grid { step, different, kernel })
             }
         };
-        Self { mu, sigma, bounds, domain: (low, high), step, log, log_masses }
+        Self { mu, sigma, bounds, domain, log, density }
     }
 
     fn sample(&self, kernel: usize, generator: &mut Generator) -> f64 {
@@ -165,54 +219,38 @@ impl Numeric {
         let x = z * sigma + mu;
         let x = if self.log { x.exp() } else { x };
         let (low, high) = self.domain;
-        match self.step {
-            Some(step) => on_grid(x, low, high, step),
-            None => x.clamp(low, high),
+        match &self.density {
+            Density::Grid(grid) => on_grid(x, low, high, grid.step),
+            Density::Continuous(_) => x.clamp(low, high),
         }
     }
 
     fn add_log_density(&self, x: f64, sums: &mut [f64]) {
         let scale = |x: f64| if self.log { x.ln() } else { x };
-        let kernels = self.mu.iter().zip(&self.sigma);
-        match self.step {
-            None => {
+        match &self.density {
+            Density::Continuous(scales) => {
                 let x = scale(x);
-                for (sum, (mu, sigma)) in sums.iter_mut().zip(kernels) {
-                    *sum += truncnorm::log_density(x, *mu, *sigma, self.bounds.0, self.bounds.1);
+                if x < self.bounds.0 || x > self.bounds.1 {
+                    sums.fill(f64::NEG_INFINITY);
+                    return;
+                }
+                for ((sum, mu), scale) in sums.iter_mut().zip(&self.mu).zip(scales) {
+                    let z = (x - mu) * scale;
+                    *sum -= z * z;
                 }
             }
-            Some(step) => {
-                let (left, right) = (scale(x - step / 2.0), scale(x + step / 2.0));
-                for ((sum, (mu, sigma)), mass) in sums.iter_mut().zip(kernels).zip(&self.log_masses) {
-                    *sum += truncnorm::log_mass((left - mu) / sigma, (right - mu) / sigma) - mass;
+            Density::Grid(grid) => {
+                let (left, right) = (scale(x - grid.step / 2.0), scale(x + grid.step / 2.0));
+                let mass = |(mu, sigma, mass): &(f64, f64, f64)| {
+                    truncnorm::log_mass((left - mu) / sigma, (right - mu) / sigma) - mass
+                };
+                let masses: Vec<f64> = grid.different.iter().map(mass).collect();
+                for (sum, kernel) in sums.iter_mut().zip(&grid.kernel) {
+                    *sum += masses[*kernel];
                 }
             }
         }
     }
-}
-
-/// The width of each kernel: the larger distance to its neighbours, the ends of the domain counting for a single observation
-/// only; never below a part of the domain that shrinks with the number of observations.
-fn sigmas(mu: &[f64], low: f64, high: f64) -> Vec<f64> {
-    let n = mu.len();
-    let mut order: Vec<usize> = (0..n).collect();
-    order.sort_by(|a, b| mu[*a].total_cmp(&mu[*b]));
-    let minimum = (high - low) / 100.0_f64.min(n as f64 + 2.0);
-    let mut sigma = vec![0.0; n];
-    for (rank, index) in order.iter().enumerate() {
-        let here = mu[*index];
-        let left = if rank == 0 { low } else { mu[order[rank - 1]] };
-        let right = if rank + 1 == n { high } else { mu[order[rank + 1]] };
-        let wide = if n >= 2 && rank == 0 {
-            right - here
-        } else if n >= 2 && rank + 1 == n {
-            here - left
-        } else {
-            (here - left).max(right - here)
-        };
-        sigma[*index] = wide.clamp(minimum, high - low);
-    }
-    sigma
 }
 
 #[cfg(test)]
@@ -227,13 +265,6 @@ mod tests {
         let many = weights(30);
         assert_eq!((many.len(), many[0], many[4], many[29]), (30, 1.0 / 30.0, 1.0, 1.0));
         assert!((many[1] - (1.0 / 30.0 + 29.0 / 30.0 / 4.0)).abs() < 1e-12);
-    }
-
-    #[test]
-    fn duplicates_keep_the_smallest_width() {
-        assert_eq!(sigmas(&[0.5, 0.5, 0.5], 0.0, 1.0), [0.2, 0.2, 0.2]);
-        assert_eq!(sigmas(&[0.2], 0.0, 1.0), [0.8]);
-        assert_eq!(sigmas(&[0.9, 0.1], 0.0, 1.0), [0.8, 0.8]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod random;
 mod settings;
 mod tpe;
 mod truncnorm;
+mod widths;
 
 pub use random::Random;
 pub use settings::from_proto;

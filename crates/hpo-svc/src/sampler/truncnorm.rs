@@ -5,7 +5,7 @@
 use std::f64::consts::{PI, SQRT_2};
 
 /// log(sqrt(2 pi))
-const LOG_NORMALIZER: f64 = 0.918_938_533_204_672_8;
+pub(super) const LOG_NORMALIZER: f64 = 0.918_938_533_204_672_8;
 
 /// log of the standard normal's distribution function.
 pub(super) fn log_ndtr(a: f64) -> f64 {
@@ -41,8 +41,14 @@ fn log_sum(p: f64, q: f64) -> f64 {
     if high == f64::NEG_INFINITY { high } else { high + (-(p - q).abs()).exp().ln_1p() }
 }
 
+/// Beyond this distance from 0 the standard normal has no mass that a double could tell from none beside 1.
+const EVERYTHING: f64 = 8.5;
+
 /// log of the standard normal's mass between `a` and `b`.
 pub(super) fn log_mass(a: f64, b: f64) -> f64 {
+    if a < -EVERYTHING && b > EVERYTHING {
+        return 0.0;
+    }
     if b <= 0.0 {
         log_diff(log_ndtr(b), log_ndtr(a))
     } else if a > 0.0 {
@@ -88,22 +94,15 @@ pub(super) fn quantile(q: f64, a: f64, b: f64) -> f64 {
     if x.is_nan() { a + q * (b - a) } else { x.clamp(a, b) }
 }
 
-/// log density at `x` of the normal `(mu, sigma)` cut to `[low, high]`; minus infinity outside.
-pub(super) fn log_density(x: f64, mu: f64, sigma: f64, low: f64, high: f64) -> f64 {
-    if x < low || x > high {
-        return f64::NEG_INFINITY;
-    }
-    let z = (x - mu) / sigma;
-    -z * z / 2.0 - LOG_NORMALIZER - log_mass((low - mu) / sigma, (high - mu) / sigma) - sigma.ln()
-}
-
 /// log of the sum of the exponentials; minus infinity for none.
-pub(super) fn log_sum_exp(values: impl Iterator<Item = f64> + Clone) -> f64 {
-    let max = values.clone().fold(f64::NEG_INFINITY, f64::max);
+pub(super) fn log_sum_exp(values: &[f64]) -> f64 {
+    /// What is smaller than the largest by this factor in logs is lost in rounding, however many there are.
+    const NEGLIGIBLE: f64 = -60.0;
+    let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if max == f64::NEG_INFINITY {
         return max;
     }
-    values.map(|value| (value - max).exp()).sum::<f64>().ln() + max
+    values.iter().map(|value| value - max).filter(|below| *below > NEGLIGIBLE).map(f64::exp).sum::<f64>().ln() + max
 }
 
 #[cfg(test)]
