@@ -22,6 +22,7 @@ use runtime_core::{
 };
 
 pub mod optuna;
+pub mod pareto;
 pub mod pruner;
 pub mod pyjson;
 pub mod sampler;
