@@ -34,6 +34,8 @@ pub mod sweep;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_pareto;
 
 use sweep::{Runner, StudyHook};
 

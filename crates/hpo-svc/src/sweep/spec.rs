@@ -141,6 +141,7 @@ fn sampler(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Box<dyn Sampler
         n_ei_candidates: count("n_ei_candidates", settings.n_ei_candidates, 1, default.n_ei_candidates),
         multivariate: settings.multivariate.unwrap_or(default.multivariate),
         constant_liar: settings.constant_liar.unwrap_or(default.constant_liar),
+        ..default
     })
 }
 
