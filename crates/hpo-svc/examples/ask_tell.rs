@@ -1,7 +1,9 @@
 //! The samplers as a program, for comparisons from other languages: JSON lines on standard input and output.
 //!
-//! `{"new": {"space": {"x": DISTRIBUTION}, "seed": 1, "sampler": "tpe"}}` starts a study to minimize (Optuna's distribution texts);
-//! `{"ask": true}` answers with the parameters by name; `{"tell": 0.5}` ends that trial.
+//! `{"new": {"space": {"x": DISTRIBUTION}, "seed": 1, "sampler": "tpe"}}` starts a study (Optuna's distribution texts). `sampler` is
+//! `random`, `tpe` or `nsga2`; `directions` may list `minimize` and `maximize`, and is one to minimize else; `settings` may hold the
+//! sampler's settings by name. `{"ask": true}` answers with the parameters by name; `{"tell": 0.5}` ends that trial, with a list for
+//! several objectives; beside it `constraints` may list numbers, of which those above 0 are broken.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use hpo_svc::{
-    sampler::{Random, Request, Sampler, Tpe, suggest},
+    sampler::{Crossover, NsgaII, Random, Request, Sampler, Tpe, suggest},
     space::{Distribution, Space},
     study::{Direction, State, Trial},
 };
@@ -18,6 +20,7 @@ use serde_json::{Map, Value};
 
 struct Study {
     space: Space,
+    directions: Vec<Direction>,
     sampler: Box<dyn Sampler>,
     seed: u64,
     trials: Vec<Trial>,
@@ -36,15 +39,22 @@ fn main() -> anyhow::Result<()> {
             let mut out = stdout().lock();
             writeln!(out, "{}", Value::from(study.ask()))?;
             out.flush()?;
-        } else if let Some(value) = line.get("tell").and_then(Value::as_f64) {
-            let trial = study.trials.last_mut().context("no trial yet")?;
-            trial.state = State::Complete;
-            trial.values = vec![value];
+        } else if let Some(value) = line.get("tell") {
+            study.tell(numbers(value)?, numbers(&line["constraints"])?)?;
         } else {
             bail!("neither new, ask nor tell: {line}");
         }
     }
     Ok(())
+}
+
+/// A number, a list of them, or nothing.
+fn numbers(value: &Value) -> anyhow::Result<Vec<f64>> {
+    match value {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(values) => values.iter().map(|value| value.as_f64().context("no number")).collect(),
+        value => Ok(vec![value.as_f64().with_context(|| format!("{value} is no number"))?]),
+    }
 }
 
 fn start(new: &Value) -> anyhow::Result<Study> {
@@ -53,24 +63,58 @@ fn start(new: &Value) -> anyhow::Result<Study> {
         let text = text.as_str().context("a distribution is no text")?;
         parameters.push((name.clone(), Distribution::from_json(text).map_err(anyhow::Error::msg)?));
     }
-    let sampler: Box<dyn Sampler> = match new["sampler"].as_str() {
-        Some("random") => Box::new(Random),
-        _ => Box::new(Tpe::default()),
+    let direction = |word: &Value| match word.as_str() {
+        Some("minimize") => Ok(Direction::Minimize),
+        Some("maximize") => Ok(Direction::Maximize),
+        _ => bail!("{word} is no direction"),
     };
-    Ok(Study { space: Space::of(parameters), sampler, seed: new["seed"].as_u64().unwrap_or(0), trials: Vec::new() })
+    let directions = match new["directions"].as_array() {
+        Some(words) => words.iter().map(direction).collect::<anyhow::Result<_>>()?,
+        None => vec![Direction::Minimize],
+    };
+    let sampler = sampler(new["sampler"].as_str().unwrap_or("tpe"), directions.len(), &new["settings"])?;
+    let seed = new["seed"].as_u64().unwrap_or(0);
+    Ok(Study { space: Space::of(parameters), directions, sampler, seed, trials: Vec::new() })
+}
+
+fn sampler(name: &str, objectives: usize, settings: &Value) -> anyhow::Result<Box<dyn Sampler>> {
+    let count = |key: &str, default: usize| settings[key].as_u64().map_or(default, |value| value as usize);
+    let flag = |key: &str, default: bool| settings[key].as_bool().unwrap_or(default);
+    Ok(match name {
+        "random" => Box::new(Random),
+        "tpe" => {
+            let default = Tpe::for_objectives(objectives);
+            Box::new(Tpe {
+                n_startup_trials: count("n_startup_trials", default.n_startup_trials),
+                n_ei_candidates: count("n_ei_candidates", default.n_ei_candidates),
+                multivariate: flag("multivariate", default.multivariate),
+                group: flag("group", default.group),
+                constant_liar: flag("constant_liar", default.constant_liar),
+            })
+        }
+        "nsga2" => {
+            let default = NsgaII::default();
+            let crossover = settings["crossover"].as_str().unwrap_or("uniform");
+            Box::new(NsgaII {
+                population_size: count("population_size", default.population_size),
+                mutation_prob: settings["mutation_prob"].as_f64(),
+                crossover: Crossover::parse(crossover).with_context(|| format!("no crossover {crossover}"))?,
+                crossover_prob: settings["crossover_prob"].as_f64().unwrap_or(default.crossover_prob),
+                swapping_prob: settings["swapping_prob"].as_f64().unwrap_or(default.swapping_prob),
+                ..default
+            })
+        }
+        other => bail!("no sampler {other}"),
+    })
 }
 
 impl Study {
     fn ask(&mut self) -> Map<String, Value> {
         let number = i64::try_from(self.trials.len()).unwrap_or(i64::MAX);
-        let request = Request {
-            space: &self.space,
-            directions: &[Direction::Minimize],
-            trials: &self.trials,
-            number,
-            seed: self.seed,
-        };
-        let params = suggest(&*self.sampler, &request, &[]).params;
+        let request =
+            Request { space: &self.space, directions: &self.directions, trials: &self.trials, number, seed: self.seed };
+        let suggestion = suggest(&*self.sampler, &request, &[]);
+        let params = suggestion.params;
         let answer = params.iter().map(|param| (param.name.clone(), param.external().to_json())).collect();
         self.trials.push(Trial {
             id: number,
@@ -80,10 +124,20 @@ impl Study {
             params,
             intermediate: BTreeMap::new(),
             user_attrs: BTreeMap::new(),
-            system_attrs: BTreeMap::new(),
+            system_attrs: suggestion.system_attrs,
             start: None,
             complete: None,
         });
         answer
+    }
+
+    fn tell(&mut self, values: Vec<f64>, constraints: Vec<f64>) -> anyhow::Result<()> {
+        let trial = self.trials.last_mut().context("no trial yet")?;
+        trial.state = State::Complete;
+        trial.values = values;
+        for (index, value) in constraints.iter().enumerate() {
+            trial.system_attrs.insert(format!("constraints:{index}"), value.to_string());
+        }
+        Ok(())
     }
 }

@@ -9,12 +9,12 @@ use crate::{
     study::{Direction, Param, State, Trial, tests::trial},
 };
 
-fn load(name: &str) -> Value {
+pub(crate) fn load(name: &str) -> Value {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn number(value: &Value) -> f64 {
+pub(crate) fn number(value: &Value) -> f64 {
     match value.as_str() {
         Some("nan") => f64::NAN,
         Some("inf") => f64::INFINITY,
@@ -27,7 +27,7 @@ fn direction(case: &Value) -> Direction {
     if case["direction"] == "minimize" { Direction::Minimize } else { Direction::Maximize }
 }
 
-fn trials(case: &Value, space: &[Parameter]) -> Vec<Trial> {
+pub(crate) fn trials(case: &Value, space: &[Parameter]) -> Vec<Trial> {
     let read = |value: &Value| {
         let state = State::parse(value["state"].as_str().unwrap()).unwrap();
         let objective = (!value["value"].is_null()).then(|| number(&value["value"]));
@@ -36,27 +36,31 @@ fn trials(case: &Value, space: &[Parameter]) -> Vec<Trial> {
             let distribution = space.iter().find(|p| p.name == *name).unwrap().distribution.clone();
             trial.params.push(Param { name: name.clone(), value: number(internal), distribution });
         }
-        for report in value["intermediate"].as_array().unwrap() {
+        for report in value["intermediate"].as_array().into_iter().flatten() {
             trial.intermediate.insert(report[0].as_i64().unwrap(), number(&report[1]));
         }
+        trial.values.extend(value["values"].as_array().into_iter().flatten().map(number));
+        let attrs = value["attrs"].as_object().into_iter().flatten();
+        trial.system_attrs.extend(attrs.map(|(key, value)| (key.clone(), value.to_string())));
         trial
     };
     case["trials"].as_array().unwrap().iter().map(read).collect()
 }
 
+pub(crate) fn space(golden: &Value) -> Vec<Parameter> {
+    let entries = golden["space"].as_array().unwrap().iter();
+    let parameter = |entry: &Value| Parameter {
+        name: entry[0].as_str().unwrap().into(),
+        distribution: Distribution::from_json(entry[1].as_str().unwrap()).unwrap(),
+        condition: None,
+    };
+    entries.map(parameter).collect()
+}
+
 #[test]
 fn tpe_splits_and_scores_as_optuna() {
     let golden = load("tpe.json");
-    let space: Vec<Parameter> = golden["space"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|entry| Parameter {
-            name: entry[0].as_str().unwrap().into(),
-            distribution: Distribution::from_json(entry[1].as_str().unwrap()).unwrap(),
-            condition: None,
-        })
-        .collect();
+    let space = space(&golden);
     for (entry, parameter) in golden["space"].as_array().unwrap().iter().zip(&space) {
         assert_eq!(entry[1].as_str().unwrap(), parameter.distribution.to_json());
     }
@@ -66,12 +70,12 @@ fn tpe_splits_and_scores_as_optuna() {
     for case in golden["cases"].as_array().unwrap() {
         let trials = trials(case, &owned);
         let counted = trials.iter().filter(|trial| trial.state != State::Fail);
-        let (below, above) = sampler::split(counted, direction(case));
+        let (below, above) = sampler::split(counted, &[direction(case)]);
         let numbers = |trials: &[&Trial]| trials.iter().map(|t| t.number.into()).collect::<Vec<Value>>();
         assert_eq!(Value::from(numbers(&below)), case["below"]);
         assert_eq!(Value::from(numbers(&above)), case["above"]);
         for (side, expected) in [(&below, &case["log_below"]), (&above, &case["log_above"])] {
-            let mixture = sampler::mixture(&space, side);
+            let mixture = sampler::mixture(&space, side, true);
             for (point, expected) in case["points"].as_array().unwrap().iter().zip(expected.as_array().unwrap()) {
                 let point: Vec<f64> = point.as_array().unwrap().iter().map(number).collect();
                 let (ours, theirs) = (mixture.log_density(&point), number(expected));

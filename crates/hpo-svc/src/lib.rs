@@ -25,6 +25,7 @@ mod after_trials;
 pub mod ask_tell;
 pub mod history;
 pub mod optuna;
+pub mod pareto;
 pub mod pruner;
 pub mod pyjson;
 mod queued;
@@ -37,6 +38,8 @@ pub mod sweep;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_pareto;
 
 pub use after_trials::AfterTrials;
 use sweep::{Runner, StudyHook};

@@ -65,9 +65,10 @@ struct Grid {
 }
 
 impl Mixture {
-    /// From internal observations, a row each, of the dimensions' distributions.
-    pub(super) fn new(distributions: &[&Distribution], observations: &[Vec<f64>]) -> Self {
-        let mut weights = weights(observations.len());
+    /// From internal observations, a row each, oldest first, of the dimensions' distributions. With `ageing` the older of many weigh
+    /// less.
+    pub(super) fn new(distributions: &[&Distribution], observations: &[Vec<f64>], ageing: bool) -> Self {
+        let mut weights = if ageing { weights(observations.len()) } else { vec![1.0; observations.len()] };
         weights.push(1.0);
         let total: f64 = weights.iter().sum();
         weights.iter_mut().for_each(|weight| *weight /= total);
@@ -271,7 +272,7 @@ mod tests {
     fn a_mixture_integrates_to_one() {
         let float = Distribution::float(-1.0, 3.0, false, None).unwrap();
         let int = Distribution::int(0, 4, false, 2).unwrap();
-        let mixture = Mixture::new(&[&float, &int], &[vec![0.0, 2.0], vec![2.9, 0.0], vec![2.0, 4.0]]);
+        let mixture = Mixture::new(&[&float, &int], &[vec![0.0, 2.0], vec![2.9, 0.0], vec![2.0, 4.0]], true);
         let cells = 4000;
         let mut sum = 0.0;
         for cell in 0..cells {

@@ -14,17 +14,22 @@ use crate::{
 };
 
 mod kernels;
+mod nsga2;
 mod random;
 mod settings;
 mod tpe;
 mod truncnorm;
 mod widths;
 
+pub use nsga2::{Crossover, Mutation, NsgaII};
 pub use random::Random;
 pub use settings::from_proto;
 pub use tpe::Tpe;
 #[cfg(test)]
-pub(crate) use tpe::{mixture, split};
+pub(crate) use {
+    nsga2::generations,
+    tpe::{mixture, partition, split},
+};
 
 /// What a sampler decides from.
 #[derive(Debug, Clone, Copy)]
@@ -80,8 +85,8 @@ pub fn suggest(sampler: &dyn Sampler, request: &Request<'_>, fixed: &[Option<f64
     // A stream of its own for each trial: it does not depend on the order in which trials are asked for.
     let mut generator = ChaCha12Rng::seed_from_u64(request.seed);
     generator.set_stream(request.number.unsigned_abs());
-    let all_fixed = (0..parameters.len()).all(|index| fixed.get(index).is_some_and(Option::is_some));
-    let joint = if all_fixed { Joint::default() } else { sampler.joint(request, &mut generator) };
+    // Also when all values are fixed: the sampler may want its attributes at the trial.
+    let joint = sampler.joint(request, &mut generator);
     let at = |values: &[Option<f64>], index: usize| values.get(index).copied().flatten();
     let mut values: Vec<Option<f64>> = Vec::with_capacity(parameters.len());
     for (index, parameter) in parameters.iter().enumerate() {
@@ -102,9 +107,14 @@ pub fn suggest(sampler: &dyn Sampler, request: &Request<'_>, fixed: &[Option<f64
 /// Indices of the parameters, sorted by name, that every ended trial has with the same distribution, and that have more than one
 /// value: Optuna's intersection search space. Empty while no trial has ended.
 fn intersection(request: &Request<'_>) -> Vec<usize> {
+    common(request, |state| matches!(state, State::Complete | State::Pruned))
+}
+
+/// [`intersection`] of the trials in those states.
+fn common(request: &Request<'_>, counts: impl Fn(State) -> bool) -> Vec<usize> {
     let mut joint: Vec<usize> = Vec::new();
     let mut none_ended = true;
-    for trial in request.trials.iter().filter(|trial| matches!(trial.state, State::Complete | State::Pruned)) {
+    for trial in request.trials.iter().filter(|trial| counts(trial.state)) {
         if std::mem::take(&mut none_ended) {
             let parameters = request.space.parameters();
             joint = (0..parameters.len()).filter(|index| !parameters[*index].distribution.single()).collect();
@@ -143,7 +153,10 @@ mod tests {
     #[test]
     fn parameters_exist_where_their_condition_holds_for_every_sampler() {
         let space = conditional();
-        for sampler in [&Random as &dyn Sampler, &Tpe::default(), &Tpe { multivariate: false, ..Tpe::default() }] {
+        let univariate = Tpe { multivariate: false, ..Tpe::default() };
+        let grouped = Tpe { group: true, ..Tpe::default() };
+        let genetic = NsgaII { population_size: 10, ..NsgaII::default() };
+        for sampler in [&Random as &dyn Sampler, &Tpe::default(), &univariate, &grouped, &genetic] {
             let mut trials: Vec<Trial> = Vec::new();
             let mut seen = std::collections::BTreeSet::new();
             for number in 0..60 {

@@ -25,5 +25,6 @@ pub fn from_proto(sampler: Option<&v1::Sampler>, path: &str, wrong: &mut Vec<Fie
         n_ei_candidates: count("n_ei_candidates", settings.n_ei_candidates, 1, default.n_ei_candidates),
         multivariate: settings.multivariate.unwrap_or(default.multivariate),
         constant_liar: settings.constant_liar.unwrap_or(default.constant_liar),
+        group: default.group,
     })
 }

@@ -1,0 +1,238 @@
+//! The tree-structured Parzen estimator of Optuna 5.0: multivariate, with constant liar, constraints and several objectives.
+//!
+//! Good and bad trials are modelled apart, l(x) and g(x); of candidates drawn from l the one with the largest l(x) / g(x) is taken.
+//! Bergstra et al., "Algorithms for hyper-parameter optimization" (2011), and for several objectives Ozaki et al., "Multiobjective
+//! tree-structured Parzen estimator" (2022); constants and rules are those of Optuna 5.0.0.
+
+use super::{Generator, Joint, Request, Sampler, intersection, kernels::Mixture, random::uniform};
+use crate::{
+    pyjson::PyValue,
+    space::{Distribution, ParamValue, Parameter},
+    study::{State, Trial},
+};
+
+mod split;
+
+pub(crate) use split::split;
+
+/// The sampler's settings; the defaults are Optuna's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tpe {
+    /// Finished trials before the model is used; sampling is uniform until then.
+    pub n_startup_trials: usize,
+    /// Candidates drawn for each suggestion.
+    pub n_ei_candidates: usize,
+    /// Model the parameters together rather than one by one. Optuna leaves this to the number of objectives: [`Tpe::for_objectives`].
+    pub multivariate: bool,
+    /// Model together what always occurs together: not only the parameters that every trial has, but each part of a partition of
+    /// them that no trial has in half. For spaces with conditions; has no effect without `multivariate`.
+    pub group: bool,
+    /// Count running trials as bad, so that parallel trials keep apart.
+    pub constant_liar: bool,
+}
+
+impl Default for Tpe {
+    fn default() -> Self {
+        Self { n_startup_trials: 10, n_ei_candidates: 24, multivariate: true, group: false, constant_liar: true }
+    }
+}
+
+impl Sampler for Tpe {
+    fn joint(&self, request: &Request<'_>, generator: &mut Generator) -> Joint {
+        if self.starting(request) {
+            return Joint::default();
+        }
+        let model = self.split(request);
+        let mut values = vec![None; request.space.parameters().len()];
+        for part in self.parts(request) {
+            let point = self.suggest(&part, &model, request, generator);
+            for (index, value) in part.into_iter().zip(point) {
+                values[index] = Some(value);
+            }
+        }
+        Joint { values, ..Joint::default() }
+    }
+
+    fn alone(&self, request: &Request<'_>, parameter: usize, generator: &mut Generator) -> f64 {
+        let distribution = &request.space.parameters()[parameter].distribution;
+        if self.starting(request) {
+            return uniform(distribution, generator);
+        }
+        let point = self.suggest(&[parameter], &self.split(request), request, generator);
+        point.first().copied().unwrap_or_else(|| distribution.first())
+    }
+}
+
+impl Tpe {
+    /// Optuna's defaults for a study of that many objectives: with several the parameters are modelled one by one.
+    pub fn for_objectives(objectives: usize) -> Self {
+        Self { multivariate: objectives < 2, ..Self::default() }
+    }
+
+    /// The parameters to model, as lists of those that go together; what is in none is left to [`Sampler::alone`].
+    fn parts(&self, request: &Request<'_>) -> Vec<Vec<usize>> {
+        let parameters = request.space.parameters();
+        match (self.multivariate, self.group) {
+            // Here rather than alone, so that the trials are split once for all of them.
+            (false, _) => (0..parameters.len())
+                .filter(|index| !parameters[*index].distribution.single())
+                .map(|i| vec![i])
+                .collect(),
+            (true, false) => Some(intersection(request)).filter(|joint| !joint.is_empty()).into_iter().collect(),
+            (true, true) => partition(request),
+        }
+    }
+
+    /// Whether there are too few trials for a model.
+    fn starting(&self, request: &Request<'_>) -> bool {
+        let ended = |trial: &&Trial| matches!(trial.state, State::Complete | State::Pruned);
+        request.trials.iter().filter(ended).take(self.n_startup_trials).count() < self.n_startup_trials
+    }
+
+    fn split<'a>(&self, request: &Request<'a>) -> Split<'a> {
+        let counts = |trial: &Trial| match trial.state {
+            State::Complete | State::Pruned => true,
+            State::Running => self.constant_liar && trial.number != request.number,
+            State::Waiting | State::Fail => false,
+        };
+        split(request.trials.iter().filter(|trial| counts(trial)), request.directions)
+    }
+
+    /// The best of the candidates in the space of the parameters at `indices`, in their order.
+    fn suggest(
+        &self,
+        indices: &[usize],
+        (below, above): &Split<'_>,
+        request: &Request<'_>,
+        generator: &mut Generator,
+    ) -> Vec<f64> {
+        let space: Vec<&Parameter> = indices.iter().map(|index| &request.space.parameters()[*index]).collect();
+        // With several objectives the good ones are a front, of which the old end is worth as much as the new one.
+        let good = mixture(&space, below, request.directions.len() < 2);
+        let bad = mixture(&space, above, true);
+        let mut best: Option<(f64, Vec<f64>)> = None;
+        for _ in 0..self.n_ei_candidates.max(1) {
+            let point = good.sample(generator);
+            let score = good.log_density(&point) - bad.log_density(&point);
+            if best.as_ref().is_none_or(|(other, _)| score > *other) {
+                best = Some((score, point));
+            }
+        }
+        best.map(|(_, point)| point).unwrap_or_default()
+    }
+}
+
+/// The good and the bad trials.
+type Split<'a> = (Vec<&'a Trial>, Vec<&'a Trial>);
+
+/// The parameters of the space that some ended trial has, divided so that every ended trial has a part as a whole or not at all;
+/// single-valued ones left out. Optuna's `_GroupDecomposedSearchSpace`.
+pub(crate) fn partition(request: &Request<'_>) -> Vec<Vec<usize>> {
+    let parameters = request.space.parameters();
+    let mut sorted: Vec<usize> =
+        (0..parameters.len()).filter(|index| !parameters[*index].distribution.single()).collect();
+    sorted.sort_by(|a, b| parameters[*a].name.cmp(&parameters[*b].name));
+    // The last part is what no trial has had yet.
+    let (mut parts, mut unseen) = (Vec::<Vec<usize>>::new(), sorted);
+    for trial in request.trials.iter().filter(|trial| matches!(trial.state, State::Complete | State::Pruned)) {
+        let has = |index: &usize| trial.param(&parameters[*index].name).is_some();
+        let divided = parts.into_iter().flat_map(|part| {
+            let (inside, outside): (Vec<usize>, Vec<usize>) = part.into_iter().partition(has);
+            [inside, outside]
+        });
+        let mut next: Vec<Vec<usize>> = divided.collect();
+        let (new, still): (Vec<usize>, Vec<usize>) = unseen.into_iter().partition(has);
+        next.push(new);
+        unseen = still;
+        next.retain(|part| !part.is_empty());
+        parts = next;
+    }
+    parts
+}
+
+/// The Parzen estimator of those of the trials that have all of the parameters; `ageing` lets the older of many weigh less.
+pub(crate) fn mixture(space: &[&Parameter], trials: &[&Trial], ageing: bool) -> Mixture {
+    let observations: Vec<Vec<f64>> = trials.iter().filter_map(|trial| observation(space, trial)).collect();
+    let distributions: Vec<&Distribution> = space.iter().map(|parameter| &parameter.distribution).collect();
+    Mixture::new(&distributions, &observations, ageing)
+}
+
+/// The trial's internal values in the space; `None` unless it has all of them.
+fn observation(space: &[&Parameter], trial: &Trial) -> Option<Vec<f64>> {
+    let announced = if trial.state == State::Running { announced(trial) } else { None };
+    space
+        .iter()
+        .map(|parameter| {
+            let external = match trial.param(&parameter.name) {
+                // The index of a choice means nothing in another list of choices.
+                Some(param) => param.external(),
+                None => announced.as_ref()?.get(&parameter.name).and_then(ParamValue::from_py)?,
+            };
+            let value = parameter.distribution.internal(&external)?;
+            let log = match parameter.distribution {
+                Distribution::Float { log, .. } | Distribution::Int { log, .. } => log,
+                Distribution::Categorical { .. } => false,
+            };
+            // A logarithm of it is needed.
+            (!log || value > 0.0).then_some(value)
+        })
+        .collect()
+}
+
+/// The parameters that a running trial of an Optuna worker has announced before it set them one by one.
+fn announced(trial: &Trial) -> Option<PyValue> {
+    let mut text = String::new();
+    for chunk in 0.. {
+        let Some(json) = trial.system_attrs.get(&format!("tpe:relative_params:{chunk}")) else { break };
+        let Ok(PyValue::Text(part)) = PyValue::parse(json) else { return None };
+        text.push_str(&part);
+    }
+    PyValue::parse(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        sampler::suggest,
+        space::{Condition, Space},
+        study::{Direction, tests::trial},
+    };
+
+    #[test]
+    fn a_group_is_modelled_together_where_it_exists() {
+        let float = || Distribution::float(0.0, 1.0, false, None).unwrap();
+        let choices = ["a", "b"].map(|name| ParamValue::Text(name.into())).to_vec();
+        let mut space = Space::of([
+            ("kind", Distribution::categorical(choices).unwrap()),
+            ("z", float()),
+            ("x", float()),
+            ("y", float()),
+            ("one", Distribution::int(3, 3, false, 1).unwrap()),
+        ]);
+        [(1, 0.0), (2, 1.0), (3, 1.0)]
+            .into_iter()
+            .for_each(|(index, value)| space.set_condition(index, Condition { parameter: 0, values: vec![value] }));
+        let tpe = Tpe { group: true, ..Tpe::default() };
+        let mut trials: Vec<Trial> = Vec::new();
+        for number in 0..80 {
+            let directions = &[Direction::Minimize];
+            let request = Request { space: &space, directions, trials: &trials, number, seed: 4 };
+            let params = suggest(&tpe, &request, &[]).params;
+            let value = |name: &str| params.iter().find(|param| param.name == name).map(|param| param.value);
+            // Best along a line of x and y: no parameter alone tells.
+            let loss = value("x").zip(value("y")).map_or(1.0, |(x, y)| (x - y).abs() + (x - 0.7).abs());
+            let mut ended = trial(number, State::Complete, Some(loss));
+            ended.params = params;
+            trials.push(ended);
+        }
+        let directions = &[Direction::Minimize];
+        let request = Request { space: &space, directions, trials: &trials, number: 80, seed: 4 };
+        let mut parts = partition(&request);
+        parts.sort();
+        assert_eq!(parts, [vec![0], vec![1], vec![2, 3]]);
+        assert!(partition(&Request { trials: &[], ..request }).is_empty());
+        let best = crate::study::best(&trials, Direction::Minimize).and_then(Trial::value).unwrap();
+        assert!(best < 0.1, "{best}");
+    }
+}
