@@ -205,6 +205,9 @@ impl Trial {
     ///
     /// They are where Optuna keeps them: `constraints:NAME` each, up to 4.x a list under `constraints`; 0 or less is feasible.
     pub fn violation(&self) -> Option<f64> {
+        if self.system_attrs.is_empty() {
+            return None;
+        }
         let number = |json: &String| PyValue::parse(json).ok()?.as_f64();
         let mut all: BTreeMap<String, f64> = BTreeMap::new();
         if let Some(Ok(PyValue::List(values))) = self.system_attrs.get("constraints").map(|json| PyValue::parse(json)) {

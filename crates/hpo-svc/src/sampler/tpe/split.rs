@@ -33,8 +33,7 @@ pub(crate) fn split<'a>(
     let complete = if directions.len() > 1 {
         dominant_first(complete, directions, n_below)
     } else {
-        complete.sort_by(|a, b| order(loss(a.value(), direction), loss(b.value(), direction)));
-        complete
+        best_first(complete, direction, n_below)
     };
     pruned.sort_by(|a, b| {
         let (a, b) = (progress(a, direction), progress(b, direction));
@@ -48,6 +47,22 @@ pub(crate) fn split<'a>(
     below.sort_by_key(|trial| trial.number);
     above.sort_by_key(|trial| trial.number);
     (below, above)
+}
+
+/// The trials with the best `n_below` of them in front, both parts as they came: there may be many, of which few are good.
+fn best_first(trials: Vec<&Trial>, direction: Direction, n_below: usize) -> Vec<&Trial> {
+    let losses = trials.iter().enumerate().map(|(place, trial)| (loss(trial.value(), direction), place));
+    let mut losses: Vec<(f64, usize)> = losses.collect();
+    // Zeros of both signs are equal: of equal ones the earlier come first.
+    let by_loss = |a: &(f64, usize), b: &(f64, usize)| order(a.0, b.0).then(a.1.cmp(&b.1));
+    if n_below >= losses.len() {
+        return trials;
+    }
+    let (_, cut, _) = losses.select_nth_unstable_by(n_below, by_loss);
+    let cut = *cut;
+    let good = |(place, trial): &(usize, &Trial)| by_loss(&(loss(trial.value(), direction), *place), &cut).is_lt();
+    let (first, rest): (Vec<_>, Vec<_>) = trials.into_iter().enumerate().partition(good);
+    first.into_iter().chain(rest).map(|(_, trial)| trial).collect()
 }
 
 /// The trials with the best `n_below` of them in front.
