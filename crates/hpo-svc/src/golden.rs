@@ -3,18 +3,18 @@
 use serde_json::Value;
 
 use crate::{
-    pruner::{Patient, Percentile, Pruner, Threshold},
+    pruner::{Patient, Percentile, Pruner, Threshold, tests::stops},
     sampler,
     space::{Distribution, Parameter},
     study::{Direction, Param, State, Trial, tests::trial},
 };
 
-fn load(name: &str) -> Value {
+pub(crate) fn load(name: &str) -> Value {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn number(value: &Value) -> f64 {
+pub(crate) fn number(value: &Value) -> f64 {
     match value.as_str() {
         Some("nan") => f64::NAN,
         Some("inf") => f64::INFINITY,
@@ -23,11 +23,11 @@ fn number(value: &Value) -> f64 {
     }
 }
 
-fn direction(case: &Value) -> Direction {
+pub(crate) fn direction(case: &Value) -> Direction {
     if case["direction"] == "minimize" { Direction::Minimize } else { Direction::Maximize }
 }
 
-fn trials(case: &Value, space: &[Parameter]) -> Vec<Trial> {
+pub(crate) fn trials(case: &Value, space: &[Parameter]) -> Vec<Trial> {
     let read = |value: &Value| {
         let state = State::parse(value["state"].as_str().unwrap()).unwrap();
         let objective = (!value["value"].is_null()).then(|| number(&value["value"]));
@@ -131,7 +131,7 @@ fn decisions(case: &Value, pruner: &dyn Pruner, pruned: &mut usize, kept: &mut u
     for report in case["reports"].as_array().unwrap() {
         live.intermediate.insert(report[0].as_i64().unwrap(), number(&report[1]));
         let expected = report[2].as_bool().unwrap();
-        assert_eq!(pruner.should_prune(direction(case), &history, &live), expected, "{case}");
+        assert_eq!(stops(pruner, direction(case), &history, &live), expected, "{case}");
         *if expected { &mut *pruned } else { &mut *kept } += 1;
     }
 }
