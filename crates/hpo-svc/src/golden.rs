@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    pruner::{Patient, Percentile, Pruner, Threshold},
+    pruner::{Patient, Percentile, Pruner, Threshold, tests::stops},
     sampler,
     space::{Distribution, Parameter},
     study::{Direction, Param, State, Trial, tests::trial},
@@ -23,7 +23,7 @@ pub(crate) fn number(value: &Value) -> f64 {
     }
 }
 
-fn direction(case: &Value) -> Direction {
+pub(crate) fn direction(case: &Value) -> Direction {
     if case["direction"] == "minimize" { Direction::Minimize } else { Direction::Maximize }
 }
 
@@ -135,7 +135,7 @@ fn decisions(case: &Value, pruner: &dyn Pruner, pruned: &mut usize, kept: &mut u
     for report in case["reports"].as_array().unwrap() {
         live.intermediate.insert(report[0].as_i64().unwrap(), number(&report[1]));
         let expected = report[2].as_bool().unwrap();
-        assert_eq!(pruner.should_prune(direction(case), &history, &live), expected, "{case}");
+        assert_eq!(stops(pruner, direction(case), &history, &live), expected, "{case}");
         *if expected { &mut *pruned } else { &mut *kept } += 1;
     }
 }

@@ -3,7 +3,7 @@
 //! An interval is one logged value of the primary metric. A policy is applied at the multiples of `evaluation_interval` that are
 //! not below `delay_evaluation`. Source: <https://learn.microsoft.com/azure/machine-learning/how-to-tune-hyperparameters>.
 
-use super::{Pruner, patient::best};
+use super::{Judged, Pruner, patient::best};
 use crate::study::{Direction, Trial};
 
 /// When a policy is applied.
@@ -55,7 +55,8 @@ pub struct Bandit {
 }
 
 impl Pruner for Bandit {
-    fn should_prune(&self, direction: Direction, trials: &[Trial], trial: &Trial) -> bool {
+    fn should_prune(&self, judged: &Judged<'_>) -> bool {
+        let Judged { direction, trials, trial, .. } = *judged;
         let Some(intervals) = self.schedule.due(trial) else { return false };
         let best_of = |trial: &Trial| first(trial, intervals).and_then(|values| best(direction, &values));
         // Nothing but NaN: worse than any.
@@ -81,7 +82,8 @@ pub struct MedianStopping {
 }
 
 impl Pruner for MedianStopping {
-    fn should_prune(&self, direction: Direction, trials: &[Trial], trial: &Trial) -> bool {
+    fn should_prune(&self, judged: &Judged<'_>) -> bool {
+        let Judged { direction, trials, trial, .. } = *judged;
         let Some(intervals) = self.schedule.due(trial) else { return false };
         let Some(own) = first(trial, intervals).and_then(|values| best(direction, &values)) else { return true };
         let average = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
@@ -109,7 +111,8 @@ pub struct TruncationSelection {
 }
 
 impl Pruner for TruncationSelection {
-    fn should_prune(&self, direction: Direction, trials: &[Trial], trial: &Trial) -> bool {
+    fn should_prune(&self, judged: &Judged<'_>) -> bool {
+        let Judged { direction, trials, trial, .. } = *judged;
         let Some(intervals) = self.schedule.due(trial) else { return false };
         let counts = |other: &&Trial| !(self.exclude_finished_jobs && other.state.finished());
         let values: Vec<(f64, i64)> = with(trials, trial)
@@ -131,7 +134,10 @@ impl Pruner for TruncationSelection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::{State, tests::trial};
+    use crate::{
+        pruner::tests::stops as prunes,
+        study::{State, tests::trial},
+    };
 
     const ALWAYS: Schedule = Schedule { evaluation_interval: 1, delay_evaluation: 0 };
 
@@ -153,8 +159,7 @@ mod tests {
     fn the_bandit_allows_the_slack_of_the_documentation() {
         let leader = [running(0, &[0.5, 0.8, 0.1])];
         let factor = Bandit { slack: Slack::Factor(0.2), schedule: ALWAYS };
-        let stops =
-            |bandit: &Bandit, values: &[f64]| bandit.should_prune(Direction::Maximize, &leader, &running(1, values));
+        let stops = |bandit: &Bandit, values: &[f64]| prunes(bandit, Direction::Maximize, &leader, &running(1, values));
         // 0.8 / 1.2 = 0.667, by the best so far.
         assert!(stops(&factor, &[0.1, 0.66]) && !stops(&factor, &[0.1, 0.67]) && !stops(&factor, &[0.67, 0.0]));
         // At the first interval the leader had 0.5 only.
@@ -162,22 +167,22 @@ mod tests {
         let amount = Bandit { slack: Slack::Amount(0.1), schedule: ALWAYS };
         assert!(stops(&amount, &[0.0, 0.69]) && !stops(&amount, &[0.0, 0.71]) && stops(&amount, &[f64::NAN]));
         let losses = [running(0, &[1.0])];
-        let up = |value: f64| factor.should_prune(Direction::Minimize, &losses, &running(1, &[value]));
+        let up = |value: f64| prunes(&factor, Direction::Minimize, &losses, &running(1, &[value]));
         assert!(up(1.21) && !up(1.19));
         // The leader goes on, also when its value is negative.
         let negative = [running(0, &[-2.0])];
-        assert!(!factor.should_prune(Direction::Maximize, &negative, &running(1, &[-1.0])));
-        assert!(!factor.should_prune(Direction::Maximize, &[], &running(1, &[-1.0])));
+        assert!(!prunes(&factor, Direction::Maximize, &negative, &running(1, &[-1.0])));
+        assert!(!prunes(&factor, Direction::Maximize, &[], &running(1, &[-1.0])));
     }
 
     #[test]
     fn median_stopping_compares_the_best_with_the_median_of_averages() {
         let others = [running(0, &[0.2, 0.6]), running(1, &[0.4, 0.4]), running(2, &[0.9, 0.9]), running(3, &[0.99])];
         let policy = MedianStopping { schedule: ALWAYS };
-        let stops = |values: &[f64]| policy.should_prune(Direction::Maximize, &others, &running(9, values));
+        let stops = |values: &[f64]| prunes(&policy, Direction::Maximize, &others, &running(9, values));
         // Averages over two values: 0.4, 0.4, 0.9 and its own; trial 3 has not come so far.
         assert!(stops(&[0.1, 0.2]) && !stops(&[0.1, 0.41]) && !stops(&[0.7, 0.0]));
-        assert!(!policy.should_prune(Direction::Maximize, &[], &running(9, &[0.1])), "alone it is the median");
+        assert!(!prunes(&policy, Direction::Maximize, &[], &running(9, &[0.1])), "alone it is the median");
     }
 
     #[test]
@@ -185,7 +190,7 @@ mod tests {
         let mut others: Vec<Trial> = (0..9).map(|n| running(n, &[n as f64])).collect();
         let policy = TruncationSelection { truncation_percentage: 20, exclude_finished_jobs: false, schedule: ALWAYS };
         let stops = |policy: &TruncationSelection, others: &[Trial], value: f64| {
-            policy.should_prune(Direction::Maximize, others, &running(9, &[value]))
+            prunes(policy, Direction::Maximize, others, &running(9, &[value]))
         };
         // Of ten the two worst.
         assert!(stops(&policy, &others, 0.5) && !stops(&policy, &others, 1.5) && stops(&policy, &others, f64::NAN));

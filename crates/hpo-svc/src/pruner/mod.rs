@@ -1,24 +1,63 @@
 //! Pruners: whether a running trial is hopeless, decided from its reports and those of the others.
 
+use std::collections::BTreeMap;
+
 use crate::study::{Direction, Trial};
 
 mod azureml;
+#[cfg(test)]
+mod golden;
+mod halving;
+mod hyperband;
 mod interval;
 mod patient;
 mod percentile;
 mod settings;
+mod signed_rank;
 mod threshold;
+mod wilcoxon;
 
 pub use azureml::{Bandit, MedianStopping, Schedule, Slack, TruncationSelection};
+pub use halving::SuccessiveHalving;
+pub use hyperband::{Brackets, Hyperband};
 pub use patient::Patient;
 pub use percentile::Percentile;
-pub use settings::from_proto;
+pub use settings::{from_proto, hyperband, successive_halving, wilcoxon};
 pub use threshold::Threshold;
+pub use wilcoxon::Wilcoxon;
 
-/// Decides on a trial after each of its reports.
+/// A trial after one of its reports, and what it is judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'a> {
+    /// Name of the study.
+    pub study: &'a str,
+    /// Which way the objective improves.
+    pub direction: Direction,
+    /// All trials of the study; which of them count is the pruner's rule.
+    pub trials: &'a [Trial],
+    /// The trial itself, with no report after the one to judge.
+    pub trial: &'a Trial,
+}
+
+/// What a pruner says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Judgement {
+    /// Whether the trial should stop now.
+    pub prune: bool,
+    /// What the pruner wants to find at the trial from now on: system attributes, key to JSON text. They have to be there before
+    /// another report is judged.
+    pub system_attrs: BTreeMap<String, String>,
+}
+
+/// Decides on a trial after each of its reports. The same study gives the same judgement.
 pub trait Pruner: Send + Sync + std::fmt::Debug {
-    /// Whether `trial` should stop now. `trials` are all of the study; which of them count is the pruner's rule.
-    fn should_prune(&self, direction: Direction, trials: &[Trial], trial: &Trial) -> bool;
+    /// Whether the trial should stop now.
+    fn should_prune(&self, judged: &Judged<'_>) -> bool;
+
+    /// The same with what is to be kept of the decision, by pruners that keep something.
+    fn judge(&self, judged: &Judged<'_>) -> Judgement {
+        Judgement { prune: self.should_prune(judged), system_attrs: BTreeMap::new() }
+    }
 }
 
 /// Never prunes.
@@ -26,7 +65,17 @@ pub trait Pruner: Send + Sync + std::fmt::Debug {
 pub struct Nop;
 
 impl Pruner for Nop {
-    fn should_prune(&self, _: Direction, _: &[Trial], _: &Trial) -> bool {
+    fn should_prune(&self, _: &Judged<'_>) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Whether the pruner stops a trial of the study `s`.
+    pub(crate) fn stops(pruner: &dyn Pruner, direction: Direction, trials: &[Trial], trial: &Trial) -> bool {
+        pruner.should_prune(&Judged { study: "s", direction, trials, trial })
     }
 }

@@ -1,7 +1,7 @@
 //! Optuna's PatientPruner: lets another pruner stop a trial only once it has not improved for a while.
 
-use super::Pruner;
-use crate::study::{Direction, Trial};
+use super::{Judged, Judgement, Pruner};
+use crate::study::Direction;
 
 /// Asks the wrapped pruner when the best of the last `patience + 1` reports is worse than the best before by more than
 /// `min_delta`.
@@ -15,8 +15,10 @@ pub struct Patient {
     pub min_delta: f64,
 }
 
-impl Pruner for Patient {
-    fn should_prune(&self, direction: Direction, trials: &[Trial], trial: &Trial) -> bool {
+impl Patient {
+    /// Whether the patience is at its end.
+    fn given_up(&self, judged: &Judged<'_>) -> bool {
+        let Judged { direction, trial, .. } = *judged;
         let values: Vec<f64> = trial.intermediate.values().copied().collect();
         // The reports are sorted by step.
         let Some(split) = values.len().checked_sub(self.patience + 1).filter(|before| *before > 0) else {
@@ -25,11 +27,24 @@ impl Pruner for Patient {
         let (before, after) = values.split_at(split);
         // Nothing but NaN on either side compares as false, as in numpy.
         let (Some(before), Some(after)) = (best(direction, before), best(direction, after)) else { return false };
-        let given_up = match direction {
+        match direction {
             Direction::Minimize => before + self.min_delta < after,
             Direction::Maximize => before - self.min_delta > after,
-        };
-        given_up && self.wrapped.as_ref().is_none_or(|wrapped| wrapped.should_prune(direction, trials, trial))
+        }
+    }
+}
+
+impl Pruner for Patient {
+    fn should_prune(&self, judged: &Judged<'_>) -> bool {
+        self.judge(judged).prune
+    }
+
+    fn judge(&self, judged: &Judged<'_>) -> Judgement {
+        if !self.given_up(judged) {
+            return Judgement::default();
+        }
+        let stop = || Judgement { prune: true, ..Judgement::default() };
+        self.wrapped.as_ref().map_or_else(stop, |wrapped| wrapped.judge(judged))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Optuna's PercentilePruner, and with 50 its MedianPruner: stops a trial that is worse than most completed ones at the same step.
 
-use super::{Pruner, interval, patient::best};
+use super::{Judged, Pruner, interval, patient::best};
 use crate::study::{Direction, State, Trial};
 
 /// Prunes when the trial's best value so far is worse than the percentile of the completed trials' values at its last step.
@@ -26,7 +26,8 @@ impl Percentile {
 }
 
 impl Pruner for Percentile {
-    fn should_prune(&self, direction: Direction, trials: &[Trial], trial: &Trial) -> bool {
+    fn should_prune(&self, judged: &Judged<'_>) -> bool {
+        let Judged { direction, trials, trial, .. } = *judged;
         let complete: Vec<&Trial> = trials.iter().filter(|trial| trial.state == State::Complete).collect();
         if complete.is_empty() || complete.len() < self.n_startup_trials {
             return false;
@@ -68,7 +69,7 @@ fn percentile(mut values: Vec<f64>, share: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::tests::trial;
+    use crate::{pruner::tests::stops, study::tests::trial};
 
     fn reporting(number: i64, state: State, reports: &[(i64, f64)]) -> Trial {
         let mut trial = trial(number, state, None);
@@ -82,17 +83,17 @@ mod tests {
             (0..4).map(|n| reporting(n, State::Complete, &[(1, n as f64), (2, 10.0)])).collect();
         let bad = reporting(9, State::Running, &[(1, 0.5)]);
         let median = Percentile::median();
-        assert!(!median.should_prune(Direction::Maximize, &trials, &bad), "four completed trials are too few");
+        assert!(!stops(&median, Direction::Maximize, &trials, &bad), "four completed trials are too few");
         trials.push(reporting(4, State::Complete, &[(1, 4.0)]));
-        assert!(median.should_prune(Direction::Maximize, &trials, &bad));
-        assert!(!median.should_prune(Direction::Minimize, &trials, &bad));
+        assert!(stops(&median, Direction::Maximize, &trials, &bad));
+        assert!(!stops(&median, Direction::Minimize, &trials, &bad));
         // Equal to the median goes on; PRUNED and FAIL do not count.
-        assert!(!median.should_prune(Direction::Maximize, &trials, &reporting(9, State::Running, &[(1, 2.0)])));
+        assert!(!stops(&median, Direction::Maximize, &trials, &reporting(9, State::Running, &[(1, 2.0)])));
         trials.push(reporting(5, State::Pruned, &[(1, 100.0)]));
-        assert!(!median.should_prune(Direction::Maximize, &trials, &reporting(9, State::Running, &[(1, 2.0)])));
+        assert!(!stops(&median, Direction::Maximize, &trials, &reporting(9, State::Running, &[(1, 2.0)])));
         // Nobody has reported this step.
-        assert!(!median.should_prune(Direction::Maximize, &trials, &reporting(9, State::Running, &[(7, -1.0)])));
-        assert!(median.should_prune(Direction::Maximize, &trials, &reporting(9, State::Running, &[(1, f64::NAN)])));
+        assert!(!stops(&median, Direction::Maximize, &trials, &reporting(9, State::Running, &[(7, -1.0)])));
+        assert!(stops(&median, Direction::Maximize, &trials, &reporting(9, State::Running, &[(1, f64::NAN)])));
     }
 
     #[test]
@@ -102,7 +103,7 @@ mod tests {
             .collect();
         let pruner = Percentile { n_warmup_steps: 3, interval_steps: 4, ..Percentile::median() };
         let checked = |reports: &[(i64, f64)]| {
-            pruner.should_prune(Direction::Maximize, &trials, &reporting(9, State::Running, reports))
+            stops(&pruner, Direction::Maximize, &trials, &reporting(9, State::Running, reports))
         };
         assert!(!checked(&[(0, 0.0)]) && !checked(&[(2, 0.0)]));
         assert!(checked(&[(2, 0.0), (3, 0.0)]));

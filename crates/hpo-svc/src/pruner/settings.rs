@@ -4,7 +4,8 @@ use quintet_proto::v1::{self, pruner::Kind};
 use runtime_core::status::{FieldViolation, violation};
 
 use super::{
-    Bandit, MedianStopping, Nop, Patient, Percentile, Pruner, Schedule, Slack, Threshold, TruncationSelection,
+    Bandit, Hyperband, MedianStopping, Nop, Patient, Percentile, Pruner, Schedule, Slack, SuccessiveHalving, Threshold,
+    TruncationSelection, Wilcoxon,
 };
 
 /// The pruner that a message asks for; what is wrong with its fields, which are told as `FIELD.KIND.NAME`, is added to `wrong`.
@@ -91,6 +92,59 @@ pub fn from_proto(pruner: Option<&v1::Pruner>, field: &str, wrong: &mut Vec<Fiel
     }
 }
 
+/// A successive halving of `min_resource` (none: `auto`), `reduction_factor`, `min_early_stopping_rate` and `bootstrap_count`;
+/// what is wrong with them, told as `FIELD.NAME`, is added to `wrong`.
+pub fn successive_halving(
+    settings: [Option<i32>; 4],
+    field: &str,
+    wrong: &mut Vec<FieldViolation>,
+) -> SuccessiveHalving {
+    let [resource, factor, rate, bootstrap] = settings;
+    let mut fields = Fields { at: field.to_owned(), wrong };
+    let default = SuccessiveHalving::default();
+    SuccessiveHalving {
+        min_resource: resource.map(|_| fields.steps("min_resource", resource, 1)),
+        reduction_factor: fields.factor(factor, default.reduction_factor),
+        min_early_stopping_rate: u32::try_from(fields.count("min_early_stopping_rate", rate, 0, 0)).unwrap_or(u32::MAX),
+        bootstrap_count: fields.bootstrap(bootstrap, "min_resource", resource),
+    }
+}
+
+/// A hyperband of `min_resource`, `max_resource` (none: `auto`), `reduction_factor` and `bootstrap_count`; what is wrong with them,
+/// told as `FIELD.NAME`, is added to `wrong`.
+pub fn hyperband(settings: [Option<i32>; 4], field: &str, wrong: &mut Vec<FieldViolation>) -> Hyperband {
+    let [least, most, factor, bootstrap] = settings;
+    let mut fields = Fields { at: field.to_owned(), wrong };
+    let default = Hyperband::default();
+    let min_resource = fields.steps("min_resource", least, 1);
+    if let Some(most) = most.filter(|most| i64::from(*most) < min_resource) {
+        fields.say("max_resource", &format!("{most} is below min_resource ({min_resource})"));
+    }
+    Hyperband {
+        min_resource,
+        max_resource: most.map(i64::from),
+        reduction_factor: fields.factor(factor, default.reduction_factor),
+        bootstrap_count: fields.bootstrap(bootstrap, "max_resource", most),
+    }
+}
+
+/// A Wilcoxon pruner; what is wrong with its settings, told as `FIELD.NAME`, is added to `wrong`.
+pub fn wilcoxon(
+    p_threshold: Option<f64>,
+    n_startup_steps: Option<i32>,
+    field: &str,
+    wrong: &mut Vec<FieldViolation>,
+) -> Wilcoxon {
+    let mut fields = Fields { at: field.to_owned(), wrong };
+    let default = Wilcoxon::default();
+    let p_threshold = p_threshold.unwrap_or(default.p_threshold);
+    fields.check("p_threshold", p_threshold, (0.0..=1.0).contains(&p_threshold), "is not within 0 to 1");
+    Wilcoxon {
+        p_threshold,
+        n_startup_steps: fields.count("n_startup_steps", n_startup_steps, 0, default.n_startup_steps),
+    }
+}
+
 /// Reads the fields of one message.
 struct Fields<'a> {
     at: String,
@@ -145,6 +199,22 @@ impl Fields<'_> {
             interval_steps: self.steps("interval_steps", interval, 1),
             n_min_trials: self.count("n_min_trials", least, 1, default.n_min_trials),
         }
+    }
+
+    fn factor(&mut self, value: Option<i32>, default: i64) -> i64 {
+        value.map_or(default, |_| self.steps("reduction_factor", value, 2))
+    }
+
+    /// The count cannot go together with a resource that is found out while trials run, as in Optuna.
+    fn bootstrap(&mut self, value: Option<i32>, resource: &str, given: Option<i32>) -> usize {
+        let count = self.count("bootstrap_count", value, 0, 0);
+        if count > 0 && given.is_none() {
+            self.say(
+                "bootstrap_count",
+                &format!("{count} needs a {resource} that is given; without, only 0 is allowed"),
+            );
+        }
+        count
     }
 
     fn schedule(&mut self, evaluation_interval: Option<i32>, delay_evaluation: Option<i32>) -> Schedule {
@@ -226,5 +296,35 @@ mod tests {
         ] {
             assert_eq!(read(asked).1, [told]);
         }
+    }
+    #[test]
+    fn pruners_of_rungs_and_ranks_are_checked_as_by_optuna() {
+        let mut wrong = Vec::new();
+        assert_eq!(successive_halving([None; 4], "p", &mut wrong), SuccessiveHalving::default());
+        assert_eq!(hyperband([None; 4], "p", &mut wrong), Hyperband::default());
+        assert_eq!(wilcoxon(None, None, "p", &mut wrong), Wilcoxon::default());
+        let bootstrapped = hyperband([Some(2), Some(81), Some(2), Some(5)], "p", &mut wrong);
+        let expected = Hyperband { min_resource: 2, max_resource: Some(81), reduction_factor: 2, bootstrap_count: 5 };
+        assert_eq!((bootstrapped, wrong.len()), (expected, 0));
+        successive_halving([Some(0), Some(1), Some(-1), Some(-1)], "s", &mut wrong);
+        successive_halving([None, None, None, Some(1)], "a", &mut wrong);
+        hyperband([Some(9), Some(3), None, Some(1)], "h", &mut wrong);
+        hyperband([None, None, None, Some(2)], "b", &mut wrong);
+        wilcoxon(Some(f64::NAN), Some(-1), "w", &mut wrong);
+        let told: Vec<String> = wrong.into_iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
+        assert_eq!(
+            told,
+            [
+                "s.min_resource: 0 is below 1",
+                "s.reduction_factor: 1 is below 2",
+                "s.min_early_stopping_rate: -1 is below 0",
+                "s.bootstrap_count: -1 is below 0",
+                "a.bootstrap_count: 1 needs a min_resource that is given; without, only 0 is allowed",
+                "h.max_resource: 3 is below min_resource (9)",
+                "b.bootstrap_count: 2 needs a max_resource that is given; without, only 0 is allowed",
+                "w.p_threshold: NaN is not within 0 to 1",
+                "w.n_startup_steps: -1 is below 0",
+            ]
+        );
     }
 }

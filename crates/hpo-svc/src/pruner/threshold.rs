@@ -1,7 +1,6 @@
 //! Optuna's ThresholdPruner: stops a trial whose value leaves a range.
 
-use super::{Pruner, interval};
-use crate::study::{Direction, Trial};
+use super::{Judged, Pruner, interval};
 
 /// Prunes at a report that is not a number or lies outside of `lower..=upper`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,7 +16,8 @@ pub struct Threshold {
 }
 
 impl Pruner for Threshold {
-    fn should_prune(&self, _: Direction, _: &[Trial], trial: &Trial) -> bool {
+    fn should_prune(&self, judged: &Judged<'_>) -> bool {
+        let trial = judged.trial;
         let Some((step, value)) = trial.last_report() else { return false };
         step >= self.n_warmup_steps
             && interval::is_first(step, trial, self.n_warmup_steps, self.interval_steps)

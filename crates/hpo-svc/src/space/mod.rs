@@ -5,6 +5,7 @@ use runtime_core::status::{FieldViolation, violation};
 
 mod decimal;
 mod distribution;
+pub mod forms;
 mod value;
 
 pub use distribution::{Distribution, DomainError};
@@ -53,13 +54,8 @@ impl Space {
         }
         for (index, parameter) in parameters.iter().enumerate() {
             let path = format!("search_space[{index}]");
-            let name = parameter.name.trim();
-            if name.is_empty() || name != parameter.name {
-                let problem = format!("`{}` must be a name without spaces around it", parameter.name);
-                violations.push(violation(format!("{path}.name"), problem));
-            } else if name.len() > MAX_NAME {
-                violations.push(violation(format!("{path}.name"), format!("is longer than {MAX_NAME} bytes")));
-            }
+            let name = parameter.name.as_str();
+            violations.extend(name_problem(name).map(|problem| violation(format!("{path}.name"), problem)));
             if parameters[..index].iter().any(|other| other.name == parameter.name) {
                 violations.push(violation(format!("{path}.name"), format!("`{}` is there twice", parameter.name)));
             }
@@ -136,20 +132,32 @@ impl Space {
         &self.notes
     }
 
+    /// The name of the parameter that this one depends on, and the values that it exists for.
+    fn condition_text(&self, parameter: &Parameter) -> Option<(&str, String)> {
+        let condition = parameter.condition.as_ref()?;
+        let other = self.parameters.get(condition.parameter)?;
+        let values = condition.values.iter().map(|value| other.distribution.external(*value).to_string());
+        Some((&other.name, values.collect::<Vec<_>>().join(" or ")))
+    }
+
     /// The space as text, to compare it with that of an existing study: an object of Optuna's distributions by name; after the
     /// name of a parameter with a condition stands what it is.
     pub fn to_json(&self) -> String {
         let entry = |parameter: &Parameter| {
-            let condition = parameter.condition.as_ref().map(|condition| {
-                let other = &self.parameters[condition.parameter];
-                let values = condition.values.iter().map(|value| other.distribution.external(*value).to_string());
-                format!(" if {} is {}", other.name, values.collect::<Vec<_>>().join(" or "))
-            });
+            let condition = self.condition_text(parameter).map(|(other, values)| format!(" if {other} is {values}"));
             let name = parameter.name.clone() + condition.as_deref().unwrap_or_default();
             format!("{}: {}", crate::pyjson::dump_text(&name), parameter.distribution.to_json())
         };
         format!("{{{}}}", self.parameters.iter().map(entry).collect::<Vec<_>>().join(", "))
     }
+}
+
+/// What is wrong with the name of a parameter.
+fn name_problem(name: &str) -> Option<String> {
+    if name.is_empty() || name.trim() != name {
+        return Some(format!("`{name}` must be a name without spaces around it"));
+    }
+    (name.len() > MAX_NAME).then(|| format!("is longer than {MAX_NAME} bytes"))
 }
 
 type Checked = Result<(Distribution, Option<String>), (String, String)>;

@@ -1,10 +1,10 @@
 //! The planner of a sweep: a pure function from what the study says to what happens next.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use super::{ATTR_ERROR, ATTR_SWEEP};
 use crate::{
-    pruner::Pruner,
+    pruner::{Judged, Pruner},
     study::{Direction, State, Trial},
 };
 
@@ -24,6 +24,8 @@ pub struct Limits {
 /// What the planner sees.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
+    /// Name of the study.
+    pub study: &'a str,
     /// The sweep's limits.
     pub limits: &'a Limits,
     /// Which way the objective improves.
@@ -56,6 +58,9 @@ pub struct Decision {
     pub start: usize,
     /// Numbers of trials to stop early.
     pub prune: Vec<i64>,
+    /// What the pruner wants to find again, by trial number: system attributes, key to JSON text. They are to be stored before the
+    /// next plan.
+    pub system_attrs: BTreeMap<i64, BTreeMap<String, String>>,
     /// The sweep is over; with [`End::Failed`] trials may still run and are to be cancelled.
     pub end: Option<End>,
 }
@@ -81,27 +86,35 @@ pub fn plan(view: &View<'_>, pruner: &dyn Pruner) -> Decision {
     });
     let free = view.limits.max_parallel.saturating_sub(running);
     let start = if late { 0 } else { free.min(left) };
-    Decision { start, prune: hopeless(view, pruner), end }
+    Decision { start, end, ..judge(view, pruner) }
 }
 
-/// Own trials that the pruner stops at one of their fresh reports, judged in order of step as if each had just come.
-fn hopeless(view: &View<'_>, pruner: &dyn Pruner) -> Vec<i64> {
-    let stops = |trial: &Trial, steps: &[i64]| {
-        let mut steps = steps.to_vec();
+/// Judges own trials at their fresh reports, in order of step as if each had just come, until one stops a trial.
+fn judge(view: &View<'_>, pruner: &dyn Pruner) -> Decision {
+    let mut decision = Decision::default();
+    // What is found out about one trial counts for the next.
+    let mut trials = Cow::Borrowed(view.trials);
+    for (index, trial) in view.trials.iter().enumerate().filter(|(_, trial)| trial.state == State::Running) {
+        let Some(steps) = view.fresh.get(&trial.number) else { continue };
+        let mut steps = steps.clone();
         steps.sort_unstable();
         steps.dedup();
-        steps.into_iter().any(|step| {
-            let mut then = trial.clone();
+        for step in steps {
+            let mut then = trials[index].clone();
             then.intermediate.retain(|other, _| *other <= step);
-            pruner.should_prune(view.direction, view.trials, &then)
-        })
-    };
-    view.trials
-        .iter()
-        .filter(|trial| trial.state == State::Running)
-        .filter(|trial| view.fresh.get(&trial.number).is_some_and(|steps| stops(trial, steps)))
-        .map(|trial| trial.number)
-        .collect()
+            let judged = Judged { study: view.study, direction: view.direction, trials: &trials, trial: &then };
+            let judgement = pruner.judge(&judged);
+            if !judgement.system_attrs.is_empty() {
+                trials.to_mut()[index].system_attrs.extend(judgement.system_attrs.clone());
+                decision.system_attrs.entry(trial.number).or_default().extend(judgement.system_attrs);
+            }
+            if judgement.prune {
+                decision.prune.push(trial.number);
+                break;
+            }
+        }
+    }
+    decision
 }
 
 /// The reason why the sweep's failures are too many.
@@ -135,7 +148,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        pruner::{Nop, Percentile},
+        pruner::{Nop, Percentile, SuccessiveHalving},
         study::tests::trial,
     };
 
@@ -152,6 +165,7 @@ mod tests {
 
     fn decide(limits: &Limits, trials: &[Trial], elapsed: u64) -> Decision {
         let view = View {
+            study: "s",
             limits,
             direction: Direction::Maximize,
             trials,
@@ -202,6 +216,7 @@ mod tests {
             let limits = limits(9, 1);
             let fresh = BTreeMap::from([(5, steps)]);
             let view = View {
+                study: "s",
                 limits: &limits,
                 direction: Direction::Maximize,
                 trials: &trials,
@@ -213,6 +228,30 @@ mod tests {
         };
         assert_eq!(decide(vec![2, 1]), [5]);
         assert_eq!(decide(vec![2]), Vec::<i64>::new());
+    }
+
+    #[test]
+    fn what_the_pruner_keeps_counts_for_the_next_trial_of_the_same_plan() {
+        let mut trials: Vec<Trial> = (0..3).map(|n| own(n, State::Running)).collect();
+        for (trial, value) in trials.iter_mut().zip([0.5, 0.9, 0.4]) {
+            trial.intermediate.extend([(1, value), (2, value), (4, value)]);
+        }
+        let limits = limits(9, 3);
+        let fresh = (0..3).map(|number| (number, vec![4, 2, 1])).collect();
+        let view = View {
+            study: "s",
+            limits: &limits,
+            direction: Direction::Maximize,
+            trials: &trials,
+            sweep: "me",
+            elapsed: Duration::ZERO,
+            fresh: &fresh,
+        };
+        let decision = plan(&view, &SuccessiveHalving { min_resource: Some(1), ..SuccessiveHalving::default() });
+        assert_eq!(decision.prune, [2]);
+        let kept: Vec<usize> = decision.system_attrs.values().map(BTreeMap::len).collect();
+        assert_eq!(kept, [2, 2, 1], "a trial that stops is judged no further");
+        assert_eq!(decision.system_attrs[&1]["completed_rung_1"], "0.9");
     }
 
     proptest! {

@@ -217,6 +217,7 @@ impl Run {
         let own = trials.iter().filter(|trial| self.owns(trial));
         self.started = own.filter_map(|trial| trial.start).min().map_or(self.started, |first| first.min(self.started));
         let view = View {
+            study: &self.study.name,
             limits: &self.sweep.limits,
             direction: self.sweep.direction,
             trials,
