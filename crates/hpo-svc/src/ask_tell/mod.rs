@@ -24,6 +24,7 @@ pub use spec::{ATTR_SPEC, Search};
 use crate::{
     after_trials::AfterTrials,
     history::History,
+    pruner::{Judged, Judgement},
     pyjson::{PyValue, dump_text, float_repr},
     queued,
     sampler::{Request, Suggestion, suggest},
@@ -266,8 +267,14 @@ impl AskTell {
         let [direction] = open.search.directions[..] else { return Ok(false) };
         let mut history = open.history.lock().await;
         history.update(&self.store).await.map_err(|error| self.failed(&open, error))?;
-        let known = history.trials().iter().find(|known| known.id == trial.id);
-        Ok(known.is_some_and(|trial| open.search.pruner.should_prune(direction, history.trials(), trial)))
+        let trials = history.trials();
+        let Some(trial) = trials.iter().find(|known| known.id == trial.id) else { return Ok(false) };
+        let judged = Judged { study: &open.study.name, direction, trials, trial };
+        let Judgement { prune, system_attrs } = open.search.pruner.judge(&judged);
+        if !system_attrs.is_empty() {
+            self.store.edit(trial.id, Edit { system_attrs, ..Edit::default() }, Timestamp::now()).await?;
+        }
+        Ok(prune)
     }
 
     /// Ends a trial.
@@ -302,7 +309,8 @@ impl Open {
     fn sample(&self, history: &History, number: Option<i64>, fixed: &[Option<f64>]) -> Suggestion {
         let trials = history.trials();
         let number = number.unwrap_or_else(|| trials.last().map_or(0, |trial| trial.number + 1));
-        let Search { space, directions, sampler, seed, .. } = &self.search;
+        let Search { space, directions, sampler, pruner, seed, .. } = &self.search;
+        let trials = &*pruner.comparable(&self.study.name, trials, number);
         suggest(&**sampler, &Request { space, directions, trials, number, seed: *seed }, fixed)
     }
 }

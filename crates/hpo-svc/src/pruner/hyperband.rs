@@ -52,17 +52,6 @@ impl Hyperband {
     pub fn brackets<'a>(&self, study: &'a str, trials: &[Trial]) -> Brackets<'a> {
         Brackets { study, budgets: self.budgets(trials) }
     }
-
-    /// The trials of the bracket of trial `number`, which are the ones that its sampler is to see: what trials of other brackets
-    /// report comes from other steps. All while the brackets are not known.
-    pub fn bracket_trials<'a>(&self, study: &str, trials: &'a [Trial], number: i64) -> Cow<'a, [Trial]> {
-        let brackets = self.brackets(study, trials);
-        let own = brackets.of(number);
-        if brackets.budgets.len() < 2 {
-            return Cow::Borrowed(trials);
-        }
-        Cow::Owned(trials.iter().filter(|trial| brackets.of(trial.number) == own).cloned().collect())
-    }
 }
 
 /// Which trials of a study belong together.
@@ -95,6 +84,17 @@ impl Brackets<'_> {
 impl Pruner for Hyperband {
     fn should_prune(&self, judged: &Judged<'_>) -> bool {
         self.judge(judged).prune
+    }
+
+    /// The trials of the bracket of trial `number`: what trials of other brackets report comes from other steps. All while the
+    /// brackets are not known.
+    fn comparable<'a>(&self, study: &str, trials: &'a [Trial], number: i64) -> Cow<'a, [Trial]> {
+        let brackets = self.brackets(study, trials);
+        let own = brackets.of(number);
+        if brackets.budgets.len() < 2 {
+            return Cow::Borrowed(trials);
+        }
+        Cow::Owned(trials.iter().filter(|trial| brackets.of(trial.number) == own).cloned().collect())
     }
 
     fn judge(&self, judged: &Judged<'_>) -> Judgement {
@@ -136,7 +136,7 @@ mod tests {
         let brackets = hyperband.brackets("study", &trials);
         let mut seen = std::collections::BTreeMap::new();
         for number in 0..200 {
-            let shown = hyperband.bracket_trials("study", &trials, number);
+            let shown = hyperband.comparable("study", &trials, number);
             assert!(shown.iter().any(|trial| trial.number == number));
             assert!(shown.iter().all(|trial| brackets.of(trial.number) == brackets.of(number)));
             seen.insert(brackets.of(number), shown.len());
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(brackets.budgets, [9, 5, 3]);
         // Nothing has completed with a report: nobody knows the brackets yet.
         let auto = Hyperband::default();
-        assert_eq!((auto.brackets("s", &trials).of(0), auto.bracket_trials("s", &trials, 3).len()), (None, 200));
+        assert_eq!((auto.brackets("s", &trials).of(0), auto.comparable("s", &trials, 3).len()), (None, 200));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Pruners: whether a running trial is hopeless, decided from its reports and those of the others.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use crate::study::{Direction, Trial};
 
@@ -22,7 +22,7 @@ pub use halving::SuccessiveHalving;
 pub use hyperband::{Brackets, Hyperband};
 pub use patient::Patient;
 pub use percentile::Percentile;
-pub use settings::{from_proto, hyperband, successive_halving, wilcoxon};
+pub use settings::from_proto;
 pub use threshold::Threshold;
 pub use wilcoxon::Wilcoxon;
 
@@ -53,6 +53,12 @@ pub struct Judgement {
 pub trait Pruner: Send + Sync + std::fmt::Debug {
     /// Whether the trial should stop now.
     fn should_prune(&self, judged: &Judged<'_>) -> bool;
+
+    /// The trials that a sampler may learn from when it suggests the one of this number.
+    fn comparable<'a>(&self, study: &str, trials: &'a [Trial], number: i64) -> Cow<'a, [Trial]> {
+        let _ = (study, number);
+        Cow::Borrowed(trials)
+    }
 
     /// The same with what is to be kept of the decision, by pruners that keep something.
     fn judge(&self, judged: &Judged<'_>) -> Judgement {

@@ -61,6 +61,22 @@ pub fn from_proto(pruner: Option<&v1::Pruner>, field: &str, wrong: &mut Vec<Fiel
             fields.check("min_delta", min_delta, min_delta >= 0.0, "is below 0");
             Box::new(Patient { wrapped, patience: fields.count("patience", patient.patience, 0, 0), min_delta })
         }
+        Kind::SuccessiveHalving(halving) => {
+            let settings = [
+                halving.min_resource,
+                halving.reduction_factor,
+                halving.min_early_stopping_rate,
+                halving.bootstrap_count,
+            ];
+            Box::new(successive_halving(settings, &format!("{field}.successive_halving"), wrong))
+        }
+        Kind::Hyperband(band) => {
+            let settings = [band.min_resource, band.max_resource, band.reduction_factor, band.bootstrap_count];
+            Box::new(hyperband(settings, &format!("{field}.hyperband"), wrong))
+        }
+        Kind::Wilcoxon(test) => {
+            Box::new(wilcoxon(test.p_threshold, test.n_startup_steps, &format!("{field}.wilcoxon"), wrong))
+        }
         Kind::Bandit(bandit) => {
             let mut fields = Fields { at: format!("{field}.bandit"), wrong };
             let slack = match (bandit.slack_factor, bandit.slack_amount) {
@@ -94,11 +110,7 @@ pub fn from_proto(pruner: Option<&v1::Pruner>, field: &str, wrong: &mut Vec<Fiel
 
 /// A successive halving of `min_resource` (none: `auto`), `reduction_factor`, `min_early_stopping_rate` and `bootstrap_count`;
 /// what is wrong with them, told as `FIELD.NAME`, is added to `wrong`.
-pub fn successive_halving(
-    settings: [Option<i32>; 4],
-    field: &str,
-    wrong: &mut Vec<FieldViolation>,
-) -> SuccessiveHalving {
+fn successive_halving(settings: [Option<i32>; 4], field: &str, wrong: &mut Vec<FieldViolation>) -> SuccessiveHalving {
     let [resource, factor, rate, bootstrap] = settings;
     let mut fields = Fields { at: field.to_owned(), wrong };
     let default = SuccessiveHalving::default();
@@ -112,7 +124,7 @@ pub fn successive_halving(
 
 /// A hyperband of `min_resource`, `max_resource` (none: `auto`), `reduction_factor` and `bootstrap_count`; what is wrong with them,
 /// told as `FIELD.NAME`, is added to `wrong`.
-pub fn hyperband(settings: [Option<i32>; 4], field: &str, wrong: &mut Vec<FieldViolation>) -> Hyperband {
+fn hyperband(settings: [Option<i32>; 4], field: &str, wrong: &mut Vec<FieldViolation>) -> Hyperband {
     let [least, most, factor, bootstrap] = settings;
     let mut fields = Fields { at: field.to_owned(), wrong };
     let default = Hyperband::default();
@@ -129,7 +141,7 @@ pub fn hyperband(settings: [Option<i32>; 4], field: &str, wrong: &mut Vec<FieldV
 }
 
 /// A Wilcoxon pruner; what is wrong with its settings, told as `FIELD.NAME`, is added to `wrong`.
-pub fn wilcoxon(
+fn wilcoxon(
     p_threshold: Option<f64>,
     n_startup_steps: Option<i32>,
     field: &str,

@@ -179,6 +179,9 @@ impl Run {
             let decision = self.decide();
             self.fresh.clear();
             self.show();
+            for (number, system_attrs) in decision.system_attrs {
+                self.note(number, system_attrs).await?;
+            }
             for number in decision.prune {
                 self.prune(number).await?;
             }
@@ -248,6 +251,16 @@ impl Run {
             best: best.and_then(Trial::value),
             phase: "search".into(),
         });
+    }
+
+    /// Stores what the pruner wants to find at a trial again.
+    async fn note(&self, number: i64, system_attrs: storage::Attributes) -> Result<(), Failure> {
+        let Some(live) = self.live.get(&number) else { return Ok(()) };
+        let note = Edit { system_attrs, ..Edit::default() };
+        match self.runner.store.edit(live.id, note, Timestamp::now()).await {
+            Err(storage::Error::TrialFinished { .. }) => Ok(()),
+            other => other.map(|_| ()).map_err(store_failure),
+        }
     }
 
     async fn prune(&mut self, number: i64) -> Result<(), Failure> {

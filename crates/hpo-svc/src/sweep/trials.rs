@@ -51,8 +51,8 @@ impl Run {
 
     fn sample(&self, number: i64, fixed: &[Option<f64>]) -> Suggestion {
         let (space, directions) = (&self.sweep.space, std::slice::from_ref(&self.sweep.direction));
-        let trials = self.history.trials();
-        let request = Request { space, directions, trials, number, seed: self.seed };
+        let trials = self.sweep.pruner.comparable(&self.study.name, self.history.trials(), number);
+        let request = Request { space, directions, trials: &trials, number, seed: self.seed };
         suggest(&*self.sweep.sampler, &request, fixed)
     }
 
