@@ -1,7 +1,13 @@
-//! What there is to look at in a study, as pure functions of its trials, whose parameters carry their distributions, and of its
-//! directions: [`importance`] tells which parameters mattered.
+//! What there is to look at in a study: importances of parameters, the course of the objective, plots, tables and files.
+//!
+//! Everything is a pure function of the study's trials, whose parameters carry their distributions, and of its directions:
+//! [`importance`] tells which parameters mattered, [`sparkline`] draws the history in a line of a terminal,
+//! [`table`](mod@table) gives rows of text.
 
+mod course;
 mod front;
 #[cfg(test)]
 mod golden;
 pub mod importance;
+pub mod sparkline;
+pub mod table;
