@@ -2,9 +2,10 @@
 //!
 //! Everything is a pure function of the study's trials, whose parameters carry their distributions, and of its directions:
 //! [`importance`] tells which parameters mattered, [`sparkline`] draws the history in a line of a terminal,
-//! [`table`](mod@table) gives rows of text.
+//! [`table`](mod@table) gives rows of text, [`export`] whole files.
 
 mod course;
+pub mod export;
 mod front;
 #[cfg(test)]
 mod golden;
