@@ -1,0 +1,140 @@
+//! Importances against Optuna's, and on histories that could break them.
+
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    space::{Distribution, ParamValue},
+    study::{Param, State, tests::trial},
+    view::golden,
+};
+
+fn cases() -> Vec<(Value, Vec<Direction>, Vec<Trial>)> {
+    let golden = golden::load("importances.json");
+    let distributions = golden::distributions(&golden);
+    let case = |case: &Value| (case.clone(), golden::directions(case), golden::trials(case, &distributions));
+    golden["cases"].as_array().unwrap().iter().map(case).collect()
+}
+
+#[test]
+fn ped_anova_is_that_of_optuna() {
+    let mut compared = 0;
+    for (case, directions, trials) in cases() {
+        let defaults = PedAnova::default();
+        for (key, settings) in [
+            ("ped_anova", defaults),
+            ("ped_anova_global", PedAnova { target_quantile: 0.25, evaluate_on_local: false, ..defaults }),
+            ("ped_anova_region", PedAnova { target_quantile: 0.2, region_quantile: 0.6, ..defaults }),
+        ] {
+            let ours = importances(&Evaluator::PedAnova(settings), &trials, &directions, None).unwrap();
+            assert_eq!(ours.len(), case[key].as_object().unwrap().len());
+            for Importance { name, value } in ours {
+                let theirs = case[key][&name].as_f64().unwrap();
+                assert!((value - theirs).abs() < 1e-8, "{} {key} {name}: {value} and {theirs}", case["name"]);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared >= 3 * 6 * 3, "{compared}");
+}
+
+/// Forests draw other random numbers than scikit-learn's: the mean over some seeds may differ by four standard errors of both means,
+/// and by half a point for what the seeds of one side do not show (scikit-learn computes in single precision).
+#[test]
+fn fanova_is_that_of_optuna_within_the_noise_of_its_forests() {
+    const SEEDS: u64 = 6;
+    for (case, directions, trials) in cases() {
+        let objective = (directions.len() > 1).then_some(1);
+        for (key, transform_log) in [("fanova", false), ("fanova_log", true)] {
+            let run = |seed| {
+                let settings = Fanova { seed, transform_log, ..Fanova::default() };
+                importances(&Evaluator::Fanova(settings), &trials, &directions, objective).unwrap()
+            };
+            let runs: Vec<Vec<Importance>> = (0..SEEDS).map(run).collect();
+            let theirs = case[key].as_object().unwrap();
+            assert_eq!(runs[0].len(), theirs.len());
+            let mut means = Vec::new();
+            for (name, forests) in theirs {
+                let of = |run: &Vec<Importance>| run.iter().find(|i| i.name == *name).unwrap().value;
+                let ours = runs.iter().map(of).sum::<f64>() / SEEDS as f64;
+                let (mean, std) = (forests["mean"].as_f64().unwrap(), forests["std"].as_f64().unwrap());
+                let tolerance = 4.0 * std * (1.0 / SEEDS as f64 + 1.0 / 12.0).sqrt() + 0.005;
+                assert!((ours - mean).abs() < tolerance, "{} {key} {name}: {ours}, {mean} +- {std}", case["name"]);
+                means.push((mean, ours, tolerance));
+            }
+            // What Optuna tells apart has our order too.
+            for (mean, ours, tolerance) in &means {
+                for (other_mean, other_ours, _) in means.iter().filter(|other| other.0 > mean + 2.0 * tolerance) {
+                    assert!(other_ours > ours, "{} {key}: {other_mean} and {mean}", case["name"]);
+                }
+            }
+        }
+    }
+}
+
+fn with(number: i64, value: f64, params: &[(&str, f64, Distribution)]) -> Trial {
+    let mut trial = trial(number, State::Complete, Some(value));
+    let param = |(name, value, distribution): &(&str, f64, Distribution)| Param {
+        name: (*name).to_owned(),
+        value: *value,
+        distribution: distribution.clone(),
+    };
+    trial.params = params.iter().map(param).collect();
+    trial
+}
+
+#[test]
+fn what_cannot_be_told_apart_is_equal() {
+    let unit = Distribution::float(0.0, 1.0, false, None).unwrap();
+    let evaluators = [Evaluator::default(), Evaluator::Fanova(Fanova::default())];
+    let both = |trials: &[Trial]| -> Vec<Vec<f64>> {
+        let values = |evaluator: &Evaluator| {
+            let found = importances(evaluator, trials, &[Direction::Minimize], None).unwrap();
+            assert!(found.windows(2).all(|pair| pair[0].name < pair[1].name), "{found:?}");
+            found.into_iter().map(|importance| importance.value).collect()
+        };
+        evaluators.iter().map(values).collect()
+    };
+    assert!(both(&[]).iter().all(Vec::is_empty));
+    assert!(both(&[trial(0, State::Complete, Some(1.0)), trial(1, State::Fail, None)]).iter().all(Vec::is_empty));
+    let single = with(0, 1.0, &[("b", 0.5, unit.clone()), ("a", 0.5, unit.clone())]);
+    assert_eq!(both(std::slice::from_ref(&single)), [[0.5, 0.5], [0.5, 0.5]]);
+    let same: Vec<Trial> = (0..20).map(|number| Trial { number, ..single.clone() }).collect();
+    assert_eq!(both(&same), [[0.5, 0.5], [0.5, 0.5]]);
+    let infinite: Vec<Trial> =
+        (0..20).map(|number| Trial { number, values: vec![f64::INFINITY], ..single.clone() }).collect();
+    assert_eq!(both(&infinite), [[0.5, 0.5], [0.5, 0.5]]);
+}
+
+#[test]
+fn strange_values_do_no_harm() {
+    let log = Distribution::float(1e-5, 1.0, true, None).unwrap();
+    let choice = Distribution::categorical((0..70).map(ParamValue::Int).collect()).unwrap();
+    let strange = [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300, 0.5, 3.0, 65.0];
+    let trials: Vec<Trial> = (0..64)
+        .map(|i| {
+            let (x, y) = (strange[i % 8], strange[i / 8]);
+            let number = i as i64;
+            with(number, if i % 3 == 0 { 1e308 } else { -1e308 }, &[("x", x, log.clone()), ("y", y, choice.clone())])
+        })
+        .collect();
+    for transform_log in [false, true] {
+        for evaluator in [Evaluator::default(), Evaluator::Fanova(Fanova { transform_log, ..Fanova::default() })] {
+            let found = importances(&evaluator, &trials, &[Direction::Maximize], None).unwrap();
+            assert_eq!(found.len(), 2);
+            assert!(found.iter().all(|importance| (0.0..=1.0).contains(&importance.value)), "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn questions_without_an_answer_are_refused() {
+    let two = [Direction::Minimize; 2];
+    let fanova = Evaluator::Fanova(Fanova::default());
+    assert_eq!(importances(&fanova, &[], &two, None), Err(Error::ChooseObjective { objectives: 2 }));
+    assert_eq!(importances(&fanova, &[], &two, Some(1)), Ok(vec![]));
+    assert_eq!(importances(&fanova, &[], &two, Some(2)), Err(Error::NoSuchObjective { objective: 2, objectives: 2 }));
+    let upside_down =
+        Evaluator::PedAnova(PedAnova { target_quantile: 0.5, region_quantile: 0.5, ..Default::default() });
+    assert!(matches!(importances(&upside_down, &[], &two, None), Err(Error::Quantiles { .. })));
+}

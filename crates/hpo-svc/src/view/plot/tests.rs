@@ -1,0 +1,204 @@
+//! All plots on all kinds of histories: they never panic, are well-formed, keep inside of the picture and say what they leave out.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    space::{Distribution, ParamValue, Space},
+    study::{Param, tests::trial},
+};
+
+/// Every tag is closed in order, and no number is NaN or infinite.
+fn check(svg: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    for tag in svg.split('<').skip(1) {
+        let (tag, _) = tag.split_once('>').expect("a tag without end");
+        match tag.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name)),
+            None if tag.ends_with('/') => {}
+            None => open.push(tag.split(' ').next().unwrap()),
+        }
+        assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+        assert!(!tag.contains("NaN") && !tag.contains("inf"), "{tag}");
+    }
+    assert!(open.is_empty());
+}
+
+fn size(svg: &str) -> (f64, f64) {
+    let number = |key: &str| svg.split_once(key).unwrap().1.split('"').next().unwrap().parse().unwrap();
+    (number(" width=\""), number(" height=\""))
+}
+
+/// The places of texts, with their widths as they are estimated, lie inside of the picture.
+fn texts_inside(svg: &str) {
+    let (width, height) = size(svg);
+    for text in svg.split("<text ").skip(1) {
+        let attribute = |key: &str| text.split_once(key).unwrap().1.split('"').next().unwrap();
+        let number = |key: &str| attribute(key).parse::<f64>().unwrap();
+        let (x, y) = (number("x=\""), number(" y=\""));
+        let words = text.split_once('>').unwrap().1.split('<').next().unwrap();
+        let words = words.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
+        let length = if text.contains("rotate") { 0.0 } else { svg::text_width(&words, number("font-size=\"")) };
+        let left = match attribute("text-anchor=\"") {
+            "start" => x,
+            "middle" => x - length / 2.0,
+            _ => x - length,
+        };
+        assert!(left >= -2.0 && left + length <= width + 2.0, "`{words}` from {left} to {} of {width}", left + length);
+        assert!((0.0..=height).contains(&y), "`{words}` at {y} of {height}");
+    }
+}
+
+fn space() -> Space {
+    let choices = [ParamValue::Text("relu".into()), ParamValue::Null, ParamValue::Float(f64::NAN), ParamValue::Int(3)];
+    Space::of([
+        ("lr", Distribution::float(1e-5, 1e-1, true, None).unwrap()),
+        (
+            "model.encoder.layers.0.attention.dropout <probability>",
+            Distribution::float(0.0, 0.5, false, Some(0.05)).unwrap(),
+        ),
+        ("batch", Distribution::int(8, 64, false, 8).unwrap()),
+        ("act", Distribution::categorical(choices.to_vec()).unwrap()),
+        ("flag", Distribution::categorical(vec![ParamValue::Bool(true), ParamValue::Bool(false)]).unwrap()),
+        ("fixed", Distribution::int(1, 1, false, 1).unwrap()),
+    ])
+}
+
+fn study(n: i64, objectives: usize, seed: u64) -> Vec<Trial> {
+    use crate::sampler::{Random, Request, suggest};
+    let (space, directions) = (space(), [Direction::Minimize]);
+    let states = [State::Complete, State::Complete, State::Complete, State::Pruned, State::Fail, State::Running];
+    let make = |number: i64| {
+        let request = Request { space: &space, directions: &directions, trials: &[], number, seed };
+        let mut made = trial(number, states[number as usize % 6], None);
+        made.params = suggest(&Random, &request, &[]).params;
+        let (a, b) = (made.params[0].value.ln(), made.params[1].value);
+        if made.state == State::Complete {
+            made.values =
+                (0..objectives).map(|objective| a * (objective as f64 - 0.5) + b + number as f64 % 7.0).collect();
+        }
+        made.intermediate = (0..number % 9).map(|step| (step, a.abs() / (step as f64 + 1.0))).collect();
+        if number % 10 == 7 {
+            made.params.remove(2);
+            made.system_attrs.insert("constraints".into(), "[1.0]".into());
+        }
+        made
+    };
+    (0..n).map(make).collect()
+}
+
+fn each(trials: &[Trial], directions: &[Direction], options: &Options, look: impl Fn(Kind, &str)) {
+    for kind in Kind::ALL {
+        let svg = draw(kind, trials, directions, options);
+        check(&svg);
+        texts_inside(&svg);
+        look(kind, &svg);
+    }
+}
+
+#[test]
+fn kinds_have_words() {
+    assert!(Kind::ALL.into_iter().all(|kind| Kind::parse(kind.as_str()) == Some(kind)));
+    assert_eq!(Kind::parse("contour"), None);
+}
+
+#[test]
+fn an_empty_study_says_so() {
+    each(&[], &[Direction::Minimize], &Options::default(), |kind, svg| {
+        assert!(svg.contains("yet.") || kind == Kind::Pareto, "{svg}");
+    });
+    each(&[], &[], &Options { objective: 3, ..Options::default() }, |_, _| {});
+}
+
+#[test]
+fn one_trial_and_sixty_are_drawn() {
+    for n in [1, 60] {
+        for objectives in 1..5 {
+            let directions = vec![Direction::Minimize; objectives];
+            each(&study(n, objectives, 3), &directions, &Options::default(), |kind, svg| {
+                let empty = (kind == Kind::Pareto && objectives == 1) || (kind == Kind::Intermediate && n == 1);
+                assert_eq!(
+                    svg.contains("yet.") || svg.contains("at least two"),
+                    empty,
+                    "{kind:?} {n} {objectives}: {svg}"
+                );
+            });
+        }
+    }
+}
+
+#[test]
+fn thousands_of_trials_are_thinned_and_the_plot_says_so() {
+    let trials = study(10_000, 2, 1);
+    each(&trials, &[Direction::Minimize, Direction::Maximize], &Options::default(), |kind, svg| {
+        assert!(svg.len() < 1_000_000, "{kind:?}: {}", svg.len());
+        assert_eq!(svg.contains(" drawn"), kind != Kind::Importances, "{kind:?}");
+    });
+}
+
+#[test]
+fn names_are_kept_apart_from_markup_and_cut_to_their_room() {
+    let mut trials = study(40, 1, 2);
+    let long = "a \"very\" <long> & quoted parameter name ".repeat(8);
+    for trial in &mut trials {
+        trial.params[0].name = long.clone();
+    }
+    let options = Options {
+        title: Some(format!("{long}{long}")),
+        names: vec![long.clone()],
+        width: 400.0,
+        height: 300.0,
+        ..Options::default()
+    };
+    each(&trials, &[Direction::Maximize], &options, |_, svg| assert!(!svg.contains("<long>")));
+}
+
+#[test]
+fn values_without_a_place_are_counted() {
+    let mut trials = study(12, 1, 4);
+    trials[0].values = vec![f64::NAN];
+    trials[1].values = vec![f64::INFINITY];
+    let svg = history(&trials, &[Direction::Minimize], &Options::default());
+    assert!(svg.contains("2 values have no place on the axes"), "{svg}");
+    let logarithmic = Options { scaling: Scaling::Log, ..Options::default() };
+    trials[2].values = vec![-1.0];
+    check(&history(&trials, &[Direction::Minimize], &logarithmic));
+}
+
+fn wild() -> impl Strategy<Value = Vec<Trial>> {
+    let number = prop_oneof![prop::num::f64::ANY, -10.0..10.0_f64];
+    let one = (
+        0..5_usize,
+        prop::collection::vec(number.clone(), 0..4),
+        prop::collection::vec((0..6_usize, number.clone()), 0..4),
+        prop::collection::btree_map(any::<i64>(), number, 0..4),
+    );
+    prop::collection::vec(one, 0..12).prop_map(|trials| {
+        let states = [State::Waiting, State::Running, State::Complete, State::Pruned, State::Fail];
+        let make = |(index, (state, values, params, intermediate)): (usize, _)| {
+            let mut made = trial(index as i64, states[state], None);
+            (made.values, made.intermediate) = (values, intermediate);
+            let params: Vec<(usize, f64)> = params;
+            for (index, value) in params {
+                let parameter = space().parameters()[index].clone();
+                if made.param(&parameter.name).is_none() {
+                    made.params.push(Param { name: parameter.name, value, distribution: parameter.distribution });
+                }
+            }
+            made
+        };
+        trials.into_iter().enumerate().map(make).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_history_breaks_a_plot(trials in wild(), objectives in 0..4_usize, objective in 0..3_usize, log: bool) {
+        let scaling = if log { Scaling::Log } else { Scaling::Auto };
+        let options = Options { objective, scaling, ..Options::default() };
+        let directions = vec![Direction::Maximize; objectives];
+        for kind in Kind::ALL {
+            check(&draw(kind, &trials, &directions, &options));
+        }
+    }
+}
