@@ -13,11 +13,14 @@ use crate::{
     study::{Direction, Param, State, Trial},
 };
 
+mod cmaes;
+mod cube;
 mod kernels;
 mod random;
 mod tpe;
 mod truncnorm;
 
+pub use cmaes::CmaEs;
 pub use random::Random;
 pub use tpe::Tpe;
 #[cfg(test)]
