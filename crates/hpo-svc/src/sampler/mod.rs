@@ -16,11 +16,13 @@ use crate::{
 mod cmaes;
 mod cube;
 mod kernels;
+mod qmc;
 mod random;
 mod tpe;
 mod truncnorm;
 
 pub use cmaes::CmaEs;
+pub use qmc::{Qmc, QmcType};
 pub use random::Random;
 pub use tpe::Tpe;
 #[cfg(test)]
