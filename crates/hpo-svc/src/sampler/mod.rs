@@ -15,6 +15,7 @@ use crate::{
 
 mod cmaes;
 mod cube;
+mod grid;
 mod kernels;
 mod qmc;
 mod random;
@@ -22,6 +23,7 @@ mod tpe;
 mod truncnorm;
 
 pub use cmaes::CmaEs;
+pub use grid::Grid;
 pub use qmc::{Qmc, QmcType};
 pub use random::Random;
 pub use tpe::Tpe;
