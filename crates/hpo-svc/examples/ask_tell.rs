@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use hpo_svc::{
-    sampler::{Random, Request, Sampler, Tpe, suggest},
+    sampler::{CmaEs, Grid, Qmc, Random, Request, Sampler, Suggestion, Tpe, suggest},
     space::{Distribution, Space},
     study::{Direction, State, Trial},
 };
@@ -55,6 +55,10 @@ fn start(new: &Value) -> anyhow::Result<Study> {
     }
     let sampler: Box<dyn Sampler> = match new["sampler"].as_str() {
         Some("random") => Box::new(Random),
+        Some("cmaes") => Box::new(CmaEs::default()),
+        Some("cmaes-margin") => Box::new(CmaEs { with_margin: true, ..CmaEs::default() }),
+        Some("qmc") => Box::new(Qmc::default()),
+        Some("grid") => Box::new(Grid::default()),
         _ => Box::new(Tpe::default()),
     };
     Ok(Study { space: Space::of(parameters), sampler, seed: new["seed"].as_u64().unwrap_or(0), trials: Vec::new() })
@@ -70,7 +74,7 @@ impl Study {
             number,
             seed: self.seed,
         };
-        let params = suggest(&*self.sampler, &request, &[]).params;
+        let Suggestion { params, system_attrs } = suggest(&*self.sampler, &request, &[]);
         let answer = params.iter().map(|param| (param.name.clone(), param.external().to_json())).collect();
         self.trials.push(Trial {
             id: number,
@@ -80,7 +84,7 @@ impl Study {
             params,
             intermediate: BTreeMap::new(),
             user_attrs: BTreeMap::new(),
-            system_attrs: BTreeMap::new(),
+            system_attrs,
             start: None,
             complete: None,
         });
