@@ -10,12 +10,13 @@ use std::{
     io::{BufRead as _, Write as _, stdin, stdout},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use hpo_svc::{
-    sampler::{Crossover, NsgaII, Random, Request, Sampler, Tpe, suggest},
+    sampler::{self, Request, Sampler, Suggestion, suggest},
     space::{Distribution, Space},
     study::{Direction, State, Trial},
 };
+use quintet_proto::v1;
 use serde_json::{Map, Value};
 
 struct Study {
@@ -72,40 +73,15 @@ fn start(new: &Value) -> anyhow::Result<Study> {
         Some(words) => words.iter().map(direction).collect::<anyhow::Result<_>>()?,
         None => vec![Direction::Minimize],
     };
-    let sampler = sampler(new["sampler"].as_str().unwrap_or("tpe"), directions.len(), &new["settings"])?;
+    let space = Space::of(parameters);
+    let mut document = Map::new();
+    document.insert(new["sampler"].as_str().unwrap_or("tpe").into(), new.get("settings").cloned().unwrap_or_default());
+    let settings: v1::Sampler = serde_json::from_value(document.into())?;
+    let mut wrong = Vec::new();
+    let sampler = sampler::from_proto(Some(&settings), Some(&space), directions.len(), "sampler", &mut wrong);
+    ensure!(wrong.is_empty(), "{wrong:?}");
     let seed = new["seed"].as_u64().unwrap_or(0);
-    Ok(Study { space: Space::of(parameters), directions, sampler, seed, trials: Vec::new() })
-}
-
-fn sampler(name: &str, objectives: usize, settings: &Value) -> anyhow::Result<Box<dyn Sampler>> {
-    let count = |key: &str, default: usize| settings[key].as_u64().map_or(default, |value| value as usize);
-    let flag = |key: &str, default: bool| settings[key].as_bool().unwrap_or(default);
-    Ok(match name {
-        "random" => Box::new(Random),
-        "tpe" => {
-            let default = Tpe::for_objectives(objectives);
-            Box::new(Tpe {
-                n_startup_trials: count("n_startup_trials", default.n_startup_trials),
-                n_ei_candidates: count("n_ei_candidates", default.n_ei_candidates),
-                multivariate: flag("multivariate", default.multivariate),
-                group: flag("group", default.group),
-                constant_liar: flag("constant_liar", default.constant_liar),
-            })
-        }
-        "nsga2" => {
-            let default = NsgaII::default();
-            let crossover = settings["crossover"].as_str().unwrap_or("uniform");
-            Box::new(NsgaII {
-                population_size: count("population_size", default.population_size),
-                mutation_prob: settings["mutation_prob"].as_f64(),
-                crossover: Crossover::parse(crossover).with_context(|| format!("no crossover {crossover}"))?,
-                crossover_prob: settings["crossover_prob"].as_f64().unwrap_or(default.crossover_prob),
-                swapping_prob: settings["swapping_prob"].as_f64().unwrap_or(default.swapping_prob),
-                ..default
-            })
-        }
-        other => bail!("no sampler {other}"),
-    })
+    Ok(Study { space, directions, sampler, seed, trials: Vec::new() })
 }
 
 impl Study {
@@ -113,8 +89,7 @@ impl Study {
         let number = i64::try_from(self.trials.len()).unwrap_or(i64::MAX);
         let request =
             Request { space: &self.space, directions: &self.directions, trials: &self.trials, number, seed: self.seed };
-        let suggestion = suggest(&*self.sampler, &request, &[]);
-        let params = suggestion.params;
+        let Suggestion { params, system_attrs } = suggest(&*self.sampler, &request, &[]);
         let answer = params.iter().map(|param| (param.name.clone(), param.external().to_json())).collect();
         self.trials.push(Trial {
             id: number,
@@ -124,7 +99,7 @@ impl Study {
             params,
             intermediate: BTreeMap::new(),
             user_attrs: BTreeMap::new(),
-            system_attrs: suggestion.system_attrs,
+            system_attrs,
             start: None,
             complete: None,
         });

@@ -1,10 +1,12 @@
-"""Compares hpo-svc's TPE with Optuna's: the best value after a number of trials, paired by function and seed.
+"""Compares hpo-svc's samplers with Optuna's: the best value after a number of trials, paired by function and seed.
 
     cargo build --release -p hpo-svc --example ask_tell
-    python tests/bench/hpo/compare.py target/release/examples/ask_tell [--seeds 20] [--trials 80] [--json FILE]
+    python tests/bench/hpo/compare.py target/release/examples/ask_tell \\
+        [--sampler tpe] [--seeds 20] [--trials 80] [--json FILE]
 
-Needs optuna 5.0.0. Both get the same functions, which span floats, log floats, grids, integers and choices; smaller is better.
-A win is a smaller best value; a tie counts half.
+Needs optuna 5.0.0; for --sampler cmaes and cmaes-margin also cmaes 0.13.1, for qmc also scipy.
+Both get the same functions, which span floats, log floats, grids, integers and choices; smaller is better.
+A win is a smaller best value; a tie counts half. A ratio is the geometric mean of our best values over theirs.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import json
 import math
 import subprocess
 import time
+import warnings
 
 import optuna
 from optuna.distributions import (
@@ -66,6 +69,16 @@ def tuning(p):
     return loss + 0.3 * abs(math.log10(p["lr"]) + 4.3) * (p["batch"] == 64)
 
 
+def ellipsoid(p):
+    return sum(1000 ** (i / 5) * p[f"x{i}"] ** 2 for i in range(6))
+
+
+def layers(p):
+    """Integers and steps that depend on each other, with one continuous parameter."""
+    loss = (p["width"] * p["depth"] - 24) ** 2 / 20 + abs(p["depth"] - 4) + (p["heads"] - p["width"]) ** 2 / 4
+    return loss + 20 * (p["drop"] - 0.15) ** 2 + (math.log10(p["lr"]) + 3) ** 2
+
+
 FUNCTIONS = {
     "branin": (branin, {"x": FloatDistribution(-5, 10), "y": FloatDistribution(0, 15)}),
     "hartmann6": (hartmann6, floats(6, 0, 1)),
@@ -89,6 +102,40 @@ FUNCTIONS = {
 }
 
 
+# What a model of numbers is made for; choices would be left to luck.
+NUMERIC = {
+    "sphere10": (lambda p: sum((v - 1) ** 2 for v in p.values()), floats(10, -5, 5)),
+    "ellipsoid6": (ellipsoid, floats(6, -4, 5)),
+    **{name: FUNCTIONS[name] for name in ("rosenbrock4", "ackley5", "hartmann6", "integers")},
+    "layers": (
+        layers,
+        {
+            "width": IntDistribution(1, 12),
+            "depth": IntDistribution(1, 12),
+            "heads": IntDistribution(1, 16),
+            "drop": FloatDistribution(0.0, 0.5, step=0.05),
+            "lr": FloatDistribution(1e-5, 1e-1, log=True),
+        },
+    ),
+    "binary": (
+        lambda p: sum(v for n, v in p.items() if n[0] == "b") + 4 * (p["x"] - 0.4) ** 2 + abs(p["n"] - 2) * p["b0"],
+        {
+            **{f"b{i}": IntDistribution(0, 1) for i in range(6)},
+            "n": IntDistribution(0, 3),
+            "x": FloatDistribution(0.0, 1.0),
+        },
+    ),
+}
+
+# By --sampler: Optuna's one for a seed, and the functions.
+SAMPLERS = {
+    "tpe": (lambda seed: optuna.samplers.TPESampler(seed=seed), FUNCTIONS),
+    "cmaes": (lambda seed: optuna.samplers.CmaEsSampler(seed=seed), NUMERIC),
+    "cmaes-margin": (lambda seed: optuna.samplers.CmaEsSampler(seed=seed, with_margin=True), NUMERIC),
+    "qmc": (lambda seed: optuna.samplers.QMCSampler(seed=seed, scramble=True), FUNCTIONS),
+}
+
+
 class Ours:
     def __init__(self, program):
         self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
@@ -98,7 +145,10 @@ class Ours:
 
     def best(self, function, space, seed, trials, sampler):
         texts = {name: distribution_to_json(d) for name, d in space.items()}
-        self.send({"new": {"space": texts, "seed": seed, "sampler": sampler}})
+        # "cmaes-margin" is "cmaes" with that setting.
+        sampler, *flags = sampler.split("-")
+        settings = {f"with_{flag}": True for flag in flags}
+        self.send({"new": {"space": texts, "seed": seed, "sampler": sampler, "settings": settings}})
         values = []
         for _ in range(trials):
             self.send({"ask": True})
@@ -107,8 +157,8 @@ class Ours:
         return min(values)
 
 
-def optunas(function, space, seed, trials):
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+def optunas(function, space, sampler, trials):
+    study = optuna.create_study(sampler=sampler)
     for _ in range(trials):
         trial = study.ask(space)
         study.tell(trial, function(trial.params))
@@ -118,21 +168,24 @@ def optunas(function, space, seed, trials):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
+    parser.add_argument("--sampler", choices=SAMPLERS, default="tpe")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=80)
     parser.add_argument("--json")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     ours = Ours(arguments.program)
     rows, total, pairs = [], 0.0, 0
     seconds = {"ours": 0.0, "optuna": 0.0}
-    for name, (function, space) in FUNCTIONS.items():
+    sampler, functions = SAMPLERS[arguments.sampler]
+    for name, (function, space) in functions.items():
         wins, random_wins, best = 0.0, 0.0, {"ours": [], "optuna": []}
         for seed in range(arguments.seeds):
             start = time.perf_counter()
-            mine = ours.best(function, space, seed, arguments.trials, "tpe")
+            mine = ours.best(function, space, seed, arguments.trials, arguments.sampler)
             middle = time.perf_counter()
-            theirs = optunas(function, space, seed, arguments.trials)
+            theirs = optunas(function, space, sampler(seed), arguments.trials)
             seconds["ours"] += middle - start
             seconds["optuna"] += time.perf_counter() - middle
             luck = ours.best(function, space, seed, arguments.trials, "random")
@@ -141,6 +194,9 @@ def main():
             best["ours"].append(mine)
             best["optuna"].append(theirs)
         median = {who: sorted(values)[len(values) // 2] for who, values in best.items()}
+        # A floor, for what reaches zero.
+        logs = [math.log(max(a, 1e-9) / max(b, 1e-9)) for a, b in zip(best["ours"], best["optuna"])]
+        ratio = math.exp(sum(logs) / len(logs)) if min(best["ours"] + best["optuna"]) >= 0 else None
         rows.append(
             {
                 "function": name,
@@ -148,6 +204,7 @@ def main():
                 "wins_over_random": random_wins / arguments.seeds,
                 "median_ours": median["ours"],
                 "median_optuna": median["optuna"],
+                "ratio": ratio,
             }
         )
         total += wins
@@ -155,11 +212,13 @@ def main():
         print(
             f"{name:12} wins over Optuna {wins:4.1f} of {arguments.seeds}, over random {random_wins:4.1f};"
             f" median best {median['ours']:.5g} and {median['optuna']:.5g}"
+            + (f", ratio {ratio:.3g}" if ratio is not None else "")
         )
     share, error = total / pairs, 0.5 / math.sqrt(pairs)
     print(f"together     {share:.1%} of {pairs} pairs (50% is equal, standard error {error:.1%})")
     print(f"seconds      ours {seconds['ours']:.2f}, Optuna {seconds['optuna']:.2f}")
-    document = {"optuna": optuna.__version__, "trials": arguments.trials, "rows": rows, "share": share, "pairs": pairs}
+    document = {"optuna": optuna.__version__, "sampler": arguments.sampler, "trials": arguments.trials}
+    document |= {"rows": rows, "share": share, "pairs": pairs}
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump({**document, "seconds": seconds}, file, indent=1)

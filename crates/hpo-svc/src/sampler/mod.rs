@@ -13,15 +13,22 @@ use crate::{
     study::{Direction, Param, State, Trial},
 };
 
+mod cmaes;
+mod cube;
+mod grid;
 mod kernels;
 mod nsga2;
+mod qmc;
 mod random;
 mod settings;
 mod tpe;
 mod truncnorm;
 mod widths;
 
+pub use cmaes::CmaEs;
+pub use grid::Grid;
 pub use nsga2::{Crossover, Mutation, NsgaII};
+pub use qmc::{Qmc, QmcType};
 pub use random::Random;
 pub use settings::from_proto;
 pub use tpe::Tpe;
@@ -67,6 +74,12 @@ pub trait Sampler: Send + Sync + fmt::Debug {
     /// The internal value of one more parameter, given by its index in the space, that [`Sampler::joint`] left open.
     fn alone(&self, request: &Request<'_>, parameter: usize, generator: &mut Generator) -> f64 {
         random::uniform(&request.space.parameters()[parameter].distribution, generator)
+    }
+
+    /// How many more trials are of any use; `None` when there is no end.
+    fn remaining(&self, request: &Request<'_>) -> Option<usize> {
+        let _ = request;
+        None
     }
 }
 

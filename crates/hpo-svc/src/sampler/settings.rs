@@ -1,25 +1,37 @@
 //! Samplers by their settings in the contract.
 
-use quintet_proto::v1::{self, sampler::Kind};
+use std::collections::BTreeMap;
+
+use quintet_proto::{
+    types,
+    v1::{self, sampler::Kind},
+};
 use runtime_core::status::{FieldViolation, violation};
 
-use super::{Crossover, NsgaII, Random, Sampler, Tpe};
+use super::{CmaEs, Crossover, Grid, NsgaII, Qmc, QmcType, Random, Sampler, Tpe};
+use crate::space::{ParamValue, Space};
 
 /// The sampler of these settings for a study of so many objectives, TPE without any; what is wrong is added to `wrong` by its path
-/// below `path`.
+/// below `path`. A space that is broken itself is `None`.
 pub fn from_proto(
     sampler: Option<&v1::Sampler>,
+    space: Option<&Space>,
     objectives: usize,
     path: &str,
     wrong: &mut Vec<FieldViolation>,
 ) -> Box<dyn Sampler> {
-    match sampler.and_then(|sampler| sampler.kind.as_ref()) {
-        Some(Kind::Random(_)) => Box::new(Random),
-        Some(Kind::Tpe(settings)) => {
-            Box::new(tpe(settings, objectives, &mut Fields { at: format!("{path}.tpe"), wrong }))
-        }
-        Some(Kind::Nsga2(settings)) => Box::new(nsga2(settings, &mut Fields { at: format!("{path}.nsga2"), wrong })),
-        None => Box::new(Tpe::for_objectives(objectives)),
+    let Some(kind) = sampler.and_then(|sampler| sampler.kind.as_ref()) else {
+        return Box::new(Tpe::for_objectives(objectives));
+    };
+    let mut fields = |name: &str| Fields { at: format!("{path}.{name}"), wrong };
+    match kind {
+        Kind::Random(_) => Box::new(Random),
+        Kind::Tpe(settings) => Box::new(tpe(settings, objectives, &mut fields("tpe"))),
+        Kind::Nsga2(settings) => Box::new(nsga2(settings, &mut fields("nsga2"))),
+        Kind::Cmaes(settings) => Box::new(cmaes(settings, space, objectives, &mut fields("cmaes"))),
+        Kind::Qmc(settings) => Box::new(qmc(settings, &mut fields("qmc"))),
+        Kind::Grid(settings) => Box::new(grid(settings, space, &mut fields("grid"))),
+        Kind::Gp(settings) => Box::new(gp(settings, &mut fields("gp"))),
     }
 }
 
@@ -82,5 +94,91 @@ fn nsga2(settings: &v1::NsgaiiSampler, fields: &mut Fields<'_>) -> NsgaII {
         crossover,
         crossover_prob: fields.share("crossover_prob", settings.crossover_prob).unwrap_or(default.crossover_prob),
         swapping_prob: fields.share("swapping_prob", settings.swapping_prob).unwrap_or(default.swapping_prob),
+    }
+}
+
+/// The internal value of a parameter, given as the user has it.
+fn internal(value: &types::Value, name: &str, space: &Space) -> Result<f64, String> {
+    let domain = space.get(name).ok_or_else(|| format!("`{name}` is not in the search space"))?;
+    let external = ParamValue::from_proto(value).ok_or("is a list or an object")?;
+    let internal = domain.internal(&external).filter(|internal| domain.contains(*internal));
+    internal.ok_or_else(|| format!("{external} is outside of {}", domain.to_json()))
+}
+
+fn cmaes(
+    settings: &v1::CmaEsSampler,
+    space: Option<&Space>,
+    objectives: usize,
+    fields: &mut Fields<'_>,
+) -> CmaEs {
+    let default = CmaEs::default();
+    let mut x0 = BTreeMap::new();
+    for (name, value) in &settings.x0 {
+        match space.map(|space| internal(value, name, space)) {
+            Some(Ok(internal)) => drop(x0.insert(name.clone(), internal)),
+            Some(Err(problem)) => fields.say(&format!("x0[{name:?}]"), problem),
+            None => {}
+        }
+    }
+    if objectives > 1 {
+        fields.wrong.push(violation(fields.at.clone(), "is for one objective"));
+    }
+    let n_startup_trials = fields.count("n_startup_trials", settings.n_startup_trials, 0, default.n_startup_trials);
+    let sampler = CmaEs {
+        x0,
+        sigma0: settings.sigma0,
+        n_startup_trials,
+        consider_pruned_trials: settings.consider_pruned_trials,
+        popsize: settings.popsize.map(|size| usize::try_from(size).unwrap_or_default()),
+        use_separable_cma: settings.use_separable_cma,
+        with_margin: settings.with_margin,
+        lr_adapt: settings.lr_adapt,
+    };
+    if let Err(problem) = sampler.check() {
+        fields.wrong.push(violation(fields.at.clone(), problem));
+    }
+    sampler
+}
+
+fn qmc(settings: &v1::QmcSampler, fields: &mut Fields<'_>) -> Qmc {
+    let default = Qmc::default();
+    let qmc_type = match settings.qmc_type.as_str() {
+        "" => default.qmc_type,
+        "sobol" => QmcType::Sobol,
+        "halton" => QmcType::Halton,
+        other => {
+            fields.say("qmc_type", format!("`{other}` is not one of sobol, halton"));
+            default.qmc_type
+        }
+    };
+    Qmc { qmc_type, scramble: settings.scramble.unwrap_or(default.scramble) }
+}
+
+fn grid(settings: &v1::GridSampler, space: Option<&Space>, fields: &mut Fields<'_>) -> Grid {
+    let Some(space) = space else { return Grid::default() };
+    let before = fields.wrong.len();
+    let mut points = BTreeMap::new();
+    for (name, list) in &settings.points {
+        let mut values = Vec::with_capacity(list.values.len());
+        for (index, value) in list.values.iter().enumerate() {
+            match internal(value, name, space) {
+                Ok(internal) => values.push(internal),
+                Err(problem) => fields.say(&format!("points[{name:?}][{index}]"), problem),
+            }
+        }
+        points.insert(name.clone(), values);
+    }
+    let grid = Grid { points };
+    if let (Err(problem), true) = (grid.check(space), fields.wrong.len() == before) {
+        fields.say("points", problem);
+    }
+    grid
+}
+
+fn gp(settings: &v1::GpSampler, fields: &mut Fields<'_>) -> Gp {
+    let default = Gp::default();
+    Gp {
+        n_startup_trials: fields.count("n_startup_trials", settings.n_startup_trials, 0, default.n_startup_trials),
+        deterministic_objective: settings.deterministic_objective,
     }
 }

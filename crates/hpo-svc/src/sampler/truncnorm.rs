@@ -59,7 +59,7 @@ pub(super) fn log_mass(a: f64, b: f64) -> f64 {
 }
 
 /// The x with `log_ndtr(x) == y`, by Newton's method from asymptotic guesses.
-fn ndtri_exp(y: f64) -> f64 {
+pub(super) fn ndtri_exp(y: f64) -> f64 {
     // Close to 0 the mirrored equation is the stable one.
     let flipped = y > -1e-2;
     let z = if flipped { (-y.exp_m1()).ln() } else { y };

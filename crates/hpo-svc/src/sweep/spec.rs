@@ -78,7 +78,7 @@ impl Sweep {
             let problem = format!("{} is unknown; MINIMIZE and MAXIMIZE are allowed", objective.direction);
             wrong.push(violation("objective.direction", problem));
         }
-        let sampler = sampler::from_proto(spec.sampler.as_ref(), 1, "sampler", &mut wrong);
+        let sampler = sampler::from_proto(spec.sampler.as_ref(), space.as_ref(), 1, "sampler", &mut wrong);
         let pruner = pruner::from_proto(spec.pruner.as_ref(), "pruner", &mut wrong);
         let limits = limits(&spec, &mut wrong);
         match &space {
