@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use hpo_svc::{
-    sampler::{Random, Request, Sampler, Tpe, suggest},
+    sampler::{Gp, Random, Request, Sampler, Tpe, suggest},
     space::{Distribution, Space},
     study::{Direction, State, Trial},
 };
@@ -55,6 +55,7 @@ fn start(new: &Value) -> anyhow::Result<Study> {
     }
     let sampler: Box<dyn Sampler> = match new["sampler"].as_str() {
         Some("random") => Box::new(Random),
+        Some("gp") => Box::new(Gp::default()),
         _ => Box::new(Tpe::default()),
     };
     Ok(Study { space: Space::of(parameters), sampler, seed: new["seed"].as_u64().unwrap_or(0), trials: Vec::new() })

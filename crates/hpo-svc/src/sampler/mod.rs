@@ -13,11 +13,13 @@ use crate::{
     study::{Direction, Param, State, Trial},
 };
 
+mod gp;
 mod kernels;
 mod random;
 mod tpe;
 mod truncnorm;
 
+pub use gp::Gp;
 pub use random::Random;
 pub use tpe::Tpe;
 #[cfg(test)]

@@ -29,6 +29,9 @@ impl Default for Tpe {
     }
 }
 
+/// Where Optuna's `TPESampler` announces parameters.
+const ANNOUNCED: &str = "tpe:relative_params";
+
 impl Sampler for Tpe {
     fn joint(&self, request: &Request<'_>, generator: &mut Generator) -> Joint {
         if !self.multivariate || self.starting(request) {
@@ -89,14 +92,14 @@ impl Tpe {
 }
 
 pub(crate) fn mixture(space: &[&Parameter], trials: &[&Trial]) -> Mixture {
-    let observations: Vec<Vec<f64>> = trials.iter().filter_map(|trial| observation(space, trial)).collect();
+    let observations: Vec<Vec<f64>> = trials.iter().filter_map(|trial| observation(space, trial, ANNOUNCED)).collect();
     let distributions: Vec<&Distribution> = space.iter().map(|parameter| &parameter.distribution).collect();
     Mixture::new(&distributions, &observations)
 }
 
-/// The trial's internal values in the space; `None` unless it has all of them.
-fn observation(space: &[&Parameter], trial: &Trial) -> Option<Vec<f64>> {
-    let announced = if trial.state == State::Running { announced(trial) } else { None };
+/// The trial's internal values in the space; `None` unless it has all of them, a running one's announced ones under `key` included.
+pub(super) fn observation(space: &[&Parameter], trial: &Trial, key: &str) -> Option<Vec<f64>> {
+    let announced = if trial.state == State::Running { announced(trial, key) } else { None };
     space
         .iter()
         .map(|parameter| {
@@ -117,10 +120,10 @@ fn observation(space: &[&Parameter], trial: &Trial) -> Option<Vec<f64>> {
 }
 
 /// The parameters that a running trial of an Optuna worker has announced before it set them one by one.
-fn announced(trial: &Trial) -> Option<PyValue> {
+fn announced(trial: &Trial, key: &str) -> Option<PyValue> {
     let mut text = String::new();
     for chunk in 0.. {
-        let Some(json) = trial.system_attrs.get(&format!("tpe:relative_params:{chunk}")) else { break };
+        let Some(json) = trial.system_attrs.get(&format!("{key}:{chunk}")) else { break };
         let Ok(PyValue::Text(part)) = PyValue::parse(json) else { return None };
         text.push_str(&part);
     }
