@@ -1,9 +1,11 @@
-"""Compares hpo-svc's TPE with Optuna's: the best value after a number of trials, paired by function and seed.
+"""Compares hpo-svc's TPE or Gaussian process with Optuna's: best values after a number of trials, paired by function and seed.
 
     cargo build --release -p hpo-svc --example ask_tell
-    python tests/bench/hpo/compare.py target/release/examples/ask_tell [--seeds 20] [--trials 80] [--json FILE]
+    python tests/bench/hpo/compare.py target/release/examples/ask_tell [--sampler tpe] [--functions branin,tuning]
+        [--seeds 20] [--trials 80] [--json FILE]
 
-Needs optuna 5.0.0. Both get the same functions, which span floats, log floats, grids, integers and choices; smaller is better.
+Needs optuna 5.0.0, for the Gaussian process torch and scipy too. Both get the same functions, which span floats, log floats,
+grids, integers and choices; smaller is better.
 A win is a smaller best value; a tie counts half.
 """
 
@@ -66,6 +68,12 @@ def tuning(p):
     return loss + 0.3 * abs(math.log10(p["lr"]) + 4.3) * (p["batch"] == 64)
 
 
+def kernel_machine(p):
+    """A narrow valley over two parameters that span many orders of magnitude."""
+    c, gamma = math.log10(p["c"]), math.log10(p["gamma"])
+    return (c + gamma - 0.5) ** 2 + 0.05 * (c - gamma - 4) ** 2 + 0.3 * math.sin(3 * c)
+
+
 FUNCTIONS = {
     "branin": (branin, {"x": FloatDistribution(-5, 10), "y": FloatDistribution(0, 15)}),
     "hartmann6": (hartmann6, floats(6, 0, 1)),
@@ -81,6 +89,10 @@ FUNCTIONS = {
             "schedule": CategoricalDistribution(["linear", "cosine", "constant"]),
             "epochs": IntDistribution(1, 10),
         },
+    ),
+    "logs": (
+        kernel_machine,
+        {"c": FloatDistribution(1e-3, 1e5, log=True), "gamma": FloatDistribution(1e-6, 1e2, log=True)},
     ),
     "integers": (
         lambda p: sum((p[f"n{i}"] - 7 * i) ** 2 for i in range(4)) + abs(math.log(p["m"] / 37)),
@@ -107,8 +119,9 @@ class Ours:
         return min(values)
 
 
-def optunas(function, space, seed, trials):
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+def optunas(function, space, seed, trials, sampler):
+    kind = {"tpe": optuna.samplers.TPESampler, "gp": optuna.samplers.GPSampler}[sampler]
+    study = optuna.create_study(sampler=kind(seed=seed))
     for _ in range(trials):
         trial = study.ask(space)
         study.tell(trial, function(trial.params))
@@ -118,6 +131,8 @@ def optunas(function, space, seed, trials):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
+    parser.add_argument("--sampler", choices=["tpe", "gp"], default="tpe")
+    parser.add_argument("--functions", default=",".join(FUNCTIONS))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=80)
     parser.add_argument("--json")
@@ -126,13 +141,14 @@ def main():
     ours = Ours(arguments.program)
     rows, total, pairs = [], 0.0, 0
     seconds = {"ours": 0.0, "optuna": 0.0}
-    for name, (function, space) in FUNCTIONS.items():
+    for name in arguments.functions.split(","):
+        function, space = FUNCTIONS[name]
         wins, random_wins, best = 0.0, 0.0, {"ours": [], "optuna": []}
         for seed in range(arguments.seeds):
             start = time.perf_counter()
-            mine = ours.best(function, space, seed, arguments.trials, "tpe")
+            mine = ours.best(function, space, seed, arguments.trials, arguments.sampler)
             middle = time.perf_counter()
-            theirs = optunas(function, space, seed, arguments.trials)
+            theirs = optunas(function, space, seed, arguments.trials, arguments.sampler)
             seconds["ours"] += middle - start
             seconds["optuna"] += time.perf_counter() - middle
             luck = ours.best(function, space, seed, arguments.trials, "random")
@@ -148,18 +164,23 @@ def main():
                 "wins_over_random": random_wins / arguments.seeds,
                 "median_ours": median["ours"],
                 "median_optuna": median["optuna"],
+                "mean_ours": sum(best["ours"]) / arguments.seeds,
+                "mean_optuna": sum(best["optuna"]) / arguments.seeds,
             }
         )
         total += wins
         pairs += arguments.seeds
         print(
             f"{name:12} wins over Optuna {wins:4.1f} of {arguments.seeds}, over random {random_wins:4.1f};"
-            f" median best {median['ours']:.5g} and {median['optuna']:.5g}"
+            f" median best {median['ours']:.5g} and {median['optuna']:.5g},"
+            f" mean {rows[-1]['mean_ours']:.5g} and {rows[-1]['mean_optuna']:.5g}",
+            flush=True,
         )
     share, error = total / pairs, 0.5 / math.sqrt(pairs)
     print(f"together     {share:.1%} of {pairs} pairs (50% is equal, standard error {error:.1%})")
     print(f"seconds      ours {seconds['ours']:.2f}, Optuna {seconds['optuna']:.2f}")
-    document = {"optuna": optuna.__version__, "trials": arguments.trials, "rows": rows, "share": share, "pairs": pairs}
+    document = {"optuna": optuna.__version__, "sampler": arguments.sampler, "trials": arguments.trials, "rows": rows}
+    document |= {"share": share, "pairs": pairs}
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump({**document, "seconds": seconds}, file, indent=1)
