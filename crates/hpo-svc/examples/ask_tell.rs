@@ -1,8 +1,8 @@
 //! The samplers as a program, for comparisons from other languages: JSON lines on standard input and output.
 //!
-//! `{"new": {"space": {"x": DISTRIBUTION}, "seed": 1, "sampler": "tpe"}}` starts a study (Optuna's distribution texts). `sampler` is
-//! `random`, `tpe` or `nsga2`; `directions` may list `minimize` and `maximize`, and is one to minimize else; `settings` may hold the
-//! sampler's settings by name. `{"ask": true}` answers with the parameters by name; `{"tell": 0.5}` ends that trial, with a list for
+//! `{"new": {"space": {"x": DISTRIBUTION}, "seed": 1, "sampler": "tpe"}}` starts a study (Optuna's distribution texts). `sampler` and
+//! `settings` are name and message of a sampler in the contract, TPE without them; `directions` may list `minimize` and `maximize`,
+//! and is one to minimize else. `{"ask": true}` answers with the parameters by name; `{"tell": 0.5}` ends that trial, with a list for
 //! several objectives; beside it `constraints` may list numbers, of which those above 0 are broken.
 
 use std::{

@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     after_trials::AfterTrials,
-    ask_tell::{ATTR_CLIENT, AskTell, bare_name, wire_constraints, wire_parameters},
+    ask_tell::{ATTR_CLIENT, AskTell, bare_name, wire_parameters},
     storage::{Error, Store},
     study::{Direction, Study, Trial, best},
     sweep::{ATTR_BACKBONE, ATTR_ERROR, ATTR_JOB, best_config},
@@ -128,7 +128,7 @@ fn wire_trial(study: &Study, trial: &Trial) -> v1::Trial {
         error: trial.user_text(ATTR_ERROR).unwrap_or_default(),
         values: trial.values.clone(),
         client_id: trial.user_text(ATTR_CLIENT).unwrap_or_default(),
-        constraints: wire_constraints(trial),
+        constraints: trial.constraints(),
     }
 }
 

@@ -201,12 +201,12 @@ impl Trial {
         Some(complete.duration_since(start).as_secs_f64())
     }
 
-    /// By how much the trial breaks its constraints, in all: the sum of those that are above 0. `None` when it has none.
+    /// The trial's constraints by name; 0 or less is feasible.
     ///
-    /// They are where Optuna keeps them: `constraints:NAME` each, up to 4.x a list under `constraints`; 0 or less is feasible.
-    pub fn violation(&self) -> Option<f64> {
+    /// They are where Optuna keeps them: `constraints:NAME` each, up to 4.x a list under `constraints`, named by their indices.
+    pub fn constraints(&self) -> BTreeMap<String, f64> {
         if self.system_attrs.is_empty() {
-            return None;
+            return BTreeMap::new();
         }
         let number = |json: &String| PyValue::parse(json).ok()?.as_f64();
         let mut all: BTreeMap<String, f64> = BTreeMap::new();
@@ -217,6 +217,12 @@ impl Trial {
         let named = self.system_attrs.range("constraints:".to_owned()..);
         let named = named.map_while(|(key, json)| Some((key.strip_prefix("constraints:")?, json)));
         all.extend(named.filter_map(|(name, json)| Some((name.to_owned(), number(json)?))));
+        all
+    }
+
+    /// By how much the trial breaks its constraints, in all: the sum of those that are above 0. `None` when it has none.
+    pub fn violation(&self) -> Option<f64> {
+        let all = self.constraints();
         (!all.is_empty()).then(|| all.values().filter(|value| **value > 0.0).sum())
     }
 

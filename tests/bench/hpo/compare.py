@@ -2,9 +2,10 @@
 
     cargo build --release -p hpo-svc --example ask_tell
     python tests/bench/hpo/compare.py target/release/examples/ask_tell \\
-        [--sampler tpe] [--seeds 20] [--trials 80] [--json FILE]
+        [--sampler tpe] [--functions branin,tuning] [--seeds 20] [--trials 80] [--json FILE]
 
-Needs optuna 5.0.0; for --sampler cmaes and cmaes-margin also cmaes 0.13.1, for qmc also scipy.
+Needs optuna 5.0.0; for --sampler cmaes and cmaes-margin also cmaes 0.13.1, for qmc also scipy, for gp also
+torch and scipy.
 Both get the same functions, which span floats, log floats, grids, integers and choices; smaller is better.
 A win is a smaller best value; a tie counts half. A ratio is the geometric mean of our best values over theirs.
 """
@@ -79,6 +80,12 @@ def layers(p):
     return loss + 20 * (p["drop"] - 0.15) ** 2 + (math.log10(p["lr"]) + 3) ** 2
 
 
+def kernel_machine(p):
+    """A narrow valley over two parameters that span many orders of magnitude."""
+    c, gamma = math.log10(p["c"]), math.log10(p["gamma"])
+    return (c + gamma - 0.5) ** 2 + 0.05 * (c - gamma - 4) ** 2 + 0.3 * math.sin(3 * c)
+
+
 FUNCTIONS = {
     "branin": (branin, {"x": FloatDistribution(-5, 10), "y": FloatDistribution(0, 15)}),
     "hartmann6": (hartmann6, floats(6, 0, 1)),
@@ -94,6 +101,10 @@ FUNCTIONS = {
             "schedule": CategoricalDistribution(["linear", "cosine", "constant"]),
             "epochs": IntDistribution(1, 10),
         },
+    ),
+    "logs": (
+        kernel_machine,
+        {"c": FloatDistribution(1e-3, 1e5, log=True), "gamma": FloatDistribution(1e-6, 1e2, log=True)},
     ),
     "integers": (
         lambda p: sum((p[f"n{i}"] - 7 * i) ** 2 for i in range(4)) + abs(math.log(p["m"] / 37)),
@@ -132,6 +143,7 @@ SAMPLERS = {
     "tpe": (lambda seed: optuna.samplers.TPESampler(seed=seed), FUNCTIONS),
     "cmaes": (lambda seed: optuna.samplers.CmaEsSampler(seed=seed), NUMERIC),
     "cmaes-margin": (lambda seed: optuna.samplers.CmaEsSampler(seed=seed, with_margin=True), NUMERIC),
+    "gp": (lambda seed: optuna.samplers.GPSampler(seed=seed), FUNCTIONS),
     "qmc": (lambda seed: optuna.samplers.QMCSampler(seed=seed, scramble=True), FUNCTIONS),
 }
 
@@ -169,6 +181,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
     parser.add_argument("--sampler", choices=SAMPLERS, default="tpe")
+    parser.add_argument("--functions", help="names with commas between them; default: all of the sampler")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=80)
     parser.add_argument("--json")
@@ -179,7 +192,8 @@ def main():
     rows, total, pairs = [], 0.0, 0
     seconds = {"ours": 0.0, "optuna": 0.0}
     sampler, functions = SAMPLERS[arguments.sampler]
-    for name, (function, space) in functions.items():
+    for name in (arguments.functions or ",".join(functions)).split(","):
+        function, space = functions[name]
         wins, random_wins, best = 0.0, 0.0, {"ours": [], "optuna": []}
         for seed in range(arguments.seeds):
             start = time.perf_counter()

@@ -25,7 +25,7 @@ use crate::{
     after_trials::AfterTrials,
     history::History,
     pruner::{Judged, Judgement},
-    pyjson::{PyValue, dump_text, float_repr},
+    pyjson::{dump_text, float_repr},
     queued,
     sampler::{Request, Suggestion, suggest},
     space::ParamValue,
@@ -389,13 +389,4 @@ pub(crate) fn bare_name<'a>(field: &str, name: &'a str) -> Result<&'a str, Statu
 /// The parameters of a trial on the wire.
 pub(crate) fn wire_parameters(params: &[Param]) -> types::Struct {
     types::Struct { fields: params.iter().map(|param| (param.name.clone(), param.external().to_proto())).collect() }
-}
-
-/// The constraints of a trial by name.
-pub(crate) fn wire_constraints(trial: &Trial) -> std::collections::BTreeMap<String, f64> {
-    let named = trial.system_attrs.iter().filter_map(|(key, json)| {
-        let value = PyValue::parse(json).ok()?.as_f64()?;
-        Some((key.strip_prefix("constraints:")?.to_owned(), value))
-    });
-    named.collect()
 }

@@ -42,7 +42,8 @@ impl Search {
         let mut wrong = Vec::new();
         let space = Space::from_proto(&spec.search_space).map_err(|violations| wrong.extend(violations)).ok();
         let directions = directions(&spec.objectives, &mut wrong);
-        let sampler = sampler::from_proto(spec.sampler.as_ref(), space.as_ref(), directions.len(), "sampler", &mut wrong);
+        let sampler =
+            sampler::from_proto(spec.sampler.as_ref(), space.as_ref(), directions.len(), "sampler", &mut wrong);
         let pruner = pruner::from_proto(spec.pruner.as_ref(), "pruner", &mut wrong);
         if spec.objectives.len() > 1 && spec.pruner.as_ref().is_some_and(|pruner| pruner.kind.is_some()) {
             wrong.push(violation("pruner", "is for studies of one objective"));

@@ -15,6 +15,7 @@ use crate::{
 
 mod cmaes;
 mod cube;
+mod gp;
 mod grid;
 mod kernels;
 mod nsga2;
@@ -26,6 +27,7 @@ mod truncnorm;
 mod widths;
 
 pub use cmaes::CmaEs;
+pub use gp::Gp;
 pub use grid::Grid;
 pub use nsga2::{Crossover, Mutation, NsgaII};
 pub use qmc::{Qmc, QmcType};

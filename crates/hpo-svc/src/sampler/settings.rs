@@ -8,7 +8,7 @@ use quintet_proto::{
 };
 use runtime_core::status::{FieldViolation, violation};
 
-use super::{CmaEs, Crossover, Grid, NsgaII, Qmc, QmcType, Random, Sampler, Tpe};
+use super::{CmaEs, Crossover, Gp, Grid, NsgaII, Qmc, QmcType, Random, Sampler, Tpe};
 use crate::space::{ParamValue, Space};
 
 /// The sampler of these settings for a study of so many objectives, TPE without any; what is wrong is added to `wrong` by its path
@@ -23,15 +23,15 @@ pub fn from_proto(
     let Some(kind) = sampler.and_then(|sampler| sampler.kind.as_ref()) else {
         return Box::new(Tpe::for_objectives(objectives));
     };
-    let mut fields = |name: &str| Fields { at: format!("{path}.{name}"), wrong };
+    let mut fields = Fields { at: path.to_owned(), wrong };
     match kind {
         Kind::Random(_) => Box::new(Random),
-        Kind::Tpe(settings) => Box::new(tpe(settings, objectives, &mut fields("tpe"))),
-        Kind::Nsga2(settings) => Box::new(nsga2(settings, &mut fields("nsga2"))),
-        Kind::Cmaes(settings) => Box::new(cmaes(settings, space, objectives, &mut fields("cmaes"))),
-        Kind::Qmc(settings) => Box::new(qmc(settings, &mut fields("qmc"))),
-        Kind::Grid(settings) => Box::new(grid(settings, space, &mut fields("grid"))),
-        Kind::Gp(settings) => Box::new(gp(settings, &mut fields("gp"))),
+        Kind::Tpe(settings) => Box::new(tpe(settings, objectives, fields.below("tpe"))),
+        Kind::Nsga2(settings) => Box::new(nsga2(settings, fields.below("nsga2"))),
+        Kind::Cmaes(settings) => Box::new(cmaes(settings, space, objectives, fields.below("cmaes"))),
+        Kind::Qmc(settings) => Box::new(qmc(settings, fields.below("qmc"))),
+        Kind::Grid(settings) => Box::new(grid(settings, space, fields.below("grid"))),
+        Kind::Gp(settings) => Box::new(gp(settings, fields.below("gp"))),
     }
 }
 
@@ -42,6 +42,12 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
+    /// Those of the message in this field.
+    fn below(&mut self, field: &str) -> &mut Self {
+        self.at = format!("{}.{field}", self.at);
+        self
+    }
+
     fn say(&mut self, field: &str, problem: impl Into<String>) {
         self.wrong.push(violation(format!("{}.{field}", self.at), problem));
     }
@@ -105,12 +111,7 @@ fn internal(value: &types::Value, name: &str, space: &Space) -> Result<f64, Stri
     internal.ok_or_else(|| format!("{external} is outside of {}", domain.to_json()))
 }
 
-fn cmaes(
-    settings: &v1::CmaEsSampler,
-    space: Option<&Space>,
-    objectives: usize,
-    fields: &mut Fields<'_>,
-) -> CmaEs {
+fn cmaes(settings: &v1::CmaEsSampler, space: Option<&Space>, objectives: usize, fields: &mut Fields<'_>) -> CmaEs {
     let default = CmaEs::default();
     let mut x0 = BTreeMap::new();
     for (name, value) in &settings.x0 {

@@ -37,6 +37,9 @@ impl Default for Tpe {
     }
 }
 
+/// Where Optuna's `TPESampler` announces parameters.
+const ANNOUNCED: &str = "tpe:relative_params";
+
 impl Sampler for Tpe {
     fn joint(&self, request: &Request<'_>, generator: &mut Generator) -> Joint {
         if self.starting(request) {
@@ -152,23 +155,26 @@ pub(crate) fn partition(request: &Request<'_>) -> Vec<Vec<usize>> {
 
 /// The Parzen estimator of those of the trials that have all of the parameters; `ageing` lets the older of many weigh less.
 pub(crate) fn mixture(space: &[&Parameter], trials: &[&Trial], ageing: bool) -> Mixture {
-    let observations: Vec<Vec<f64>> = trials.iter().filter_map(|trial| observation(space, trial)).collect();
+    let observations: Vec<Vec<f64>> = trials.iter().filter_map(|trial| observation(space, trial, ANNOUNCED)).collect();
     let distributions: Vec<&Distribution> = space.iter().map(|parameter| &parameter.distribution).collect();
     Mixture::new(&distributions, &observations, ageing)
 }
 
-/// The trial's internal values in the space; `None` unless it has all of them.
-fn observation(space: &[&Parameter], trial: &Trial) -> Option<Vec<f64>> {
-    let announced = if trial.state == State::Running { announced(trial) } else { None };
+/// The trial's internal values in the space; `None` unless it has all of them, a running one's announced ones under `key` included.
+pub(super) fn observation(space: &[&Parameter], trial: &Trial, key: &str) -> Option<Vec<f64>> {
+    let announced = if trial.state == State::Running { announced(trial, key) } else { None };
     space
         .iter()
         .map(|parameter| {
-            let external = match trial.param(&parameter.name) {
+            let value = match trial.param(&parameter.name) {
+                Some(param) if param.distribution == parameter.distribution => param.value,
                 // The index of a choice means nothing in another list of choices.
-                Some(param) => param.external(),
-                None => announced.as_ref()?.get(&parameter.name).and_then(ParamValue::from_py)?,
+                Some(param) => parameter.distribution.internal(&param.external())?,
+                None => {
+                    let external = announced.as_ref()?.get(&parameter.name).and_then(ParamValue::from_py)?;
+                    parameter.distribution.internal(&external)?
+                }
             };
-            let value = parameter.distribution.internal(&external)?;
             let log = match parameter.distribution {
                 Distribution::Float { log, .. } | Distribution::Int { log, .. } => log,
                 Distribution::Categorical { .. } => false,
@@ -180,10 +186,10 @@ fn observation(space: &[&Parameter], trial: &Trial) -> Option<Vec<f64>> {
 }
 
 /// The parameters that a running trial of an Optuna worker has announced before it set them one by one.
-fn announced(trial: &Trial) -> Option<PyValue> {
+fn announced(trial: &Trial, key: &str) -> Option<PyValue> {
     let mut text = String::new();
     for chunk in 0.. {
-        let Some(json) = trial.system_attrs.get(&format!("tpe:relative_params:{chunk}")) else { break };
+        let Some(json) = trial.system_attrs.get(&format!("{key}:{chunk}")) else { break };
         let Ok(PyValue::Text(part)) = PyValue::parse(json) else { return None };
         text.push_str(&part);
     }
