@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
+    space::Space,
     storage::{Error, Store},
     study::Trial,
 };
@@ -15,12 +16,14 @@ pub struct History {
     trials: Vec<Trial>,
     /// Ids of trials that had not ended.
     open: BTreeSet<i64>,
+    /// What is sampled: trials share its distributions, so that they are compared at a glance.
+    space: Space,
 }
 
 impl History {
-    /// Of the study of that id; knows nothing yet.
-    pub fn new(study: i64) -> Self {
-        Self { study, trials: Vec::new(), open: BTreeSet::new() }
+    /// Of the study of that id, whose parameters are sampled from a space; knows nothing yet.
+    pub fn new(study: i64, space: Space) -> Self {
+        Self { study, trials: Vec::new(), open: BTreeSet::new(), space }
     }
 
     /// Takes over what has changed since the last time.
@@ -41,9 +44,15 @@ impl History {
                 true => self.open.remove(&trial.id),
                 false => self.open.insert(trial.id),
             };
+            let mut own = Trial::clone(trial);
+            for param in &mut own.params {
+                if let Some(known) = self.space.get(&param.name).filter(|known| **known == param.distribution) {
+                    param.distribution = known.clone();
+                }
+            }
             match self.trials.binary_search_by_key(&trial.id, |known| known.id) {
-                Ok(place) => self.trials[place] = Trial::clone(trial),
-                Err(place) => self.trials.insert(place, Trial::clone(trial)),
+                Ok(place) => self.trials[place] = own,
+                Err(place) => self.trials.insert(place, own),
             }
         }
     }

@@ -35,6 +35,7 @@ pub mod space;
 pub mod storage;
 pub mod study;
 pub mod sweep;
+mod transfer;
 pub mod view;
 
 #[cfg(test)]

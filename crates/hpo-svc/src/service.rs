@@ -7,9 +7,9 @@ use quintet_proto::{
     types,
     v1::{
         self, CreateStudyRequest, DeleteStudyRequest, DeleteStudyResponse, EnqueueTrialsRequest, EnqueueTrialsResponse,
-        GetBestConfigRequest, GetBestConfigResponse, GetStudyRequest, ListStudiesRequest, ListStudiesResponse,
-        ListTrialsRequest, ListTrialsResponse, ReportTrialRequest, ReportTrialResponse, SuggestTrialsRequest,
-        SuggestTrialsResponse, TellTrialRequest,
+        ExportStudyRequest, GetBestConfigRequest, GetBestConfigResponse, GetStudyRequest, ListStudiesRequest,
+        ListStudiesResponse, ListTrialsRequest, ListTrialsResponse, ReportTrialRequest, ReportTrialResponse,
+        StudyPiece, SuggestTrialsRequest, SuggestTrialsResponse, TellTrialRequest,
         hpo_service_server::{HpoService, HpoServiceServer},
     },
 };
@@ -18,6 +18,7 @@ use runtime_core::{
     jobs::service::page_size,
     status::{self, ErrorReason},
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
     storage::{Error, Store},
     study::{Direction, Study, Trial, best},
     sweep::{ATTR_BACKBONE, ATTR_ERROR, ATTR_JOB, best_config},
+    transfer,
 };
 
 /// Pages when the caller names no size, and the largest.
@@ -46,7 +48,7 @@ impl From<Error> for Status {
             Error::NoTrial(id) => status::not_found("trial", &id.to_string()),
             Error::NoTrialNumber { number, .. } => status::not_found("trial", &number.to_string()),
             Error::StudyExists(name) => status::already_exists("study", name, "the name is taken"),
-            Error::TrialFinished { number, .. } => status::failed_precondition(
+            Error::TrialFinished { number, .. } | Error::NotSuggested { number } => status::failed_precondition(
                 ErrorReason::IllegalState,
                 &format!("trial {number}"),
                 error.to_string(),
@@ -229,6 +231,26 @@ impl HpoService for HpoApi {
         let (study, trials) = self.ask_tell.enqueue(request.into_inner()).await?;
         let trials = trials.iter().map(|trial| wire_trial(&study, trial)).collect();
         Ok(Response::new(EnqueueTrialsResponse { trials }))
+    }
+
+    type ExportStudyStream = ReceiverStream<Result<StudyPiece, Status>>;
+
+    async fn export_study(
+        &self,
+        request: Request<ExportStudyRequest>,
+    ) -> Result<Response<Self::ExportStudyStream>, Status> {
+        let study = self.find("name", &request.get_ref().name).await?;
+        let trials = self.store.trials(study.id).await?;
+        Ok(Response::new(transfer::export(study, trials)))
+    }
+
+    async fn import_study(
+        &self,
+        request: Request<tonic::Streaming<StudyPiece>>,
+    ) -> Result<Response<v1::Study>, Status> {
+        let (study, trials) = transfer::read(request.into_inner()).await?;
+        let study = self.store.import(study, trials).await?;
+        Ok(Response::new(self.study(&study).await?))
     }
 
     async fn report_trial(

@@ -14,7 +14,7 @@ use quintet_proto::{
     v1::{self, CreateStudyRequest, EnqueueTrialsRequest, ReportTrialRequest, SuggestTrialsRequest, TellTrialRequest},
 };
 use runtime_core::status::{self, ErrorReason, FieldViolation, violation};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tonic::Status;
 
 mod spec;
@@ -41,6 +41,8 @@ pub const ATTR_CLIENT: &str = "quintet:client";
 const MOST_OPEN: usize = 64;
 /// Trials of one call.
 const MOST_AT_ONCE: usize = 1000;
+/// Trials of which a sampler makes a suggestion before anybody notices.
+const FEW: usize = 1000;
 /// Optuna's column of names holds so many characters.
 const LONGEST_NAME: usize = 512;
 
@@ -124,7 +126,7 @@ impl AskTell {
                 format!("`{name}` was not made by CreateStudy: only its own sweep or Optuna program suggests trials");
             status::failed_precondition(ErrorReason::IllegalState, name, problem, [("study", name.to_owned())])
         })?;
-        let history = Arc::new(AsyncMutex::new(History::new(study.id)));
+        let history = Arc::new(AsyncMutex::new(History::new(study.id, search.space.clone())));
         let open = Arc::new(Open { study, search, history });
         let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MOST_OPEN {
@@ -171,14 +173,8 @@ impl AskTell {
                 }
                 (waiting, fixed) => {
                     let number = waiting.as_ref().map(|waiting| waiting.number);
-                    let sampling = open.clone();
-                    let sample = move || {
-                        let suggestion = sampling.sample(&history, number, &fixed.unwrap_or_default());
-                        (history, suggestion)
-                    };
-                    let sampled = tokio::task::spawn_blocking(sample).await;
                     let suggestion;
-                    (history, suggestion) = sampled.map_err(|error| status::internal("sampler", &error))?;
+                    (history, suggestion) = sample(&open, history, number, fixed.unwrap_or_default()).await?;
                     let Suggestion { params, system_attrs } = suggestion;
                     let trial = match waiting {
                         Some(waiting) => {
@@ -242,16 +238,24 @@ impl AskTell {
         Ok((open.study.clone(), trials))
     }
 
-    async fn trial(&self, name: &str) -> Result<(Arc<Open>, Arc<Trial>), Status> {
+    async fn named(&self, name: &str) -> Result<(Arc<Open>, i64), Status> {
         let form = || {
             status::invalid_field("name", format!("`{name}` is not of the form studies/{{study}}/trials/{{number}}"))
         };
         let (study, number) = name.rsplit_once("/trials/").ok_or_else(form)?;
         let number: i64 = number.parse().map_err(|_| form())?;
-        let open = self.open("name", study).await?;
-        let trial = self.store.numbered_trial(open.study.id, number).await;
-        let trial = trial.map_err(|error| self.failed(&open, error))?;
-        Ok((open, trial))
+        Ok((self.open("name", study).await?, number))
+    }
+
+    /// Changes a trial that was suggested; the trial as it is then.
+    async fn edit(
+        &self,
+        open: &Open,
+        number: i64,
+        change: impl FnOnce(&Trial) -> Edit + Send + 'static,
+    ) -> Result<Arc<Trial>, Status> {
+        let edited = self.store.edit_numbered(open.study.id, number, change, Timestamp::now()).await;
+        edited.map_err(|error| self.failed(open, error))
     }
 
     /// Stores an intermediate value; true when the trial should stop.
@@ -259,17 +263,13 @@ impl AskTell {
     /// # Errors
     /// `NOT_FOUND`, `FAILED_PRECONDITION` when the trial does not run, or the store's.
     pub async fn report(&self, request: ReportTrialRequest) -> Result<bool, Status> {
-        let (open, trial) = self.trial(&request.name).await?;
-        if trial.state == State::Waiting {
-            return Err(not_running(&request.name, &trial));
-        }
-        self.store.edit(trial.id, Edit::reports(vec![(request.step, request.value)]), Timestamp::now()).await?;
+        let (open, number) = self.named(&request.name).await?;
+        let reports = vec![(request.step, request.value)];
+        let trial = self.edit(&open, number, move |_| Edit::reports(reports)).await?;
         let [direction] = open.search.directions[..] else { return Ok(false) };
         let mut history = open.history.lock().await;
         history.update(&self.store).await.map_err(|error| self.failed(&open, error))?;
-        let trials = history.trials();
-        let Some(trial) = trials.iter().find(|known| known.id == trial.id) else { return Ok(false) };
-        let judged = Judged { study: &open.study.name, direction, trials, trial };
+        let judged = Judged { study: &open.study.name, direction, trials: history.trials(), trial: &trial };
         let Judgement { prune, system_attrs } = open.search.pruner.judge(&judged);
         if !system_attrs.is_empty() {
             self.store.edit(trial.id, Edit { system_attrs, ..Edit::default() }, Timestamp::now()).await?;
@@ -282,27 +282,52 @@ impl AskTell {
     /// # Errors
     /// `INVALID_ARGUMENT`, `NOT_FOUND`, `FAILED_PRECONDITION` when it has ended otherwise or never begun, or the store's.
     pub async fn tell(&self, request: TellTrialRequest) -> Result<(Study, Arc<Trial>), Status> {
-        let (open, trial) = self.trial(&request.name).await?;
-        let edit = end(&request, &open.search, &trial)?;
-        if trial.state == State::Waiting {
-            return Err(not_running(&request.name, &trial));
-        }
-        match self.store.edit(trial.id, edit.clone(), Timestamp::now()).await {
-            Ok(_) => self.after_trials.ended(),
-            Err(Error::TrialFinished { .. }) => {
-                let ended = self.store.trial(trial.id).await?;
-                let same = Some(ended.state) == edit.state
-                    && ended.values == edit.values
-                    && edit.system_attrs.iter().all(|(key, json)| ended.system_attrs.get(key) == Some(json));
-                if !same {
-                    let (number, state) = (ended.number, ended.state);
-                    return Err(Error::TrialFinished { number, state }.into());
-                }
+        let (open, number) = self.named(&request.name).await?;
+        let end = end(&request, &open.search)?;
+        let last_report = end.state == Some(State::Pruned) && end.values.is_empty();
+        let told = end.clone();
+        let change = move |trial: &Trial| {
+            let mut end = end;
+            if last_report {
+                end.values.extend(trial.pruned_value());
             }
-            Err(error) => return Err(self.failed(&open, error)),
+            end
+        };
+        let study = open.study.clone();
+        match self.edit(&open, number, change).await {
+            Ok(trial) => {
+                self.after_trials.ended();
+                Ok((study, trial))
+            }
+            Err(refused) => {
+                // The same may have been told before, and the answer lost.
+                let trial = self.store.numbered_trial(study.id, number).await.map_err(|_| refused.clone())?;
+                let same = Some(trial.state) == told.state
+                    && (last_report || trial.values == told.values)
+                    && told.system_attrs.iter().all(|(key, json)| trial.system_attrs.get(key) == Some(json));
+                if same { Ok((study, trial)) } else { Err(refused) }
+            }
         }
-        Ok((open.study.clone(), self.store.trial(trial.id).await?))
     }
+}
+
+/// Samples a trial, on a thread of its own when that may take long.
+async fn sample(
+    open: &Arc<Open>,
+    history: OwnedMutexGuard<History>,
+    number: Option<i64>,
+    fixed: Vec<Option<f64>>,
+) -> Result<(OwnedMutexGuard<History>, Suggestion), Status> {
+    if history.trials().len() < FEW && open.search.sampler.quick() {
+        let suggestion = open.sample(&history, number, &fixed);
+        return Ok((history, suggestion));
+    }
+    let open = open.clone();
+    let sample = move || {
+        let suggestion = open.sample(&history, number, &fixed);
+        (history, suggestion)
+    };
+    tokio::task::spawn_blocking(sample).await.map_err(|error| status::internal("sampler", &error))
 }
 
 impl Open {
@@ -326,7 +351,7 @@ fn theirs(history: &History, client: &str) -> Vec<Arc<Trial>> {
 }
 
 /// How a trial ends.
-fn end(request: &TellTrialRequest, search: &Search, trial: &Trial) -> Result<Edit, Status> {
+fn end(request: &TellTrialRequest, search: &Search) -> Result<Edit, Status> {
     let mut wrong = Vec::new();
     let state = match v1::TrialState::try_from(request.state) {
         Ok(v1::TrialState::Unspecified | v1::TrialState::TrialComplete) => State::Complete,
@@ -356,20 +381,12 @@ fn end(request: &TellTrialRequest, search: &Search, trial: &Trial) -> Result<Edi
         return Err(status::invalid_argument(wrong));
     }
     let mut edit = Edit::state(state, request.values.clone());
-    if state == State::Pruned && told == 0 {
-        edit.values.extend(trial.pruned_value());
-    }
     if !request.error.is_empty() {
         edit.user_attrs.insert(ATTR_ERROR.to_owned(), dump_text(&request.error));
     }
     let constraint = |(name, value): (&String, &f64)| (format!("constraints:{name}"), float_repr(*value));
     edit.system_attrs.extend(request.constraints.iter().map(constraint));
     Ok(edit)
-}
-
-fn not_running(name: &str, trial: &Trial) -> Status {
-    let problem = format!("trial {} is {}: it has to be suggested first", trial.number, trial.state);
-    status::failed_precondition(ErrorReason::IllegalState, name, problem, [("trial", trial.number.to_string())])
 }
 
 fn unreadable(study: &Study, problem: &str) -> Status {

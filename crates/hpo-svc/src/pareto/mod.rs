@@ -44,6 +44,31 @@ pub fn front(points: &[Vec<f64>]) -> Vec<bool> {
     ranks(points, 1).into_iter().map(|rank| rank == 0).collect()
 }
 
+/// Which points are the best `count` by whole ranks, of the last of them the part that dominates the largest hypervolume together.
+pub fn leading(points: &[Vec<f64>], count: usize) -> Vec<bool> {
+    if count >= points.len() {
+        return vec![true; points.len()];
+    }
+    let ranks = ranks(points, count);
+    // The ranks that fit as a whole; of the next one a part.
+    let (mut tied, mut taken) = (0, 0);
+    loop {
+        let members = ranks.iter().filter(|rank| **rank == tied).count();
+        if members == 0 || taken + members > count {
+            break;
+        }
+        taken += members;
+        tied += 1;
+    }
+    let mut leads: Vec<bool> = ranks.iter().map(|rank| *rank < tied).collect();
+    let members: Vec<usize> = (0..points.len()).filter(|index| ranks[*index] == tied).collect();
+    let of_rank: Vec<Vec<f64>> = members.iter().map(|index| points[*index].clone()).collect();
+    for chosen in subset(&of_rank, count - taken, &reference_point(&of_rank)) {
+        leads[members[chosen]] = true;
+    }
+    leads
+}
+
 /// Ranks of non-domination: 0 for the front of all points, 1 for the front of those that are left, and so on; equal points share
 /// their rank. Optuna's `_fast_non_domination_rank`.
 ///

@@ -33,6 +33,8 @@ struct Categorical {
     /// Of a kernel: probability of its own choice, and of any other.
     hit: f64,
     miss: f64,
+    log_hit: f64,
+    log_miss: f64,
 }
 
 /// Truncated normals, in log space for log parameters, over cells of the grid for those with steps.
@@ -65,20 +67,16 @@ struct Grid {
 }
 
 impl Mixture {
-    /// From internal observations, a row each, oldest first, of the dimensions' distributions. With `ageing` the older of many weigh
-    /// less.
-    pub(super) fn new(distributions: &[&Distribution], observations: &[Vec<f64>], ageing: bool) -> Self {
-        let mut weights = if ageing { weights(observations.len()) } else { vec![1.0; observations.len()] };
+    /// From internal observations, oldest first, a column each dimension. With `ageing` the older of many weigh less.
+    pub(super) fn new(distributions: &[&Distribution], observations: Vec<Vec<f64>>, ageing: bool) -> Self {
+        let n = observations.first().map_or(0, Vec::len);
+        let mut weights = if ageing { weights(n) } else { vec![1.0; n] };
         weights.push(1.0);
         let total: f64 = weights.iter().sum();
         weights.iter_mut().for_each(|weight| *weight /= total);
         let mut log_shared: Vec<f64> = weights.iter().map(|weight| weight.ln()).collect();
-        let column = |i: usize| observations.iter().map(|row| row[i]).collect::<Vec<f64>>();
-        let dimensions = distributions
-            .iter()
-            .enumerate()
-            .map(|(i, distribution)| Dimension::new(distribution, column(i), &mut log_shared))
-            .collect();
+        let dimensions = distributions.iter().zip(observations);
+        let dimensions = dimensions.map(|(of, column)| Dimension::new(of, column, &mut log_shared)).collect();
         Self { weights, log_shared, dimensions }
     }
 
@@ -151,7 +149,8 @@ impl Categorical {
         let share = 1.0 / (observations.len() + 1) as f64;
         let total = share * n_choices as f64 + 1.0;
         let observed = observations.iter().map(|choice| *choice as usize).collect();
-        Self { n_choices, observed, hit: (share + 1.0) / total, miss: share / total }
+        let (hit, miss) = ((share + 1.0) / total, share / total);
+        Self { n_choices, observed, hit, miss, log_hit: hit.ln(), log_miss: miss.ln() }
     }
 
     fn sample(&self, kernel: usize, generator: &mut Generator) -> f64 {
@@ -166,7 +165,7 @@ impl Categorical {
 
     fn add_log_density(&self, x: f64, sums: &mut [f64]) {
         let x = x as usize;
-        let (hit, miss) = (self.hit.ln(), self.miss.ln());
+        let (hit, miss) = (self.log_hit, self.log_miss);
         // Of the prior, which is the last.
         let observed = self.observed.iter().map(|observed| if *observed == x { hit } else { miss });
         let all = observed.chain([-(self.n_choices as f64).ln()]);
@@ -272,7 +271,7 @@ mod tests {
     fn a_mixture_integrates_to_one() {
         let float = Distribution::float(-1.0, 3.0, false, None).unwrap();
         let int = Distribution::int(0, 4, false, 2).unwrap();
-        let mixture = Mixture::new(&[&float, &int], &[vec![0.0, 2.0], vec![2.9, 0.0], vec![2.0, 4.0]], true);
+        let mixture = Mixture::new(&[&float, &int], vec![vec![0.0, 2.9, 2.0], vec![2.0, 0.0, 4.0]], true);
         let cells = 4000;
         let mut sum = 0.0;
         for cell in 0..cells {

@@ -78,6 +78,11 @@ pub trait Sampler: Send + Sync + fmt::Debug {
         random::uniform(&request.space.parameters()[parameter].distribution, generator)
     }
 
+    /// Whether a suggestion after a thousand trials takes less than a few milliseconds.
+    fn quick(&self) -> bool {
+        true
+    }
+
     /// How many more trials are of any use; `None` when there is no end.
     fn remaining(&self, request: &Request<'_>) -> Option<usize> {
         let _ = request;

@@ -1,5 +1,7 @@
 //! One parameter's distribution: its domain, its values inside and outside of Optuna, and its JSON.
 
+use std::sync::Arc;
+
 use super::{ParamValue, decimal, value::MAX_INTEGER};
 use crate::pyjson::PyValue;
 
@@ -30,9 +32,14 @@ pub enum Distribution {
     },
     /// One of the choices, unordered.
     Categorical {
-        /// Not empty.
-        choices: Vec<ParamValue>,
+        /// Not empty; shared by all clones.
+        choices: Arc<[ParamValue]>,
     },
+}
+
+/// Whether the choices are the same; as a rule they are the same list.
+fn same(a: &Arc<[ParamValue]>, b: &Arc<[ParamValue]>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
 }
 
 /// Which rule a domain breaks: the field of the domain, and what is wrong with it.
@@ -58,7 +65,7 @@ impl PartialEq for Distribution {
             (Self::Int { low, high, log, step }, Self::Int { low: low2, high: high2, log: log2, step: step2 }) => {
                 low == low2 && high == high2 && log == log2 && step == step2
             }
-            (Self::Categorical { choices }, Self::Categorical { choices: other }) => choices == other,
+            (Self::Categorical { choices }, Self::Categorical { choices: other }) => same(choices, other),
             _ => false,
         }
     }
@@ -135,7 +142,7 @@ impl Distribution {
                 return refuse("choices", format!("{choice} is there twice"));
             }
         }
-        Ok(Self::Categorical { choices })
+        Ok(Self::Categorical { choices: choices.into() })
     }
 
     /// Whether there is only one value, which needs no sampling.
@@ -196,7 +203,7 @@ impl Distribution {
         match (self, other) {
             (Self::Float { log, .. }, Self::Float { log: other, .. })
             | (Self::Int { log, .. }, Self::Int { log: other, .. }) => log == other,
-            (Self::Categorical { choices }, Self::Categorical { choices: other }) => choices == other,
+            (Self::Categorical { choices }, Self::Categorical { choices: other }) => same(choices, other),
             _ => false,
         }
     }
@@ -273,7 +280,7 @@ impl Distribution {
                 if choices.is_empty() {
                     return Err("choices: there is none".into());
                 }
-                return Ok(Self::Categorical { choices });
+                return Ok(Self::Categorical { choices: choices.into() });
             }
             other => return Err(format!("unknown distribution `{other}`")),
         };

@@ -57,6 +57,12 @@ pub enum Error {
         /// How it ended.
         state: State,
     },
+    /// A queued trial belongs to whoever takes it first.
+    #[error("trial {number} is WAITING: it has to be suggested first")]
+    NotSuggested {
+        /// Its number in the study.
+        number: i64,
+    },
     /// A parameter's distribution does not go with the one that the study has under that name.
     #[error("parameter `{name}`: {new} is incompatible with the study's {old}")]
     Incompatible {
@@ -107,6 +113,14 @@ pub struct Past {
     pub start: Option<Timestamp>,
     /// When it ended.
     pub complete: Option<Timestamp>,
+}
+
+/// A trial from elsewhere; it gets another id and number.
+impl From<Trial> for NewTrial {
+    fn from(trial: Trial) -> Self {
+        let Trial { state, values, params, intermediate, user_attrs, system_attrs, start, complete, .. } = trial;
+        Self { params, user_attrs, system_attrs, past: Some(Past { state, values, intermediate, start, complete }) }
+    }
 }
 
 impl Past {
@@ -217,6 +231,26 @@ impl Store {
         self.db.write_or(run, move || failed.lock().unwrap_or_else(PoisonError::into_inner).clear()).await
     }
 
+    /// Creates a study with its trials, which get their numbers in the order given; all of it or nothing.
+    ///
+    /// # Errors
+    /// As [`Store::create_study`] and [`Store::create_trial`].
+    pub async fn import(&self, study: Study, trials: Vec<Trial>) -> Result<Study, Error> {
+        self.with_trials(move |mirror, tx| {
+            tx.begin()?;
+            let Study { name, directions, user_attrs, system_attrs, .. } = study;
+            let made = write::create_study(tx, name, directions, user_attrs, system_attrs)?;
+            for trial in trials {
+                let start = trial.start;
+                mirror.create(tx, made.id, trial.into(), start.unwrap_or_default())?;
+            }
+            // Should the transaction fail as a whole, nobody has seen it.
+            mirror.forget(made.id);
+            Ok(made)
+        })
+        .await
+    }
+
     /// The study of that id.
     ///
     /// # Errors
@@ -297,6 +331,29 @@ impl Store {
     /// [`Error::NoTrial`], [`Error::TrialFinished`], [`Error::Incompatible`], [`Error::NotANumber`], in this order; or the database's.
     pub async fn edit(&self, trial: i64, edit: Edit, now: Timestamp) -> Result<bool, Error> {
         self.with_trials(move |trials, tx| trials.edit(tx, trial, &edit, now)).await
+    }
+
+    /// Changes the trial of that number by what `change` makes of it, and gives it as it is then.
+    ///
+    /// # Errors
+    /// As [`Store::edit`]; [`Error::NoTrialNumber`], and [`Error::NotSuggested`] for a trial that waits.
+    pub async fn edit_numbered(
+        &self,
+        study: i64,
+        number: i64,
+        change: impl FnOnce(&Trial) -> Edit + Send + 'static,
+        now: Timestamp,
+    ) -> Result<Arc<Trial>, Error> {
+        self.with_trials(move |trials, tx| {
+            tx.begin()?;
+            let trial = trials.numbered(tx, study, number)?;
+            if trial.state == State::Waiting {
+                return Err(Error::NotSuggested { number });
+            }
+            trials.edit(tx, trial.id, &change(&trial), now)?;
+            trials.trial(tx, trial.id)
+        })
+        .await
     }
 
     /// Sets attributes of a study to JSON texts; those that are there are overwritten.

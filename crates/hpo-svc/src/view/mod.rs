@@ -6,7 +6,6 @@
 
 mod course;
 pub mod export;
-mod front;
 #[cfg(test)]
 mod golden;
 pub mod importance;

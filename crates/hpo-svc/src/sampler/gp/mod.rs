@@ -64,6 +64,10 @@ const ANNOUNCED: &str = "gp:relative_params";
 const LEAST_DEVIATION: f64 = 1e-10;
 
 impl Sampler for Gp {
+    fn quick(&self) -> bool {
+        false
+    }
+
     fn joint(&self, request: &Request<'_>, generator: &mut Generator) -> Joint {
         let complete = request.trials.iter().filter(|trial| trial.state == State::Complete);
         if complete.count() < self.n_startup_trials {

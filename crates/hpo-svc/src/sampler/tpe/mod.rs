@@ -155,34 +155,48 @@ pub(crate) fn partition(request: &Request<'_>) -> Vec<Vec<usize>> {
 
 /// The Parzen estimator of those of the trials that have all of the parameters; `ageing` lets the older of many weigh less.
 pub(crate) fn mixture(space: &[&Parameter], trials: &[&Trial], ageing: bool) -> Mixture {
-    let observations: Vec<Vec<f64>> = trials.iter().filter_map(|trial| observation(space, trial, ANNOUNCED)).collect();
+    let mut columns = vec![Vec::with_capacity(trials.len()); space.len()];
+    let mut row = Vec::with_capacity(space.len());
+    for trial in trials {
+        row.clear();
+        if observe(space, trial, ANNOUNCED, &mut row).is_some() {
+            columns.iter_mut().zip(&row).for_each(|(column, value)| column.push(*value));
+        }
+    }
     let distributions: Vec<&Distribution> = space.iter().map(|parameter| &parameter.distribution).collect();
-    Mixture::new(&distributions, &observations, ageing)
+    Mixture::new(&distributions, columns, ageing)
 }
 
 /// The trial's internal values in the space; `None` unless it has all of them, a running one's announced ones under `key` included.
 pub(super) fn observation(space: &[&Parameter], trial: &Trial, key: &str) -> Option<Vec<f64>> {
+    let mut row = Vec::with_capacity(space.len());
+    observe(space, trial, key, &mut row).map(|()| row)
+}
+
+/// Adds what [`observation`] gives to `row`.
+fn observe(space: &[&Parameter], trial: &Trial, key: &str, row: &mut Vec<f64>) -> Option<()> {
     let announced = if trial.state == State::Running { announced(trial, key) } else { None };
-    space
-        .iter()
-        .map(|parameter| {
-            let value = match trial.param(&parameter.name) {
-                Some(param) if param.distribution == parameter.distribution => param.value,
-                // The index of a choice means nothing in another list of choices.
-                Some(param) => parameter.distribution.internal(&param.external())?,
-                None => {
-                    let external = announced.as_ref()?.get(&parameter.name).and_then(ParamValue::from_py)?;
-                    parameter.distribution.internal(&external)?
-                }
-            };
-            let log = match parameter.distribution {
-                Distribution::Float { log, .. } | Distribution::Int { log, .. } => log,
-                Distribution::Categorical { .. } => false,
-            };
-            // A logarithm of it is needed.
-            (!log || value > 0.0).then_some(value)
-        })
-        .collect()
+    for parameter in space {
+        let value = match trial.param(&parameter.name) {
+            Some(param) if param.distribution == parameter.distribution => param.value,
+            // The index of a choice means nothing in another list of choices.
+            Some(param) => parameter.distribution.internal(&param.external())?,
+            None => {
+                let external = announced.as_ref()?.get(&parameter.name).and_then(ParamValue::from_py)?;
+                parameter.distribution.internal(&external)?
+            }
+        };
+        let log = match parameter.distribution {
+            Distribution::Float { log, .. } | Distribution::Int { log, .. } => log,
+            Distribution::Categorical { .. } => false,
+        };
+        // A logarithm of it is needed.
+        if log && value <= 0.0 {
+            return None;
+        }
+        row.push(value);
+    }
+    Some(())
 }
 
 /// The parameters that a running trial of an Optuna worker has announced before it set them one by one.

@@ -73,23 +73,7 @@ fn dominant_first<'a>(trials: Vec<&'a Trial>, directions: &[Direction], n_below:
     let worst = || vec![f64::INFINITY; directions.len()];
     let points: Vec<Vec<f64>> =
         trials.iter().map(|trial| pareto::losses(trial, directions).unwrap_or_else(worst)).collect();
-    let ranks = pareto::ranks(&points, n_below);
-    // The ranks that fit as a whole; of the next one a part.
-    let (mut tied, mut taken) = (0, 0);
-    loop {
-        let members = ranks.iter().filter(|rank| **rank == tied).count();
-        if members == 0 || taken + members > n_below {
-            break;
-        }
-        taken += members;
-        tied += 1;
-    }
-    let mut good: Vec<bool> = ranks.iter().map(|rank| *rank < tied).collect();
-    let members: Vec<usize> = (0..trials.len()).filter(|index| ranks[*index] == tied).collect();
-    let of_rank: Vec<Vec<f64>> = members.iter().map(|index| points[*index].clone()).collect();
-    for chosen in pareto::subset(&of_rank, n_below - taken, &pareto::reference_point(&of_rank)) {
-        good[members[chosen]] = true;
-    }
+    let good = pareto::leading(&points, n_below);
     let (mut first, rest): (Vec<_>, Vec<_>) = trials.into_iter().zip(good).partition(|(_, good)| *good);
     first.extend(rest);
     first.into_iter().map(|(trial, _)| trial).collect()

@@ -5,7 +5,7 @@
 //! that reads so has a backslash before it, and one more for each that it had. Integers beyond 64 bits become floats, and of equal
 //! choices the first one is read back.
 
-use std::collections::BTreeMap;
+use std::{borrow::Borrow, collections::BTreeMap};
 
 use jiff::Timestamp;
 use serde_json::{Map, Number, Value, json};
@@ -30,7 +30,7 @@ pub struct ReadError {
 }
 
 /// The study and its trials as a document.
-pub fn to_json(study: &Study, trials: &[Trial]) -> Value {
+pub fn to_json<T: Borrow<Trial>>(study: &Study, trials: &[T]) -> Value {
     let directions: Vec<&str> = study.directions.iter().map(|direction| direction.as_str()).collect();
     json!({
         "format": FORMAT,
@@ -39,7 +39,7 @@ pub fn to_json(study: &Study, trials: &[Trial]) -> Value {
         "directions": directions,
         "user_attrs": attributes(&study.user_attrs),
         "system_attrs": attributes(&study.system_attrs),
-        "trials": trials.iter().map(trial).collect::<Vec<Value>>(),
+        "trials": trials.iter().map(|each| trial(each.borrow())).collect::<Vec<Value>>(),
     })
 }
 

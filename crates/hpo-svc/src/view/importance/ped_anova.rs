@@ -7,9 +7,9 @@
 
 use super::{Error, Importance, scott};
 use crate::{
+    pareto,
     space::Distribution,
     study::{Direction, State, Trial},
-    view::front,
 };
 
 /// The evaluator's settings; the defaults are Optuna's.
@@ -119,7 +119,7 @@ fn losses(trial: &Trial, directions: &[Direction], objective: Option<usize>) -> 
             let (value, direction) = (trial.values.get(objective)?, directions.get(objective)?);
             vec![if *direction == Direction::Minimize { *value } else { -*value }]
         }
-        None => front::losses(trial, directions)?,
+        None => pareto::losses(trial, directions)?,
     };
     (!losses.is_empty() && losses.iter().all(|loss| loss.is_finite())).then_some(losses)
 }
@@ -136,7 +136,5 @@ fn quantile(points: &[Vec<f64>], quantile: f64) -> Vec<bool> {
         let cutoff = losses[count.clamp(1, losses.len()) - 1];
         return points.iter().map(|point| point[0] <= cutoff).collect();
     }
-    let mut chosen = vec![false; points.len()];
-    front::top(points, count).into_iter().for_each(|index| chosen[index] = true);
-    chosen
+    pareto::leading(points, count)
 }

@@ -12,8 +12,9 @@ use super::{
     thinned,
 };
 use crate::{
+    pareto::best_trials,
     study::{Direction, State, Trial},
-    view::{course::spread, front},
+    view::course::spread,
 };
 
 /// More points than that hide each other.
@@ -28,7 +29,7 @@ pub fn pareto(trials: &[Trial], directions: &[Direction], options: &Options) -> 
     if objectives < 2 {
         return nothing(options, title, "A Pareto front needs at least two objectives.");
     }
-    let on_front: BTreeSet<i64> = front::pareto(trials, directions).iter().map(|trial| trial.number).collect();
+    let on_front: BTreeSet<i64> = best_trials(trials, directions).iter().map(|trial| trial.number).collect();
     let complete = |trial: &&Trial| trial.state == State::Complete && trial.values.len() == objectives;
     let complete: Vec<&Trial> = trials.iter().filter(complete).collect();
     let finite = |trial: &Trial| trial.values.iter().all(|value| value.is_finite());
