@@ -185,6 +185,12 @@ impl Trial {
         self.params.iter().find(|param| param.name == name)
     }
 
+    /// The place of the parameter of that name, looked for at `near` first: trials of a study have theirs in the same order.
+    pub fn param_place(&self, name: &str, near: usize) -> Option<usize> {
+        let is = |param: &Param| param.name == name;
+        if self.params.get(near).is_some_and(is) { Some(near) } else { self.params.iter().position(is) }
+    }
+
     /// The largest step that was reported, with its value.
     pub fn last_report(&self) -> Option<(i64, f64)> {
         self.intermediate.last_key_value().map(|(step, value)| (*step, *value))

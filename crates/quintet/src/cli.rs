@@ -228,17 +228,55 @@ pub(crate) enum HpoCommand {
         #[command(flatten)]
         target: Target,
     },
-    /// Shows a study: its trials and the best one
+    /// Shows a study: its trials, the best one, the course of the search and which parameters mattered
+    #[command(after_help = SHOW_EXAMPLES)]
     Show {
         /// Name of the study
         study: String,
         /// How to print
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
+        /// Draws history, parallel, slice, importances, pareto or intermediate into a file; may be given several times
+        #[arg(long, value_name = "[KIND=]FILE.svg")]
+        plot: Vec<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Writes a study into a file: .json (everything), .csv (as Optuna's data frame) or .db (a database for Optuna)
+    Export {
+        /// Name of the study
+        study: String,
+        /// The file
+        file: PathBuf,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Creates a study from a .json file of `export`, or from an SQLite database of Optuna, which stays as it is
+    Import {
+        /// The file
+        file: PathBuf,
+        /// Which study of the database [default: its only one]
+        #[arg(long)]
+        study: Option<String>,
+        /// Its name on the server [default: that in the file]
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Deletes a study with its trials
+    Delete {
+        /// Name of the study
+        study: String,
         #[command(flatten)]
         target: Target,
     },
 }
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  quintet hpo show us-addresses --plot history.svg --plot importances=what-mattered.svg
+  quintet hpo show us-addresses --output json --server http://127.0.0.1:7700";
 
 #[cfg(test)]
 mod tests {

@@ -164,12 +164,16 @@ impl Categorical {
     }
 
     fn add_log_density(&self, x: f64, sums: &mut [f64]) {
-        let x = x as usize;
-        let (hit, miss) = (self.log_hit, self.log_miss);
-        // Of the prior, which is the last.
-        let observed = self.observed.iter().map(|observed| if *observed == x { hit } else { miss });
-        let all = observed.chain([-(self.n_choices as f64).ln()]);
-        sums.iter_mut().zip(all).for_each(|(sum, log)| *sum += log);
+        // No branch: which choice a kernel has cannot be foretold.
+        let mut logs = vec![self.log_miss; self.n_choices];
+        if let Some(log) = logs.get_mut(x as usize) {
+            *log = self.log_hit;
+        }
+        let (observed, prior) = sums.split_at_mut(self.observed.len());
+        for (sum, choice) in observed.iter_mut().zip(&self.observed) {
+            *sum += logs.get(*choice).copied().unwrap_or(self.log_miss);
+        }
+        prior.iter_mut().for_each(|sum| *sum -= (self.n_choices as f64).ln());
     }
 }
 

@@ -139,9 +139,12 @@ fn common(request: &Request<'_>, counts: impl Fn(State) -> bool) -> Vec<usize> {
             let parameters = request.space.parameters();
             joint = (0..parameters.len()).filter(|index| !parameters[*index].distribution.single()).collect();
         }
+        let mut near = 0;
         joint.retain(|index| {
             let parameter = &request.space.parameters()[*index];
-            trial.param(&parameter.name).is_some_and(|param| param.distribution == parameter.distribution)
+            let place = trial.param_place(&parameter.name, near);
+            near = place.map_or(near, |place| place + 1);
+            place.is_some_and(|place| trial.params[place].distribution == parameter.distribution)
         });
         if joint.is_empty() {
             break;

@@ -176,8 +176,11 @@ pub(super) fn observation(space: &[&Parameter], trial: &Trial, key: &str) -> Opt
 /// Adds what [`observation`] gives to `row`.
 fn observe(space: &[&Parameter], trial: &Trial, key: &str, row: &mut Vec<f64>) -> Option<()> {
     let announced = if trial.state == State::Running { announced(trial, key) } else { None };
+    let mut near = 0;
     for parameter in space {
-        let value = match trial.param(&parameter.name) {
+        let place = trial.param_place(&parameter.name, near);
+        near = place.map_or(near, |place| place + 1);
+        let value = match place.map(|place| &trial.params[place]) {
             Some(param) if param.distribution == parameter.distribution => param.value,
             // The index of a choice means nothing in another list of choices.
             Some(param) => parameter.distribution.internal(&param.external())?,

@@ -1,0 +1,170 @@
+//! What a study looks like in a terminal: its trials, the best ones, the course of the search and which parameters mattered.
+
+use hpo_svc::{
+    pareto,
+    study::{Direction, State, Study, Trial, best},
+    sweep::{ATTR_ERROR, ATTR_JOB, ATTR_METRICS},
+    view::{
+        importance::{Evaluator, Fanova, importances},
+        sparkline::{Glyphs, history},
+    },
+};
+use serde_json::{Map, Value};
+
+use super::lines;
+use crate::report::table;
+
+/// Characters of the sparkline.
+const WIDTH: usize = 64;
+/// Completed trials up to which a forest is grown for the importances; beyond, the quicker evaluator tells as well.
+const FOREST: usize = 2000;
+
+/// The whole text.
+pub(super) fn text(study: &Study, trials: &[Trial], storage: &str) -> String {
+    let mut text = lines(&trial_table(trials));
+    text += &match &study.directions[..] {
+        [direction] => one_objective(study, *direction, trials),
+        directions => front(directions, trials),
+    };
+    if !storage.is_empty() {
+        text += &format!("\noptuna.load_study(study_name={:?}, storage={storage:?})\n", study.name);
+    }
+    text
+}
+
+fn trial_table(trials: &[Trial]) -> comfy_table::Table {
+    let mut table = table::plain(["TRIAL", "STATE", "VALUE", "PARAMETERS", "JOB", "ERROR"]);
+    for trial in trials {
+        let text = |key: &str| trial.user_text(key).unwrap_or_default();
+        table.add_row([
+            trial.number.to_string(),
+            trial.state.to_string(),
+            values(trial),
+            table::parameters(&parameters(trial)),
+            text(ATTR_JOB).trim_start_matches("jobs/").chars().take(8).collect(),
+            text(ATTR_ERROR).lines().next().unwrap_or_default().chars().take(80).collect(),
+        ]);
+    }
+    table
+}
+
+fn values(trial: &Trial) -> String {
+    trial.values.iter().map(|value| table::number(*value)).collect::<Vec<_>>().join(", ")
+}
+
+fn parameters(trial: &Trial) -> Map<String, Value> {
+    trial.params.iter().map(|param| (param.name.clone(), param.external().to_json())).collect()
+}
+
+fn one_objective(study: &Study, direction: Direction, trials: &[Trial]) -> String {
+    let Some(best) = best(trials, direction) else { return "\nno trial has completed\n".into() };
+    let mut text =
+        format!("\nbest: trial {}, {}\n  {}\n", best.number, values(best), table::parameters(&parameters(best)));
+    let directions = [direction];
+    if let Some(course) = history(trials, &directions, 0, WIDTH, Glyphs::default()) {
+        let (low, high) = (table::number(course.low), table::number(course.high));
+        let scale = if course.log { ", logarithmic" } else { "" };
+        let name = metric(study);
+        text += &format!("\n{name} by trial ({low} to {high}{scale}), and the best so far\n");
+        text += &format!("  {}\n  {}\n", course.values, course.best);
+    }
+    text + &mattered(trials, &directions)
+}
+
+/// What the objective is called.
+fn metric(study: &Study) -> String {
+    let names = study.system_attrs.get(ATTR_METRICS).and_then(|json| serde_json::from_str::<Vec<String>>(json).ok());
+    names.and_then(|names| names.into_iter().next()).unwrap_or_else(|| "value".into())
+}
+
+/// Which parameters mattered, as bars.
+fn mattered(trials: &[Trial], directions: &[Direction]) -> String {
+    let complete = trials.iter().filter(|trial| trial.state == State::Complete).count();
+    let (evaluator, name) = match complete {
+        0..2 => return String::new(),
+        2..=FOREST => (Evaluator::Fanova(Fanova::default()), "fANOVA"),
+        _ => (Evaluator::default(), "PED-ANOVA"),
+    };
+    // A study whose trials have no parameter in common has none to compare.
+    let Ok(found) = importances(&evaluator, trials, directions, None) else { return String::new() };
+    let width = found.iter().map(|importance| importance.name.chars().count()).max().unwrap_or_default();
+    let mut text = String::new();
+    for importance in &found {
+        let bar = "#".repeat((importance.value * 40.0).round() as usize);
+        text += &format!("  {:width$}  {:>4.0} %  {bar}\n", importance.name, importance.value * 100.0);
+    }
+    if text.is_empty() { text } else { format!("\nimportance of the parameters ({name})\n{text}") }
+}
+
+/// The trials of which no other is better in everything.
+fn front(directions: &[Direction], trials: &[Trial]) -> String {
+    let front = pareto::best_trials(trials, directions);
+    if front.is_empty() {
+        return "\nno trial has completed\n".into();
+    }
+    let rows = front.iter().map(|trial| {
+        format!("  trial {}: {}  {}\n", trial.number, values(trial), table::parameters(&parameters(trial)))
+    });
+    format!("\nPareto front ({} of {} trials)\n{}", front.len(), trials.len(), rows.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use hpo_svc::{
+        space::{Distribution, ParamValue},
+        study::Param,
+    };
+    use serde_json::json;
+
+    use super::*;
+
+    fn study(directions: &[Direction]) -> Study {
+        let document = json!({"format": 1, "id": 1, "name": "s", "directions": [], "user_attrs": {}, "system_attrs": {}, "trials": []});
+        let (study, _) = hpo_svc::view::export::read_json(&document).unwrap();
+        Study { directions: directions.to_vec(), ..study }
+    }
+
+    fn trials(n: i64, objectives: usize) -> Vec<Trial> {
+        let x = Distribution::float(0.0, 1.0, false, None).unwrap();
+        let kind = Distribution::categorical(["a", "b"].map(|name| ParamValue::Text(name.into())).to_vec()).unwrap();
+        let trial = |number: i64| Trial {
+            id: number + 1,
+            number,
+            state: State::Complete,
+            values: [0.5 - number as f64 / 100.0, number as f64][..objectives].to_vec(),
+            params: vec![
+                Param { name: "x".into(), value: 0.5 - number as f64 / 100.0, distribution: x.clone() },
+                Param { name: "kind".into(), value: (number % 2) as f64, distribution: kind.clone() },
+            ],
+            intermediate: [].into(),
+            user_attrs: [(ATTR_JOB.to_owned(), "\"jobs/0123456789abcdef0123456789abcdef\"".to_owned())].into(),
+            system_attrs: [].into(),
+            start: None,
+            complete: None,
+        };
+        (0..n).map(trial).collect()
+    }
+
+    #[test]
+    fn a_study_is_shown_with_its_best_its_course_and_what_mattered() {
+        let text = text(&study(&[Direction::Minimize]), &trials(20, 1), "sqlite:////d");
+        assert!(
+            text.contains("COMPLETE") && text.contains("x = 0.5000, kind = a") && text.contains("01234567"),
+            "{text}"
+        );
+        assert!(text.contains("best: trial 19, 0.3100"), "{text}");
+        assert!(text.contains("value by trial (0.3100 to 0.5000), and the best so far\n  █"), "{text}");
+        let bars: Vec<&str> = text.lines().filter(|line| line.contains(" %  ")).collect();
+        assert!(bars.len() == 2 && bars[0].starts_with("  x   "), "{text}");
+        assert!(text.ends_with("optuna.load_study(study_name=\"s\", storage=\"sqlite:////d\")\n"), "{text}");
+    }
+
+    #[test]
+    fn several_objectives_show_their_front_and_an_empty_study_says_so() {
+        let directions = [Direction::Minimize, Direction::Minimize];
+        let front = text(&study(&directions), &trials(3, 2), "");
+        assert!(front.contains("Pareto front (3 of 3 trials)\n  trial 0: 0.5000, 0"), "{front}");
+        assert!(text(&study(&directions), &[], "").contains("no trial has completed"));
+        assert!(text(&study(&directions[..1]), &[], "").contains("no trial has completed"));
+    }
+}
