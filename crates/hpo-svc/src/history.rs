@@ -62,6 +62,11 @@ impl History {
         &self.trials
     }
 
+    /// The number that the next trial gets, unless somebody else makes one before.
+    pub fn next_number(&self) -> i64 {
+        self.trials.last().map_or(0, |trial| trial.number + 1)
+    }
+
     /// Those that had not ended.
     pub fn open(&self) -> impl Iterator<Item = &Trial> {
         let place = |id: &i64| self.trials.binary_search_by_key(id, |known| known.id).ok();

@@ -263,6 +263,28 @@ async fn queued_trials_go_first_and_those_outside_of_the_space_fail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_grid_is_tried_once_and_the_best_keeps_its_bounds() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path(), &Runs::default()).await;
+    let mut spec = sweep("grid", 0.0, 0.8, 9);
+    let values = [0.0, 0.3125, 0.5].map(types::Value::from).to_vec();
+    let points = [("x".to_owned(), types::ListValue { values })].into();
+    spec.sampler = Some(v1::Sampler { kind: Some(v1::sampler::Kind::Grid(v1::GridSampler { points })) });
+    spec.constraints = vec![v1::Constraint { metric: "loss".into(), lower: Some(0.01), upper: None }];
+    let job = house.run(spec, "grid").await;
+    assert_eq!(job.state(), JobState::Succeeded, "{:?}", job.error);
+    let study = house.store.find_study("grid").await.unwrap().unwrap();
+    let trials = house.store.trials(study.id).await.unwrap();
+    let mut xs: Vec<f64> = trials.iter().map(|trial| trial.params[0].value).collect();
+    xs.sort_by(f64::total_cmp);
+    assert_eq!(xs, [0.0, 0.3125, 0.5], "each once, and no trial more");
+    let nearest = trials.iter().find(|trial| trial.params[0].value == 0.3125).unwrap();
+    assert!(nearest.violation().unwrap() > 0.0, "{nearest:?}");
+    assert_eq!(report(&job)["best"]["parameters"]["x"], 0.5, "the nearest is out of bounds");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn crashes_and_missing_metrics_are_told_and_end_the_sweep_when_they_are_many() {
     let folder = tempfile::tempdir().unwrap();
     let house = House::open(folder.path(), &Runs::default()).await;
@@ -294,6 +316,28 @@ async fn crashes_and_missing_metrics_are_told_and_end_the_sweep_when_they_are_ma
     let fields: Vec<String> =
         runtime_core::status::violations_of(&status).into_iter().map(|(field, _)| field).collect();
     assert_eq!(fields, ["job.spec.sweep.search_space[0].float.low", "job.spec.sweep.objective.metric"]);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn successive_halving_keeps_its_rungs_at_the_trials() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path(), &Runs::default()).await;
+    let mut spec = sweep("rungs", 0.0, 0.8, 10);
+    spec.max_parallel_trials = 1;
+    spec.sampler = Some(v1::Sampler { kind: Some(v1::sampler::Kind::Random(v1::RandomSampler {})) });
+    let halving =
+        v1::SuccessiveHalvingPruner { min_resource: Some(1), reduction_factor: Some(2), ..Default::default() };
+    spec.pruner = Some(v1::Pruner { kind: Some(v1::pruner::Kind::SuccessiveHalving(halving)) });
+    let Some(Trial::Command(command)) = &mut spec.trial else { panic!("not a command") };
+    command.command += " ${{search_space.slow}}";
+    command.parameters.insert("slow".into(), "1".into());
+    let job = house.run(spec, "rungs").await;
+    assert_eq!(job.state(), JobState::Succeeded, "{:?}", job.error);
+    let study = house.store.find_study("rungs").await.unwrap().unwrap();
+    let trials = house.store.trials(study.id).await.unwrap();
+    assert!(trials.iter().all(|trial| trial.system_attrs.contains_key("completed_rung_0")), "{trials:#?}");
+    assert!(trials.iter().any(|trial| trial.state == State::Pruned));
     house.close().await;
 }
 

@@ -164,6 +164,9 @@ impl AskTell {
         }
         while trials.len() < count {
             let waiting = queued::next(history.trials()).cloned();
+            if waiting.is_none() && open.remaining(&history) == Some(0) {
+                break;
+            }
             let fixed = waiting.as_ref().map_or_else(|| Ok(Vec::new()), |w| queued::fixed(w, &open.search.space));
             let made = match (waiting, fixed) {
                 (Some(waiting), Err(problem)) => {
@@ -331,9 +334,16 @@ async fn sample(
 }
 
 impl Open {
+    /// How many more trials are of any use to the sampler.
+    fn remaining(&self, history: &History) -> Option<usize> {
+        let (trials, number) = (history.trials(), history.next_number());
+        let Search { space, directions, sampler, seed, .. } = &self.search;
+        sampler.remaining(&Request { space, directions, trials, number, seed: *seed })
+    }
+
     fn sample(&self, history: &History, number: Option<i64>, fixed: &[Option<f64>]) -> Suggestion {
         let trials = history.trials();
-        let number = number.unwrap_or_else(|| trials.last().map_or(0, |trial| trial.number + 1));
+        let number = number.unwrap_or_else(|| history.next_number());
         let Search { space, directions, sampler, pruner, seed, .. } = &self.search;
         let trials = &*pruner.comparable(&self.study.name, trials, number);
         suggest(&**sampler, &Request { space, directions, trials, number, seed: *seed }, fixed)

@@ -10,7 +10,7 @@ mod spec;
 mod trials;
 
 pub use apply::{BACKBONE, trial_spec};
-pub use outcome::{Verdict, verdict};
+pub use outcome::{Constraint, Verdict, verdict};
 pub use plan::{Decision, End, Limits, View, plan};
 pub use report::{best_config, report};
 pub use runner::{Runner, StudyHook};

@@ -1,5 +1,7 @@
 //! What the end of a trial's job means for the trial.
 
+use std::collections::BTreeMap;
+
 use quintet_proto::v1::{Job, JobState};
 use runtime_core::status::ErrorReason;
 
@@ -8,8 +10,13 @@ use crate::study::State;
 /// How a trial ends.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// The objective's value.
-    Complete(f64),
+    /// It has a result.
+    Complete {
+        /// The objective's value.
+        value: f64,
+        /// By metric, how far it is beyond its bound; 0 or less is within.
+        constraints: BTreeMap<String, f64>,
+    },
     /// It was stopped early, as it was asked to.
     Pruned,
     /// Why it failed.
@@ -20,7 +27,7 @@ impl Verdict {
     /// The trial's state.
     pub fn state(&self) -> State {
         match self {
-            Self::Complete(_) => State::Complete,
+            Self::Complete { .. } => State::Complete,
             Self::Pruned => State::Pruned,
             Self::Fail(_) => State::Fail,
         }
@@ -30,22 +37,31 @@ impl Verdict {
 /// Lines of a failed job's log that a trial's error keeps.
 const TAIL_LINES: usize = 20;
 
-/// Judges a job that has ended by the metric that the sweep optimizes.
-pub fn verdict(job: &Job, metric: &str) -> Verdict {
+/// A bound on a metric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Constraint {
+    /// Name of the metric.
+    pub metric: String,
+    /// It must not be below.
+    pub lower: Option<f64>,
+    /// It must not be above.
+    pub upper: Option<f64>,
+}
+
+impl Constraint {
+    /// How far a value is beyond the bounds; 0 or less is within.
+    fn excess(&self, value: f64) -> f64 {
+        let below = self.lower.map(|lower| lower - value);
+        let above = self.upper.map(|upper| value - upper);
+        below.into_iter().chain(above).fold(f64::NEG_INFINITY, f64::max)
+    }
+}
+
+/// Judges a job that has ended by the metric that the sweep optimizes, and those that it bounds.
+pub fn verdict(job: &Job, metric: &str, constraints: &[Constraint]) -> Verdict {
     let error = job.error.clone().unwrap_or_default();
     match job.state() {
-        JobState::Succeeded => {
-            let metrics = job.outputs.as_ref().map(|outputs| &outputs.metrics);
-            match metrics.and_then(|metrics| metrics.get(metric)) {
-                Some(value) if value.is_nan() => Verdict::Fail(format!("metric `{metric}` is not a number")),
-                Some(value) => Verdict::Complete(*value),
-                None => {
-                    let logged: Vec<&str> = metrics.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
-                    let logged = if logged.is_empty() { "none at all".to_owned() } else { logged.join(", ") };
-                    Verdict::Fail(format!("metric `{metric}` was not reported; it reported {logged}"))
-                }
-            }
-        }
+        JobState::Succeeded => result(job, metric, constraints).unwrap_or_else(Verdict::Fail),
         JobState::Cancelled if error.reason == ErrorReason::Pruned.as_str() => Verdict::Pruned,
         state => {
             let mut text = if error.reason.is_empty() {
@@ -61,6 +77,22 @@ pub fn verdict(job: &Job, metric: &str) -> Verdict {
             Verdict::Fail(text)
         }
     }
+}
+
+fn result(job: &Job, metric: &str, constraints: &[Constraint]) -> Result<Verdict, String> {
+    let metrics = job.outputs.as_ref().map(|outputs| &outputs.metrics);
+    let reported = |name: &str| match metrics.and_then(|metrics| metrics.get(name)) {
+        Some(value) if value.is_nan() => Err(format!("metric `{name}` is not a number")),
+        Some(value) => Ok(*value),
+        None => {
+            let logged: Vec<&str> = metrics.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+            let logged = if logged.is_empty() { "none at all".to_owned() } else { logged.join(", ") };
+            Err(format!("metric `{name}` was not reported; it reported {logged}"))
+        }
+    };
+    let value = reported(metric)?;
+    let excess = |bound: &Constraint| Ok((bound.metric.clone(), bound.excess(reported(&bound.metric)?)));
+    Ok(Verdict::Complete { value, constraints: constraints.iter().map(excess).collect::<Result<_, String>>()? })
 }
 
 #[cfg(test)]
@@ -82,18 +114,33 @@ mod tests {
     #[test]
     fn each_end_of_a_job_has_its_verdict() {
         let ok = job(JobState::Succeeded, &[("f1", 0.5), ("loss", f64::NAN)], None);
-        assert_eq!(verdict(&ok, "f1"), Verdict::Complete(0.5));
-        assert_eq!(verdict(&ok, "loss"), Verdict::Fail("metric `loss` is not a number".into()));
-        assert_eq!(verdict(&ok, "F1"), Verdict::Fail("metric `F1` was not reported; it reported f1, loss".into()));
+        assert_eq!(verdict(&ok, "f1", &[]), Verdict::Complete { value: 0.5, constraints: BTreeMap::new() });
+        assert_eq!(verdict(&ok, "loss", &[]), Verdict::Fail("metric `loss` is not a number".into()));
+        assert_eq!(verdict(&ok, "F1", &[]), Verdict::Fail("metric `F1` was not reported; it reported f1, loss".into()));
         let none = job(JobState::Succeeded, &[], None);
-        assert_eq!(verdict(&none, "f1"), Verdict::Fail("metric `f1` was not reported; it reported none at all".into()));
-        assert_eq!(verdict(&job(JobState::Cancelled, &[], error("PRUNED", "")), "f1"), Verdict::Pruned);
         assert_eq!(
-            verdict(&job(JobState::Cancelled, &[], error("CANCELLED", "")), "f1"),
+            verdict(&none, "f1", &[]),
+            Verdict::Fail("metric `f1` was not reported; it reported none at all".into())
+        );
+        assert_eq!(verdict(&job(JobState::Cancelled, &[], error("PRUNED", "")), "f1", &[]), Verdict::Pruned);
+        assert_eq!(
+            verdict(&job(JobState::Cancelled, &[], error("CANCELLED", "")), "f1", &[]),
             Verdict::Fail("CANCELLED: m".into())
         );
         let crashed = job(JobState::Failed, &[("f1", 1.0)], error("COMMAND_FAILED", &"line\n".repeat(30)));
-        let Verdict::Fail(text) = verdict(&crashed, "f1") else { panic!("not failed") };
+        let Verdict::Fail(text) = verdict(&crashed, "f1", &[]) else { panic!("not failed") };
         assert!(text.starts_with("COMMAND_FAILED: m\nline") && text.lines().count() == 1 + TAIL_LINES);
+    }
+
+    #[test]
+    fn bounds_are_told_by_how_far_they_are_broken() {
+        let ok = job(JobState::Succeeded, &[("f1", 0.5), ("latency", 12.0), ("size", 3.0)], None);
+        let bound = |metric: &str, lower, upper| Constraint { metric: metric.into(), lower, upper };
+        let bounds = [bound("latency", None, Some(10.0)), bound("size", Some(1.0), Some(4.0))];
+        let Verdict::Complete { value, constraints } = verdict(&ok, "f1", &bounds) else { panic!("not complete") };
+        assert_eq!(value, 0.5);
+        assert_eq!(constraints, [("latency".to_owned(), 2.0), ("size".to_owned(), -1.0)].into());
+        let missing = verdict(&ok, "f1", &[bound("memory", None, Some(1.0))]);
+        assert!(matches!(missing, Verdict::Fail(problem) if problem.starts_with("metric `memory` was not reported")));
     }
 }

@@ -36,6 +36,8 @@ pub struct View<'a> {
     pub sweep: &'a str,
     /// Time since the sweep's first start.
     pub elapsed: Duration,
+    /// How many more trials are of any use to the sampler; `None` when there is no end.
+    pub remaining: Option<usize>,
     /// Steps that own trials have reported since the last plan, by trial number.
     pub fresh: &'a BTreeMap<i64, Vec<i64>>,
 }
@@ -47,6 +49,8 @@ pub enum End {
     MaxTrials,
     /// The time is over.
     Timeout,
+    /// The sampler has nothing new to try.
+    Exhausted,
     /// Too many trials failed, or none completed; says what to look at.
     Failed(String),
 }
@@ -75,9 +79,13 @@ pub fn plan(view: &View<'_>, pruner: &dyn Pruner) -> Decision {
     let finished = view.trials.iter().filter(|trial| trial.state.finished()).count();
     let late = view.limits.timeout.is_some_and(|timeout| view.elapsed >= timeout);
     let left = view.limits.max_trials.saturating_sub(finished + running);
+    let waiting = view.trials.iter().filter(|trial| trial.state == State::Waiting).count();
+    // Queued trials are to be tried whatever the sampler has left.
+    let new = view.remaining.map_or(left, |remaining| left.min(remaining.max(waiting)));
     let end = match (running, left, late) {
         (0, 0, _) => Some(End::MaxTrials),
         (0, _, true) => Some(End::Timeout),
+        (0, ..) if new == 0 => Some(End::Exhausted),
         _ => None,
     };
     let end = end.map(|end| {
@@ -85,7 +93,7 @@ pub fn plan(view: &View<'_>, pruner: &dyn Pruner) -> Decision {
         if none { End::Failed(format!("no trial of the study has completed ({finished} have ended)")) } else { end }
     });
     let free = view.limits.max_parallel.saturating_sub(running);
-    let start = if late { 0 } else { free.min(left) };
+    let start = if late { 0 } else { free.min(new) };
     Decision { start, end, ..judge(view, pruner) }
 }
 
@@ -171,6 +179,7 @@ mod tests {
             trials,
             sweep: "me",
             elapsed: Duration::from_secs(elapsed),
+            remaining: None,
             fresh: &BTreeMap::new(),
         };
         plan(&view, &Nop)
@@ -185,6 +194,31 @@ mod tests {
         trials[1] = own(1, State::Pruned);
         assert_eq!(decide(&limits, &trials, 10).end, Some(End::Timeout));
         assert!(matches!(decide(&limits, &trials[1..], 10).end, Some(End::Failed(_))), "nothing completed");
+    }
+
+    #[test]
+    fn a_sweep_ends_when_nothing_new_is_left_and_tries_what_is_queued_first() {
+        let limits = limits(9, 3);
+        let decide = |trials: &[Trial], remaining| {
+            let view = View {
+                study: "s",
+                limits: &limits,
+                direction: Direction::Maximize,
+                trials,
+                sweep: "me",
+                elapsed: Duration::ZERO,
+                remaining: Some(remaining),
+                fresh: &BTreeMap::new(),
+            };
+            plan(&view, &Nop)
+        };
+        let mut trials = vec![own(0, State::Complete), own(1, State::Running)];
+        assert_eq!(decide(&trials, 1).start, 1);
+        assert_eq!(decide(&trials, 0), Decision::default());
+        trials[1] = own(1, State::Complete);
+        assert_eq!(decide(&trials, 0).end, Some(End::Exhausted));
+        trials.push(trial(2, State::Waiting, None));
+        assert_eq!((decide(&trials, 0).start, decide(&trials, 0).end), (1, None));
     }
 
     #[test]
@@ -222,6 +256,7 @@ mod tests {
                 trials: &trials,
                 sweep: "me",
                 elapsed: Duration::ZERO,
+                remaining: None,
                 fresh: &fresh,
             };
             plan(&view, &Percentile::median()).prune
@@ -245,6 +280,7 @@ mod tests {
             trials: &trials,
             sweep: "me",
             elapsed: Duration::ZERO,
+            remaining: None,
             fresh: &fresh,
         };
         let decision = plan(&view, &SuccessiveHalving { min_resource: Some(1), ..SuccessiveHalving::default() });

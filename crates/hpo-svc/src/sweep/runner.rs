@@ -23,6 +23,8 @@ use tokio::{sync::mpsc, task::AbortHandle, time::timeout};
 use super::{Decision, End, Sweep, View, plan, report, verdict};
 use crate::{
     history::History,
+    pyjson::{dump_text, float_repr},
+    sampler::Request,
     storage::{self, Edit, Store},
     study::{State, Study, Trial, best},
 };
@@ -219,7 +221,11 @@ impl Run {
         let trials = self.history.trials();
         let own = trials.iter().filter(|trial| self.owns(trial));
         self.started = own.filter_map(|trial| trial.start).min().map_or(self.started, |first| first.min(self.started));
+        let (space, directions) = (&self.sweep.space, std::slice::from_ref(&self.sweep.direction));
+        let number = self.history.next_number();
+        let remaining = self.sweep.sampler.remaining(&Request { space, directions, trials, number, seed: self.seed });
         let view = View {
+            remaining,
             study: &self.study.name,
             limits: &self.sweep.limits,
             direction: self.sweep.direction,
@@ -292,7 +298,7 @@ impl Run {
             }
             News::Ended(number, job) => {
                 let Some(live) = self.live.remove(&number) else { return Ok(()) };
-                let verdict = verdict(&job, &self.sweep.metric);
+                let verdict = verdict(&job, &self.sweep.metric, &self.sweep.constraints);
                 self.finish_trial(number, live.id, verdict).await?;
             }
             News::Lost(number, status) if status.code() == tonic::Code::NotFound => {
@@ -309,12 +315,17 @@ impl Run {
         let state = verdict.state();
         let mut end = Edit::state(state, Vec::new());
         match &verdict {
-            super::Verdict::Complete(value) => end.values.push(*value),
+            super::Verdict::Complete { value, constraints } => {
+                end.values.push(*value);
+                let attribute =
+                    |(metric, excess): (&String, &f64)| (format!("constraints:{metric}"), float_repr(*excess));
+                end.system_attrs.extend(constraints.iter().map(attribute));
+            }
             super::Verdict::Pruned => {
                 end.values.extend(self.runner.store.trial(id).await.map_err(store_failure)?.pruned_value());
             }
             super::Verdict::Fail(error) => {
-                end.user_attrs.insert(super::ATTR_ERROR.into(), crate::pyjson::dump_text(error));
+                end.user_attrs.insert(super::ATTR_ERROR.into(), dump_text(error));
             }
         }
         match self.runner.store.edit(id, end, Timestamp::now()).await {
@@ -322,8 +333,12 @@ impl Run {
             other => drop(other.map_err(store_failure)?),
         }
         match &verdict {
-            super::Verdict::Complete(value) => {
-                self.context.log(format_args!("trial {number} COMPLETE: {} = {value}", self.sweep.metric));
+            super::Verdict::Complete { value, constraints } => {
+                let broken = constraints.iter().filter(|(_, excess)| **excess > 0.0);
+                let broken: Vec<String> =
+                    broken.map(|(metric, by)| format!(", {metric} out of bounds by {by}")).collect();
+                let metric = &self.sweep.metric;
+                self.context.log(format_args!("trial {number} COMPLETE: {metric} = {value}{}", broken.concat()));
                 self.context.metric(&self.sweep.metric, *value, number);
             }
             super::Verdict::Pruned => self.context.log(format_args!("trial {number} PRUNED")),
@@ -339,6 +354,7 @@ impl Run {
         match end {
             End::MaxTrials => self.context.log("all trials have ended"),
             End::Timeout => self.context.log("the time is over"),
+            End::Exhausted => self.context.log("every combination of the grid was tried"),
             End::Failed(problem) => {
                 for live in self.live.values() {
                     // A trial that has just ended by itself needs no cancelling.

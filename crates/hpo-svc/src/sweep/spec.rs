@@ -8,7 +8,7 @@ use quintet_proto::{
 };
 use runtime_core::status::{FieldViolation, violation};
 
-use super::{apply, plan::Limits};
+use super::{Constraint, apply, plan::Limits};
 use crate::{
     pruner::{self, Pruner},
     sampler::{self, Sampler},
@@ -25,6 +25,8 @@ pub struct Sweep {
     pub metric: String,
     /// Which way it improves.
     pub direction: Direction,
+    /// What a trial must keep to be the best one.
+    pub constraints: Vec<Constraint>,
     /// How parameters are suggested.
     pub sampler: Box<dyn Sampler>,
     /// Which running trials are stopped early.
@@ -81,6 +83,7 @@ impl Sweep {
         let sampler = sampler::from_proto(spec.sampler.as_ref(), space.as_ref(), 1, "sampler", &mut wrong);
         let pruner = pruner::from_proto(spec.pruner.as_ref(), "pruner", &mut wrong);
         let limits = limits(&spec, &mut wrong);
+        let constraints = constraints(&spec, &mut wrong);
         match &space {
             Some(space) => wrong.extend(apply::check(&spec, space)),
             None if spec.trial.is_none() => wrong.push(apply::no_trial()),
@@ -91,6 +94,7 @@ impl Sweep {
                 space,
                 metric: objective.metric.clone(),
                 direction: Direction::from_proto(objective.direction()),
+                constraints,
                 sampler,
                 pruner,
                 limits,
@@ -118,6 +122,30 @@ fn shorten(spec: &mut SweepSpec) {
     if let Some(v1::sweep_spec::Trial::Train(train)) = &mut spec.trial {
         train.hyperparameters.get_or_insert_default().epochs = Some(DRY_RUN_EPOCHS);
     }
+}
+
+fn constraints(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Vec<Constraint> {
+    for (index, bound) in spec.constraints.iter().enumerate() {
+        let at = |field: &str| format!("constraints[{index}].{field}");
+        if bound.metric.is_empty() {
+            wrong.push(violation(at("metric"), "is empty; name a metric that the trials report"));
+        }
+        if spec.constraints[..index].iter().any(|other| other.metric == bound.metric) {
+            wrong.push(violation(at("metric"), format!("`{}` is there twice", bound.metric)));
+        }
+        match (bound.lower, bound.upper) {
+            (None, None) => wrong.push(violation(at("upper"), "neither lower nor upper is given")),
+            (lower, upper) if lower.is_some_and(f64::is_nan) || upper.is_some_and(f64::is_nan) => {
+                wrong.push(violation(at("upper"), "is NaN"));
+            }
+            (Some(lower), Some(upper)) if lower > upper => {
+                wrong.push(violation(at("lower"), format!("{lower} is above upper ({upper})")));
+            }
+            _ => {}
+        }
+    }
+    let bounds = spec.constraints.iter();
+    bounds.map(|bound| Constraint { metric: bound.metric.clone(), lower: bound.lower, upper: bound.upper }).collect()
 }
 
 fn limits(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Limits {
@@ -185,6 +213,8 @@ pub(super) mod tests {
         spec.pruner = Some(v1::Pruner {
             kind: Some(v1::pruner::Kind::Median(v1::MedianPruner { interval_steps: Some(0), ..Default::default() })),
         });
+        let bound = |metric: &str, lower, upper| v1::Constraint { metric: metric.into(), lower, upper };
+        spec.constraints = vec![bound("a", None, None), bound("a", Some(2.0), Some(1.0))];
         spec.max_trials = 0;
         spec.max_parallel_trials = -1;
         spec.timeout = Some(types::Duration { seconds: 0, nanos: 0 });
@@ -202,6 +232,9 @@ pub(super) mod tests {
                 "max_trials",
                 "max_parallel_trials",
                 "timeout",
+                "constraints[0].upper",
+                "constraints[1].metric",
+                "constraints[1].lower",
                 "trial",
             ]
         );

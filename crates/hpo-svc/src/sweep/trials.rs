@@ -62,7 +62,7 @@ impl Run {
     }
 
     async fn suggest(&self) -> Result<Arc<Trial>, Failure> {
-        let number = self.history.trials().last().map_or(0, |trial| trial.number + 1);
+        let number = self.history.next_number();
         let Suggestion { params, system_attrs } = self.sample(number, &[]);
         if number == 0 {
             self.preflight(&params).await?;
