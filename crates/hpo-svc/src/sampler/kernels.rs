@@ -2,7 +2,7 @@
 //!
 //! What a kernel's density has in common for all points is computed once, and everything is linear in the number of observations.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use rand::RngExt as _;
 
@@ -28,13 +28,11 @@ enum Dimension {
 #[derive(Debug)]
 struct Categorical {
     n_choices: usize,
-    /// The choice of each kernel but the prior.
+    /// The choice of each kernel; `n_choices` for the prior, the last.
     observed: Vec<usize>,
     /// Of a kernel: probability of its own choice, and of any other.
     hit: f64,
     miss: f64,
-    log_hit: f64,
-    log_miss: f64,
 }
 
 /// Truncated normals, in log space for log parameters, over cells of the grid for those with steps.
@@ -93,16 +91,47 @@ impl Mixture {
     }
 
     /// log density of a point: density where a dimension is continuous, mass of the grid cell or choice where it is discrete.
+    #[cfg(test)]
     pub(crate) fn log_density(&self, point: &[f64]) -> f64 {
-        let mut sums = self.log_shared.clone();
-        for (dimension, x) in self.dimensions.iter().zip(point) {
-            match dimension {
-                Dimension::Categorical(categorical) => categorical.add_log_density(*x, &mut sums),
-                Dimension::Numeric(numeric) => numeric.add_log_density(*x, &mut sums),
+        self.log_densities(&[point.to_vec()])[0]
+    }
+
+    /// [`Mixture::log_density`] of several points.
+    pub(super) fn log_densities(&self, points: &[Vec<f64>]) -> Vec<f64> {
+        let at = |point: &Vec<f64>| -> Vec<At> {
+            self.dimensions.iter().zip(point).map(|(dimension, x)| dimension.at(*x)).collect()
+        };
+        let points: Vec<Vec<At>> = points.iter().map(at).collect();
+        let mut sums = vec![truncnorm::LogSum::default(); points.len()];
+        let mut logs = [0.0; BLOCK];
+        // All points look at a block of kernels while it is at hand.
+        for start in (0..self.log_shared.len()).step_by(BLOCK) {
+            let block = start..(start + BLOCK).min(self.log_shared.len());
+            for (point, sum) in points.iter().zip(&mut sums) {
+                let logs = &mut logs[..block.len()];
+                logs.copy_from_slice(&self.log_shared[block.clone()]);
+                for (dimension, at) in self.dimensions.iter().zip(point) {
+                    dimension.add_log_density(at, block.clone(), logs);
+                }
+                sum.add(logs);
             }
         }
-        truncnorm::log_sum_exp(&sums)
+        sums.into_iter().map(truncnorm::LogSum::log).collect()
     }
+}
+
+/// Kernels of a block: what one dimension of them takes stays in the nearest cache.
+const BLOCK: usize = 512;
+
+/// A coordinate of a point, made ready for all kernels of its dimension.
+#[derive(Debug)]
+enum At {
+    /// In the kernels' scale.
+    Continuous(f64),
+    /// No kernel reaches there.
+    Outside,
+    /// log mass of each different kernel.
+    Masses(Vec<f64>),
 }
 
 /// The weights of `n` observations, oldest first: all 1 below 25, else a linear ramp up to the newest 25, which have 1.
@@ -132,6 +161,35 @@ fn draw(probabilities: impl Iterator<Item = f64>, generator: &mut Generator) -> 
 }
 
 impl Dimension {
+    fn at(&self, x: f64) -> At {
+        match self {
+            Self::Categorical(categorical) => categorical.at(x),
+            Self::Numeric(numeric) => numeric.at(x),
+        }
+    }
+
+    /// Adds the log densities of a block of kernels, but for what [`Mixture::log_shared`] has.
+    fn add_log_density(&self, at: &At, block: Range<usize>, logs: &mut [f64]) {
+        match (at, self) {
+            (At::Continuous(x), Self::Numeric(Numeric { mu, density: Density::Continuous(scales), .. })) => {
+                for ((log, mu), scale) in logs.iter_mut().zip(&mu[block.clone()]).zip(&scales[block]) {
+                    let z = (x - mu) * scale;
+                    *log -= z * z;
+                }
+            }
+            (At::Masses(masses), Self::Categorical(Categorical { observed: kernels, .. }))
+            | (
+                At::Masses(masses),
+                Self::Numeric(Numeric { density: Density::Grid(Grid { kernel: kernels, .. }), .. }),
+            ) => {
+                for (log, kernel) in logs.iter_mut().zip(&kernels[block]) {
+                    *log += masses[*kernel];
+                }
+            }
+            _ => logs.fill(f64::NEG_INFINITY),
+        }
+    }
+
     fn new(distribution: &Distribution, observations: Vec<f64>, log_shared: &mut [f64]) -> Self {
         let (low, high, step, log) = match distribution {
             Distribution::Categorical { choices } => {
@@ -148,32 +206,26 @@ impl Categorical {
     fn new(n_choices: usize, observations: &[f64]) -> Self {
         let share = 1.0 / (observations.len() + 1) as f64;
         let total = share * n_choices as f64 + 1.0;
-        let observed = observations.iter().map(|choice| *choice as usize).collect();
-        let (hit, miss) = ((share + 1.0) / total, share / total);
-        Self { n_choices, observed, hit, miss, log_hit: hit.ln(), log_miss: miss.ln() }
+        let observed = observations.iter().map(|choice| (*choice as usize).min(n_choices)).chain([n_choices]);
+        Self { n_choices, observed: observed.collect(), hit: (share + 1.0) / total, miss: share / total }
     }
 
     fn sample(&self, kernel: usize, generator: &mut Generator) -> f64 {
-        let uniform = 1.0 / self.n_choices as f64;
-        let probability = |choice| match self.observed.get(kernel) {
-            Some(observed) if *observed == choice => self.hit,
-            Some(_) => self.miss,
-            None => uniform,
+        let probability = |choice| match self.observed[kernel] {
+            prior if prior == self.n_choices => 1.0 / self.n_choices as f64,
+            observed if observed == choice => self.hit,
+            _ => self.miss,
         };
         draw((0..self.n_choices).map(probability), generator) as f64
     }
 
-    fn add_log_density(&self, x: f64, sums: &mut [f64]) {
-        // No branch: which choice a kernel has cannot be foretold.
-        let mut logs = vec![self.log_miss; self.n_choices];
-        if let Some(log) = logs.get_mut(x as usize) {
-            *log = self.log_hit;
+    fn at(&self, x: f64) -> At {
+        let mut masses = vec![self.miss.ln(); self.n_choices];
+        if let Some(mass) = masses.get_mut(x as usize) {
+            *mass = self.hit.ln();
         }
-        let (observed, prior) = sums.split_at_mut(self.observed.len());
-        for (sum, choice) in observed.iter_mut().zip(&self.observed) {
-            *sum += logs.get(*choice).copied().unwrap_or(self.log_miss);
-        }
-        prior.iter_mut().for_each(|sum| *sum -= (self.n_choices as f64).ln());
+        masses.push(-(self.n_choices as f64).ln());
+        At::Masses(masses)
     }
 }
 
@@ -229,29 +281,19 @@ impl Numeric {
         }
     }
 
-    fn add_log_density(&self, x: f64, sums: &mut [f64]) {
+    fn at(&self, x: f64) -> At {
         let scale = |x: f64| if self.log { x.ln() } else { x };
         match &self.density {
-            Density::Continuous(scales) => {
-                let x = scale(x);
-                if x < self.bounds.0 || x > self.bounds.1 {
-                    sums.fill(f64::NEG_INFINITY);
-                    return;
-                }
-                for ((sum, mu), scale) in sums.iter_mut().zip(&self.mu).zip(scales) {
-                    let z = (x - mu) * scale;
-                    *sum -= z * z;
-                }
-            }
+            Density::Continuous(_) => match scale(x) {
+                x if x < self.bounds.0 || x > self.bounds.1 => At::Outside,
+                x => At::Continuous(x),
+            },
             Density::Grid(grid) => {
                 let (left, right) = (scale(x - grid.step / 2.0), scale(x + grid.step / 2.0));
                 let mass = |(mu, sigma, mass): &(f64, f64, f64)| {
                     truncnorm::log_mass((left - mu) / sigma, (right - mu) / sigma) - mass
                 };
-                let masses: Vec<f64> = grid.different.iter().map(mass).collect();
-                for (sum, kernel) in sums.iter_mut().zip(&grid.kernel) {
-                    *sum += masses[*kernel];
-                }
+                At::Masses(grid.different.iter().map(mass).collect())
             }
         }
     }

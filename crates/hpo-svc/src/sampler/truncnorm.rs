@@ -94,15 +94,49 @@ pub(super) fn quantile(q: f64, a: f64, b: f64) -> f64 {
     if x.is_nan() { a + q * (b - a) } else { x.clamp(a, b) }
 }
 
-/// log of the sum of the exponentials; minus infinity for none.
-pub(super) fn log_sum_exp(values: &[f64]) -> f64 {
+/// log of a sum of exponentials, which may come in parts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogSum {
+    max: f64,
+    /// Of the exponentials, each divided by that of `max`.
+    sum: f64,
+}
+
+impl Default for LogSum {
+    fn default() -> Self {
+        Self { max: f64::NEG_INFINITY, sum: 0.0 }
+    }
+}
+
+impl LogSum {
     /// What is smaller than the largest by this factor in logs is lost in rounding, however many there are.
     const NEGLIGIBLE: f64 = -60.0;
-    let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if max == f64::NEG_INFINITY {
-        return max;
+
+    /// Adds the exponentials of these logs.
+    pub(super) fn add(&mut self, logs: &[f64]) {
+        let max = logs.iter().copied().fold(self.max, f64::max);
+        if max == f64::NEG_INFINITY {
+            return;
+        }
+        if max > self.max {
+            self.sum *= (self.max - max).exp();
+            self.max = max;
+        }
+        let terms = logs.iter().map(|log| log - max).filter(|below| *below > Self::NEGLIGIBLE);
+        self.sum += terms.map(f64::exp).sum::<f64>();
     }
-    values.iter().map(|value| value - max).filter(|below| *below > NEGLIGIBLE).map(f64::exp).sum::<f64>().ln() + max
+
+    /// The log of the sum; minus infinity for none.
+    pub(super) fn log(self) -> f64 {
+        self.sum.ln() + self.max
+    }
+}
+
+/// log of the sum of the exponentials; minus infinity for none.
+pub(super) fn log_sum_exp(logs: &[f64]) -> f64 {
+    let mut sum = LogSum::default();
+    sum.add(logs);
+    sum.log()
 }
 
 #[cfg(test)]

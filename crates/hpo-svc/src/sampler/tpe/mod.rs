@@ -113,10 +113,11 @@ impl Tpe {
         // With several objectives the good ones are a front, of which the old end is worth as much as the new one.
         let good = mixture(&space, below, request.directions.len() < 2);
         let bad = mixture(&space, above, true);
+        let points: Vec<Vec<f64>> = (0..self.n_ei_candidates.max(1)).map(|_| good.sample(generator)).collect();
+        let (good, bad) = (good.log_densities(&points), bad.log_densities(&points));
         let mut best: Option<(f64, Vec<f64>)> = None;
-        for _ in 0..self.n_ei_candidates.max(1) {
-            let point = good.sample(generator);
-            let score = good.log_density(&point) - bad.log_density(&point);
+        for ((good, bad), point) in good.into_iter().zip(bad).zip(points) {
+            let score = good - bad;
             if best.as_ref().is_none_or(|(other, _)| score > *other) {
                 best = Some((score, point));
             }
