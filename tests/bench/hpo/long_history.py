@@ -92,7 +92,7 @@ def main():
         server = Server(arguments.server, folder)
         print(f"resident before: {server.resident_mib():.0f} MiB")
         options = [("grpc.max_receive_message_length", -1)]
-        stub = api_pb2_grpc.StorageServiceStub(grpc.insecure_channel(server.url.split("://")[1], options))
+        stub = api_pb2_grpc.StorageServiceStub(grpc.insecure_channel(server.url.split("://")[-1], options))
         study = stub.GetStudyIdFromName(api_pb2.GetStudyIdFromNameRequest(study_name="long")).study_id
         everything = api_pb2.GetTrialsRequest(study_id=study, included_trial_ids=[], trial_id_greater_than=-1)
         start = time.perf_counter()

@@ -321,7 +321,8 @@ async fn sample(
     number: Option<i64>,
     fixed: Vec<Option<f64>>,
 ) -> Result<(OwnedMutexGuard<History>, Suggestion), Status> {
-    if history.trials().len() < FEW && open.search.sampler.quick() {
+    let few = history.trials().len() < FEW && open.search.directions.len() == 1;
+    if few && open.search.sampler.quick() {
         let suggestion = open.sample(&history, number, &fixed);
         return Ok((history, suggestion));
     }

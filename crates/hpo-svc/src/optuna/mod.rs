@@ -285,13 +285,14 @@ impl StorageService for OptunaStorage {
 
     async fn get_trial(&self, request: Request<GetTrialRequest>) -> Answer<GetTrialReply> {
         let trial = self.store.trial(request.into_inner().trial_id).await?;
-        Ok(Response::new(GetTrialReply { trial: Some(wire::trial(&trial)) }))
+        Ok(Response::new(GetTrialReply { trial: Some(wire::Writer::new().trial(&trial)) }))
     }
 
     async fn get_trials(&self, request: Request<GetTrialsRequest>) -> Answer<GetTrialsReply> {
         let request = request.into_inner();
         let (after, also) = (request.trial_id_greater_than, request.included_trial_ids.into_iter().collect());
         let trials = self.store.trials_since(request.study_id, after, also).await?;
-        Ok(Response::new(GetTrialsReply { trials: trials.iter().map(|trial| wire::trial(trial)).collect() }))
+        let mut writer = wire::Writer::new();
+        Ok(Response::new(GetTrialsReply { trials: trials.iter().map(|trial| writer.trial(trial)).collect() }))
     }
 }

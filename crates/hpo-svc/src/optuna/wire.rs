@@ -75,13 +75,6 @@ pub(super) fn param(field: &str, name: String, value: f64, distribution: Distrib
     Ok(Param { name, value, distribution })
 }
 
-/// Optuna has the server's own zone on the wire, without saying so.
-fn local(time: Option<Timestamp>) -> String {
-    let text =
-        |time: Timestamp| time.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.6f").to_string();
-    time.map_or_else(String::new, text)
-}
-
 fn time(field: &str, text: &str) -> Result<Option<Timestamp>, Status> {
     if text.is_empty() {
         return Ok(None);
@@ -91,24 +84,57 @@ fn time(field: &str, text: &str) -> Result<Option<Timestamp>, Status> {
     time.map(Some).map_err(wrong)
 }
 
-pub(super) fn trial(trial: &Trial) -> proto::Trial {
-    let (mut params, mut distributions) = (BTreeMap::new(), BTreeMap::new());
-    for param in &trial.params {
-        distributions.insert(param.name.clone(), param.distribution.to_json());
-        params.insert(param.name.clone(), param.value);
+/// Writes trials. What many of them share is made once.
+pub(super) struct Writer {
+    /// Optuna has the server's own zone on the wire, without saying so.
+    zone: TimeZone,
+    /// Distributions and their JSON; a study has few.
+    distributions: Vec<(Distribution, String)>,
+}
+
+impl Writer {
+    pub(super) fn new() -> Self {
+        Self { zone: TimeZone::system(), distributions: Vec::new() }
     }
-    proto::Trial {
-        trial_id: trial.id,
-        number: trial.number,
-        state: state_code(trial.state),
-        values: trial.values.clone(),
-        datetime_start: local(trial.start),
-        datetime_complete: local(trial.complete),
-        params,
-        distributions,
-        user_attributes: trial.user_attrs.clone(),
-        system_attributes: trial.system_attrs.clone(),
-        intermediate_values: trial.intermediate.clone(),
+
+    pub(super) fn trial(&mut self, trial: &Trial) -> proto::Trial {
+        let (mut params, mut distributions) = (BTreeMap::new(), BTreeMap::new());
+        for param in &trial.params {
+            distributions.insert(param.name.clone(), self.json(&param.distribution));
+            params.insert(param.name.clone(), param.value);
+        }
+        proto::Trial {
+            trial_id: trial.id,
+            number: trial.number,
+            state: state_code(trial.state),
+            values: trial.values.clone(),
+            datetime_start: self.local(trial.start),
+            datetime_complete: self.local(trial.complete),
+            params,
+            distributions,
+            user_attributes: trial.user_attrs.clone(),
+            system_attributes: trial.system_attrs.clone(),
+            intermediate_values: trial.intermediate.clone(),
+        }
+    }
+
+    fn json(&mut self, distribution: &Distribution) -> String {
+        // Where every trial has its own range, looking for it would cost more than writing it.
+        const MOST: usize = 32;
+        if let Some((_, json)) = self.distributions.iter().find(|(known, _)| known == distribution) {
+            return json.clone();
+        }
+        let json = distribution.to_json();
+        if self.distributions.len() < MOST {
+            self.distributions.push((distribution.clone(), json.clone()));
+        }
+        json
+    }
+
+    fn local(&self, time: Option<Timestamp>) -> String {
+        let text =
+            |time: Timestamp| time.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.6f").to_string();
+        time.map_or_else(String::new, text)
     }
 }
 
@@ -142,9 +168,10 @@ mod tests {
     #[test]
     fn times_keep_their_microseconds_and_none_stays_none() {
         let at = Timestamp::from_microsecond(1_790_000_000_123_456).unwrap();
-        assert_eq!(time("t", &local(Some(at))).unwrap(), Some(at));
-        assert_eq!(time("t", &local(None)).unwrap(), None);
-        assert!(local(Some(Timestamp::UNIX_EPOCH)).ends_with(":00.000000"));
+        let writer = Writer::new();
+        assert_eq!(time("t", &writer.local(Some(at))).unwrap(), Some(at));
+        assert_eq!(time("t", &writer.local(None)).unwrap(), None);
+        assert!(writer.local(Some(Timestamp::UNIX_EPOCH)).ends_with(":00.000000"));
         let wrong = time("template_trial.datetime_start", "yesterday").unwrap_err();
         assert!(wrong.message().contains("yesterday"), "{wrong}");
     }
