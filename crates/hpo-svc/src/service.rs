@@ -1,6 +1,6 @@
 //! `HpoService` over gRPC: studies, trials and the best configuration.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use quintet_proto::{
@@ -34,6 +34,9 @@ use crate::{
 const PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1000;
 
+/// When to try again while another program keeps the studies locked.
+const LOCKED_PAUSE: Duration = Duration::from_secs(5);
+
 /// The domain calls of sweeps, answered from the study store.
 #[derive(Debug, Clone)]
 pub struct HpoApi {
@@ -56,6 +59,7 @@ impl From<Error> for Status {
             ),
             Error::Incompatible { name, .. } => status::invalid_field(name.clone(), error.to_string()),
             Error::NotANumber => status::invalid_field("values", error.to_string()),
+            Error::Db(db::Error::Busy(_)) => status::unavailable(error.to_string(), LOCKED_PAUSE),
             Error::Db(db::Error::Full(_)) => {
                 status::resource_exhausted(ErrorReason::StorageFull, "study store", error.to_string())
             }

@@ -71,6 +71,9 @@ pub enum Error {
     /// No space is left for the database.
     #[error("no space left for the database: {0}")]
     Full(String),
+    /// Another program has kept the database locked for too long.
+    #[error("another program keeps the database locked: {0}")]
+    Busy(String),
     /// The statement failed for another reason.
     #[error("database: {0}")]
     Statement(String),

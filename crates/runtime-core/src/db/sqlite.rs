@@ -13,6 +13,9 @@ use rusqlite::{
 
 use super::{Connection, Dialect, Error, Row, Tx, Value, checkpoints::Checkpoints};
 
+/// How long another program may keep the file locked. Optuna's transactions take milliseconds.
+const LOCK_PATIENCE: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(10) };
+
 pub(super) struct Sqlite {
     connection: rusqlite::Connection,
     /// The writer's.
@@ -33,7 +36,7 @@ impl Sqlite {
         };
         let connection = rusqlite::Connection::open_with_flags(path, flags).map_err(|e| fail(e.to_string()))?;
         let set_up = || -> rusqlite::Result<()> {
-            connection.busy_timeout(Duration::from_secs(10))?;
+            connection.busy_timeout(LOCK_PATIENCE)?;
             if !read_only {
                 connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
                 connection.pragma_update(None, "synchronous", "full")?;
@@ -147,6 +150,7 @@ fn error(error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(ErrorCode::ConstraintViolation) => Error::Constraint(text),
         Some(ErrorCode::DiskFull) => Error::Full(text),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy(text),
         _ => Error::Statement(text),
     }
 }

@@ -71,6 +71,13 @@ async fn sqlite_tells_commits_of_others_and_nobody_writes_after_begin() {
         Ok(other.execute("INSERT INTO items (id, name) VALUES (4, 'late')", []).unwrap_err().sqlite_error_code())
     });
     assert_eq!(begun.await.unwrap(), Some(rusqlite::ErrorCode::DatabaseBusy));
+    // Theirs may take a while; not for ever.
+    let hog = rusqlite::Connection::open(&path).unwrap();
+    hog.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let locked = db.write(insert(5, "never")).await.unwrap_err();
+    assert!(matches!(locked, Error::Busy(_)), "{locked:?}");
+    hog.execute_batch("ROLLBACK").unwrap();
+    db.write(insert(6, "then")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
