@@ -139,12 +139,8 @@ impl Mirror {
             self.forget(study);
             return self.load(tx, study);
         }
-        let mut fresh = read::trials(tx, read::Which::Above(study, last))?;
-        if !mirrored.open.is_empty() {
-            let open: Vec<i64> = mirrored.open.iter().copied().collect();
-            fresh.extend(read::trials(tx, read::Which::Among(study, &open))?);
-        }
-        for trial in fresh {
+        let open: Vec<i64> = mirrored.open.iter().copied().collect();
+        for trial in read::trials(tx, read::Which::Since(study, last, &open))? {
             self.owners.insert(trial.id, study);
             mirrored.put(trial);
         }

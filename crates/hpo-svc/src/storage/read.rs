@@ -16,10 +16,8 @@ use crate::{
 pub(super) enum Which<'a> {
     /// All of a study.
     Study(i64),
-    /// Those of a study whose id is above another.
-    Above(i64, i64),
-    /// Those of a study with one of these ids.
-    Among(i64, &'a [i64]),
+    /// Those of a study whose id is above another, or one of these.
+    Since(i64, i64, &'a [i64]),
 }
 
 pub(super) fn check_revision(tx: &mut dyn Tx) -> Result<(), Error> {
@@ -125,10 +123,9 @@ pub(super) fn state(text: &str) -> Result<State, Error> {
 pub(super) fn trials(tx: &mut dyn Tx, which: Which<'_>) -> Result<Vec<Trial>, Error> {
     let (condition, params) = match which {
         Which::Study(id) => ("t.study_id = $1".to_owned(), vec![id.into()]),
-        Which::Above(id, after) => ("t.study_id = $1 AND t.trial_id > $2".to_owned(), vec![id.into(), after.into()]),
-        Which::Among(id, trials) => (
-            format!("t.study_id = $1 AND t.trial_id IN {}", tx.dialect().id_set(2)),
-            vec![id.into(), Value::id_list(trials.iter().copied())],
+        Which::Since(id, after, trials) => (
+            format!("t.study_id = $1 AND (t.trial_id > $2 OR t.trial_id IN {})", tx.dialect().id_set(3)),
+            vec![id.into(), after.into(), Value::id_list(trials.iter().copied())],
         ),
     };
     let sql = format!(
