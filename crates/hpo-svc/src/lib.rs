@@ -11,7 +11,7 @@ use quintet_proto::{
 };
 use runtime_core::{
     backup::{BackupPolicy, Snapshots},
-    client::Connection,
+    client::{Connection, JobClient},
     config::Service,
     host::{Error as HostError, Host, PATIENCE},
     jobs::Validator,
@@ -24,6 +24,7 @@ use runtime_core::{
 mod after_trials;
 pub mod ask_tell;
 pub mod history;
+pub mod objective;
 pub mod optuna;
 pub mod pareto;
 pub mod pruner;
@@ -32,6 +33,7 @@ mod queued;
 pub mod sampler;
 pub mod service;
 pub mod space;
+mod steer;
 pub mod storage;
 pub mod study;
 pub mod sweep;
@@ -107,9 +109,10 @@ impl Hpo {
         self
     }
 
-    /// The gRPC service.
-    pub fn grpc_service(&self) -> HpoServiceServer<service::HpoApi> {
-        service::HpoApi::new(self.store.clone(), self.after_trials.clone()).into_service()
+    /// The gRPC service, with the job service behind `connection`.
+    pub fn grpc_service(&self, connection: Connection) -> HpoServiceServer<service::HpoApi> {
+        let jobs = JobClient::new(connection, self.options.patience);
+        service::HpoApi::new(self.store.clone(), self.after_trials.clone()).with_jobs(jobs).into_service()
     }
 
     /// Optuna's storage proxy over the same studies.
@@ -162,7 +165,7 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
     let policy = BackupPolicy::from_config(host.config()).map_err(|error| failed(chain(&error)))?;
     let (snapshots, copying) = Snapshots::new(policy, "databases/hpo", hpo.store().db().clone(), host.drain());
     let hpo = hpo.with_snapshots(snapshots);
-    let service = limited!(hpo.grpc_service(), limits);
+    let service = limited!(hpo.grpc_service(host.connection(Service::Hpo)?), limits);
     let optuna = limited!(hpo.optuna_service(), limits);
     let work = hpo.work(host.connection(Service::Hpo)?, host.drain());
     Ok(host

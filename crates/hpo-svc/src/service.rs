@@ -7,13 +7,15 @@ use quintet_proto::{
     types,
     v1::{
         self, CreateStudyRequest, DeleteStudyRequest, DeleteStudyResponse, EnqueueTrialsRequest, EnqueueTrialsResponse,
-        ExportStudyRequest, GetBestConfigRequest, GetBestConfigResponse, GetStudyRequest, ListStudiesRequest,
-        ListStudiesResponse, ListTrialsRequest, ListTrialsResponse, ReportTrialRequest, ReportTrialResponse,
-        StudyPiece, SuggestTrialsRequest, SuggestTrialsResponse, TellTrialRequest,
+        ExportStudyRequest, ExtendSweepRequest, GetBestConfigRequest, GetBestConfigResponse, GetStudyRequest,
+        ListStudiesRequest, ListStudiesResponse, ListTrialsRequest, ListTrialsResponse, PauseSweepRequest,
+        ReportTrialRequest, ReportTrialResponse, ResumeSweepRequest, StudyPiece, SuggestTrialsRequest,
+        SuggestTrialsResponse, SweepControl, TellTrialRequest,
         hpo_service_server::{HpoService, HpoServiceServer},
     },
 };
 use runtime_core::{
+    client::JobClient,
     db,
     jobs::service::page_size,
     status::{self, ErrorReason},
@@ -24,6 +26,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     after_trials::AfterTrials,
     ask_tell::{ATTR_CLIENT, AskTell, bare_name, wire_parameters},
+    steer,
     storage::{Error, Store},
     study::{Direction, Study, Trial, best},
     sweep::{ATTR_BACKBONE, ATTR_ERROR, ATTR_JOB, best_config},
@@ -42,6 +45,7 @@ const LOCKED_PAUSE: Duration = Duration::from_secs(5);
 pub struct HpoApi {
     store: Store,
     ask_tell: AskTell,
+    jobs: Option<JobClient>,
 }
 
 impl From<Error> for Status {
@@ -74,7 +78,21 @@ impl From<Error> for Status {
 impl HpoApi {
     /// A service over a store, with what is to be told of trials that clients have ended.
     pub fn new(store: Store, after_trials: AfterTrials) -> Self {
-        Self { ask_tell: AskTell::new(store.clone(), after_trials), store }
+        Self { ask_tell: AskTell::new(store.clone(), after_trials), store, jobs: None }
+    }
+
+    /// With the job service that sweeps are jobs of.
+    #[must_use]
+    pub fn with_jobs(mut self, jobs: JobClient) -> Self {
+        self.jobs = Some(jobs);
+        self
+    }
+
+    fn jobs(&self) -> Result<&JobClient, Status> {
+        self.jobs.as_ref().ok_or_else(|| {
+            status::Error::new(ErrorReason::Unsupported, "this server serves studies without the jobs of their sweeps")
+                .into_status()
+        })
     }
 
     /// The service to mount on a server.
@@ -268,5 +286,20 @@ impl HpoService for HpoApi {
     async fn tell_trial(&self, request: Request<TellTrialRequest>) -> Result<Response<v1::Trial>, Status> {
         let (study, trial) = self.ask_tell.tell(request.into_inner()).await?;
         Ok(Response::new(wire_trial(&study, &trial)))
+    }
+    async fn pause_sweep(&self, request: Request<PauseSweepRequest>) -> Result<Response<SweepControl>, Status> {
+        let study = self.find("study", &request.get_ref().study).await?;
+        Ok(Response::new(steer::pause(&self.store, &study, true, Timestamp::now()).await?))
+    }
+
+    async fn resume_sweep(&self, request: Request<ResumeSweepRequest>) -> Result<Response<SweepControl>, Status> {
+        let study = self.find("study", &request.get_ref().study).await?;
+        Ok(Response::new(steer::pause(&self.store, &study, false, Timestamp::now()).await?))
+    }
+
+    async fn extend_sweep(&self, request: Request<ExtendSweepRequest>) -> Result<Response<SweepControl>, Status> {
+        let request = request.into_inner();
+        let study = self.find("study", &request.study).await?;
+        Ok(Response::new(steer::extend(&self.store, self.jobs()?, &study, request.max_trials).await?))
     }
 }

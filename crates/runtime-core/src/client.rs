@@ -102,7 +102,7 @@ impl Backoff {
 }
 
 /// A client of `JobService` that repeats calls the server could not answer.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct JobClient {
     inner: JobServiceClient<Connection>,
     patience: Duration,

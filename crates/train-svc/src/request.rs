@@ -6,9 +6,9 @@ use std::{
 
 use quintet_nlp::{
     checkpoint::EncoderConfig,
-    data::{Format, ReadOptions, Sources},
+    data::{Fold, Format, ReadOptions, Sources},
 };
-use quintet_proto::v1::{DataFormat, Hyperparameters, TokenClassificationData, TrainSpec};
+use quintet_proto::v1::{self, DataFormat, Hyperparameters, TokenClassificationData, TrainSpec};
 use serde::{Deserialize, Serialize};
 
 /// A field of `TrainSpec` that is out of its range.
@@ -164,7 +164,29 @@ fn sources(data: &TokenClassificationData, seed: u64) -> Result<Sources, FieldEr
         },
         validation_fraction: fraction,
         seed,
+        fold: data.fold.as_ref().map(|given| fold(given, data)).transpose()?,
     })
+}
+
+/// The most folds that anybody has asked for in earnest.
+const MOST_FOLDS: i32 = 100;
+
+fn fold(given: &v1::Fold, data: &TokenClassificationData) -> Result<Fold, FieldError> {
+    if !data.validation.is_empty() {
+        let problem = format!("found `{}`, but a fold of the training data is validated on", data.validation);
+        return Err(FieldError::new("data.validation", problem));
+    }
+    if !(2..=MOST_FOLDS).contains(&given.n_splits) {
+        let problem = format!("found {}, expected 2 to {MOST_FOLDS}", given.n_splits);
+        return Err(FieldError::new("data.fold.n_splits", problem));
+    }
+    if !(0..given.n_splits).contains(&given.index) {
+        let problem = format!("found {}, expected 0 to {}", given.index, given.n_splits - 1);
+        return Err(FieldError::new("data.fold.index", problem));
+    }
+    let [n_splits, index] = [given.n_splits, given.index].map(|value| usize::try_from(value).unwrap_or_default());
+    let (shuffle, stratified) = (given.shuffle.unwrap_or(true), given.stratified.unwrap_or(true));
+    Ok(Fold { n_splits, index, shuffle, seed: given.seed.unwrap_or(42), stratified })
 }
 
 impl Hyper {
@@ -255,6 +277,14 @@ mod tests {
         let request = TrainRequest::from_spec(&spec, Path::new("out"), None, 1).unwrap();
         assert_eq!(request.sources.validation_fraction, 0.1);
         assert_eq!(request.checkpoint_out, Path::new("out/checkpoint"));
+        let with_fold = |n_splits, index, validation: &str| {
+            let fold = Some(v1::Fold { n_splits, index, ..Default::default() });
+            let data = TokenClassificationData { fold, validation: validation.into(), ..data.clone() };
+            TrainSpec { data: Some(data), ..spec.clone() }
+        };
+        let request = TrainRequest::from_spec(&with_fold(3, 2, ""), Path::new("out"), None, 1).unwrap();
+        let expected = Fold { n_splits: 3, index: 2, shuffle: true, seed: 42, stratified: true };
+        assert_eq!(request.sources.fold, Some(expected));
         let broken = [
             (TrainSpec { checkpoint: String::new(), ..spec.clone() }, "checkpoint"),
             (TrainSpec { data: None, ..spec.clone() }, "data.train"),
@@ -269,7 +299,13 @@ mod tests {
                 },
                 "data.validation_fraction",
             ),
-            (TrainSpec { data: Some(TokenClassificationData { format: 9, ..data }), ..spec }, "data.format"),
+            (with_fold(3, 3, ""), "data.fold.index"),
+            (with_fold(1, 0, ""), "data.fold.n_splits"),
+            (with_fold(3, 0, "dev"), "data.validation"),
+            (
+                TrainSpec { data: Some(TokenClassificationData { format: 9, ..data.clone() }), ..spec.clone() },
+                "data.format",
+            ),
         ];
         for (spec, expected) in broken {
             match TrainRequest::from_spec(&spec, Path::new("out"), None, 1) {

@@ -422,7 +422,7 @@ fn all_cores() -> usize {
 fn fingerprint(request: &TrainRequest, checkpoint: &Checkpoint) -> Result<String, Error> {
     let sources = &request.sources;
     let mut parts = vec![checkpoint.digest()?, format!("{:?}", request.hyper), format!("{:?}", sources.options)];
-    parts.push(format!("{} {}", sources.validation_fraction, sources.seed));
+    parts.push(format!("{} {} {:?}", sources.validation_fraction, sources.seed, sources.fold));
     for path in [Some(&sources.train), sources.validation.as_ref()].into_iter().flatten() {
         parts.push(files::digest(path)?);
     }

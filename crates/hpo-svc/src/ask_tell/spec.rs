@@ -1,11 +1,11 @@
 //! The specification of a study that its clients drive, checked, and kept with the study.
 
-use quintet_proto::v1::{self, StudySpec};
+use quintet_proto::v1::StudySpec;
 use runtime_core::status::{FieldViolation, violation};
 
 use crate::{
+    objective::{self, metric_names},
     pruner::{self, Pruner},
-    pyjson::dump_text,
     sampler::{self, Sampler},
     space::Space,
     storage::Attributes,
@@ -41,7 +41,11 @@ impl Search {
     pub fn new(spec: &StudySpec) -> Result<Self, Vec<FieldViolation>> {
         let mut wrong = Vec::new();
         let space = Space::from_proto(&spec.search_space).map_err(|violations| wrong.extend(violations)).ok();
-        let directions = directions(&spec.objectives, &mut wrong);
+        if spec.objectives.is_empty() {
+            wrong.push(violation("objectives", "there is none; a study has at least one"));
+        }
+        let objectives = objective::from_proto(&spec.objectives, |index| format!("objectives[{index}]"), &mut wrong);
+        let directions: Vec<Direction> = objectives.iter().map(|objective| objective.direction).collect();
         let sampler =
             sampler::from_proto(spec.sampler.as_ref(), space.as_ref(), directions.len(), "sampler", &mut wrong);
         let pruner = pruner::from_proto(spec.pruner.as_ref(), "pruner", &mut wrong);
@@ -76,10 +80,10 @@ impl Search {
     /// # Errors
     /// The specification has no JSON, which its check excludes.
     pub fn attributes(&self, seed: u64) -> Result<[Attributes; 2], serde_json::Error> {
-        let metrics: Vec<String> = self.spec.objectives.iter().map(|objective| dump_text(&objective.metric)).collect();
+        let metrics = self.spec.objectives.iter().map(|objective| objective.metric.as_str());
         let user = Attributes::from([(ATTR_SPACE.to_owned(), self.space.to_json())]);
         let system = Attributes::from([
-            (ATTR_METRICS.to_owned(), format!("[{}]", metrics.join(", "))),
+            (ATTR_METRICS.to_owned(), metric_names(metrics)),
             (ATTR_SPEC.to_owned(), serde_json::to_string(&StudySpec { seed: Some(seed), ..self.spec.clone() })?),
         ]);
         Ok([user, system])
@@ -95,20 +99,4 @@ impl Search {
     pub fn spec(&self) -> &StudySpec {
         &self.spec
     }
-}
-
-fn directions(objectives: &[v1::Objective], wrong: &mut Vec<FieldViolation>) -> Vec<Direction> {
-    if objectives.is_empty() {
-        wrong.push(violation("objectives", "there is none; a study has at least one"));
-    }
-    for (index, objective) in objectives.iter().enumerate() {
-        if objective.metric.is_empty() {
-            wrong.push(violation(format!("objectives[{index}].metric"), "is empty; name the value that is told"));
-        }
-        if v1::Direction::try_from(objective.direction).is_err() {
-            let problem = format!("{} is unknown; MINIMIZE and MAXIMIZE are allowed", objective.direction);
-            wrong.push(violation(format!("objectives[{index}].direction"), problem));
-        }
-    }
-    objectives.iter().map(|objective| Direction::from_proto(objective.direction())).collect()
 }

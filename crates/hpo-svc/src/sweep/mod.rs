@@ -1,25 +1,38 @@
 //! Sweeps: what a specification asks for, the pure planner, and the runner that turns its decisions into trial jobs.
 
 mod apply;
+mod control;
+mod ending;
+mod folds;
+mod limits;
 mod outcome;
 mod plan;
+mod refit;
 mod report;
 mod resume;
+mod retry;
 mod runner;
 mod spec;
 mod trials;
 
-pub use apply::{BACKBONE, trial_spec};
-pub use outcome::{Constraint, Verdict, verdict};
-pub use plan::{Decision, End, Limits, View, plan};
+pub use apply::{BACKBONE, Part, trial_spec};
+pub use control::{ATTR_MAX_TRIALS, ATTR_PAUSES, Control};
+pub use folds::{ATTR_FOLDS, Fold, Metrics, folds};
+pub use limits::{Cost, Limits, NoProgress, metric_of};
+pub use outcome::{Constraint, Goals, Outcome, Verdict, verdict};
+pub use plan::{Decision, End, View, plan};
 pub use report::{best_config, report};
+pub(crate) use retry::counted;
 pub use runner::{Runner, StudyHook};
+pub(crate) use spec::MAX_TRIALS;
 pub use spec::{Sweep, validate};
 
 /// User attribute of a trial: uid of the sweep that made it, as JSON text.
 pub const ATTR_SWEEP: &str = "quintet:sweep";
 /// User attribute of a trial: name of its job, as JSON text.
 pub const ATTR_JOB: &str = "quintet:job";
+/// User attribute of a trial: the metrics that its job reported in the end, or their means over the folds, as a JSON object.
+pub const ATTR_TRIAL_METRICS: &str = "quintet:metrics";
 /// User attribute of a trial: why it failed, as JSON text.
 pub const ATTR_ERROR: &str = "quintet:error";
 /// User attribute of a study: its search space as an object of Optuna's distributions by name.

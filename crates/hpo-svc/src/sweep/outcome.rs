@@ -5,29 +5,39 @@ use std::collections::BTreeMap;
 use quintet_proto::v1::{Job, JobState};
 use runtime_core::status::ErrorReason;
 
-use crate::study::State;
+use super::folds::Metrics;
+use crate::{
+    objective::Objective,
+    study::{Direction, State},
+};
 
 /// How a trial ends.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// It has a result.
-    Complete {
-        /// The objective's value.
-        value: f64,
-        /// By metric, how far it is beyond its bound; 0 or less is within.
-        constraints: BTreeMap<String, f64>,
-    },
+    Complete(Outcome),
     /// It was stopped early, as it was asked to.
     Pruned,
     /// Why it failed.
     Fail(String),
 }
 
+/// What a trial has brought.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// One an objective.
+    pub values: Vec<f64>,
+    /// By metric, how far it is beyond its bound; 0 or less is within.
+    pub constraints: BTreeMap<String, f64>,
+    /// Everything that was reported.
+    pub metrics: Metrics,
+}
+
 impl Verdict {
     /// The trial's state.
     pub fn state(&self) -> State {
         match self {
-            Self::Complete { .. } => State::Complete,
+            Self::Complete(_) => State::Complete,
             Self::Pruned => State::Pruned,
             Self::Fail(_) => State::Fail,
         }
@@ -57,11 +67,55 @@ impl Constraint {
     }
 }
 
-/// Judges a job that has ended by the metric that the sweep optimizes, and those that it bounds.
-pub fn verdict(job: &Job, metric: &str, constraints: &[Constraint]) -> Verdict {
+/// What a trial is judged by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Goals {
+    /// What is optimized; one at least.
+    pub objectives: Vec<Objective>,
+    /// What must be kept.
+    pub constraints: Vec<Constraint>,
+}
+
+impl Goals {
+    /// Which way the objectives improve.
+    pub fn directions(&self) -> Vec<Direction> {
+        self.objectives.iter().map(|objective| objective.direction).collect()
+    }
+
+    /// What these metrics are worth.
+    ///
+    /// # Errors
+    /// One that is needed was not reported, or is not a number.
+    pub fn outcome(&self, metrics: &Metrics) -> Result<Outcome, String> {
+        let reported = |name: &str| match metrics.get(name) {
+            Some(value) if value.is_nan() => Err(format!("metric `{name}` is not a number")),
+            Some(value) => Ok(*value),
+            None => {
+                let logged: Vec<&str> = metrics.keys().map(String::as_str).collect();
+                let logged = if logged.is_empty() { "none at all".to_owned() } else { logged.join(", ") };
+                Err(format!("metric `{name}` was not reported; it reported {logged}"))
+            }
+        };
+        let values = self.objectives.iter().map(|objective| reported(&objective.metric));
+        let excess = |bound: &Constraint| Ok((bound.metric.clone(), bound.excess(reported(&bound.metric)?)));
+        Ok(Outcome {
+            values: values.collect::<Result<_, String>>()?,
+            constraints: self.constraints.iter().map(excess).collect::<Result<_, String>>()?,
+            metrics: metrics.clone(),
+        })
+    }
+}
+
+/// What a job has reported in the end.
+pub(super) fn metrics_of(job: &Job) -> Metrics {
+    job.outputs.as_ref().map(|outputs| outputs.metrics.clone().into_iter().collect()).unwrap_or_default()
+}
+
+/// Judges a trial by its job that has ended.
+pub fn verdict(job: &Job, goals: &Goals) -> Verdict {
     let error = job.error.clone().unwrap_or_default();
     match job.state() {
-        JobState::Succeeded => result(job, metric, constraints).unwrap_or_else(Verdict::Fail),
+        JobState::Succeeded => goals.outcome(&metrics_of(job)).map_or_else(Verdict::Fail, Verdict::Complete),
         JobState::Cancelled if error.reason == ErrorReason::Pruned.as_str() => Verdict::Pruned,
         state => {
             let mut text = if error.reason.is_empty() {
@@ -77,22 +131,6 @@ pub fn verdict(job: &Job, metric: &str, constraints: &[Constraint]) -> Verdict {
             Verdict::Fail(text)
         }
     }
-}
-
-fn result(job: &Job, metric: &str, constraints: &[Constraint]) -> Result<Verdict, String> {
-    let metrics = job.outputs.as_ref().map(|outputs| &outputs.metrics);
-    let reported = |name: &str| match metrics.and_then(|metrics| metrics.get(name)) {
-        Some(value) if value.is_nan() => Err(format!("metric `{name}` is not a number")),
-        Some(value) => Ok(*value),
-        None => {
-            let logged: Vec<&str> = metrics.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
-            let logged = if logged.is_empty() { "none at all".to_owned() } else { logged.join(", ") };
-            Err(format!("metric `{name}` was not reported; it reported {logged}"))
-        }
-    };
-    let value = reported(metric)?;
-    let excess = |bound: &Constraint| Ok((bound.metric.clone(), bound.excess(reported(&bound.metric)?)));
-    Ok(Verdict::Complete { value, constraints: constraints.iter().map(excess).collect::<Result<_, String>>()? })
 }
 
 #[cfg(test)]
@@ -111,36 +149,43 @@ mod tests {
         Some(JobError { reason: reason.into(), message: "m".into(), log_tail: log_tail.into(), ..JobError::default() })
     }
 
+    fn goals(metric: &str, constraints: Vec<Constraint>) -> Goals {
+        Goals { objectives: vec![Objective { metric: metric.into(), direction: Direction::Maximize }], constraints }
+    }
+
+    fn judge(job: &Job, metric: &str) -> Verdict {
+        verdict(job, &goals(metric, Vec::new()))
+    }
+
     #[test]
     fn each_end_of_a_job_has_its_verdict() {
         let ok = job(JobState::Succeeded, &[("f1", 0.5), ("loss", f64::NAN)], None);
-        assert_eq!(verdict(&ok, "f1", &[]), Verdict::Complete { value: 0.5, constraints: BTreeMap::new() });
-        assert_eq!(verdict(&ok, "loss", &[]), Verdict::Fail("metric `loss` is not a number".into()));
-        assert_eq!(verdict(&ok, "F1", &[]), Verdict::Fail("metric `F1` was not reported; it reported f1, loss".into()));
+        let Verdict::Complete(outcome) = judge(&ok, "f1") else { panic!("not complete") };
+        assert_eq!((outcome.values, outcome.metrics.len()), (vec![0.5], 2));
+        assert_eq!(judge(&ok, "loss"), Verdict::Fail("metric `loss` is not a number".into()));
+        assert_eq!(judge(&ok, "F1"), Verdict::Fail("metric `F1` was not reported; it reported f1, loss".into()));
         let none = job(JobState::Succeeded, &[], None);
-        assert_eq!(
-            verdict(&none, "f1", &[]),
-            Verdict::Fail("metric `f1` was not reported; it reported none at all".into())
-        );
-        assert_eq!(verdict(&job(JobState::Cancelled, &[], error("PRUNED", "")), "f1", &[]), Verdict::Pruned);
-        assert_eq!(
-            verdict(&job(JobState::Cancelled, &[], error("CANCELLED", "")), "f1", &[]),
-            Verdict::Fail("CANCELLED: m".into())
-        );
+        assert_eq!(judge(&none, "f1"), Verdict::Fail("metric `f1` was not reported; it reported none at all".into()));
+        assert_eq!(judge(&job(JobState::Cancelled, &[], error("PRUNED", "")), "f1"), Verdict::Pruned);
+        let cancelled = job(JobState::Cancelled, &[], error("CANCELLED", ""));
+        assert_eq!(judge(&cancelled, "f1"), Verdict::Fail("CANCELLED: m".into()));
         let crashed = job(JobState::Failed, &[("f1", 1.0)], error("COMMAND_FAILED", &"line\n".repeat(30)));
-        let Verdict::Fail(text) = verdict(&crashed, "f1", &[]) else { panic!("not failed") };
+        let Verdict::Fail(text) = judge(&crashed, "f1") else { panic!("not failed") };
         assert!(text.starts_with("COMMAND_FAILED: m\nline") && text.lines().count() == 1 + TAIL_LINES);
     }
 
     #[test]
-    fn bounds_are_told_by_how_far_they_are_broken() {
+    fn values_follow_the_objectives_and_bounds_tell_by_how_far_they_are_broken() {
         let ok = job(JobState::Succeeded, &[("f1", 0.5), ("latency", 12.0), ("size", 3.0)], None);
         let bound = |metric: &str, lower, upper| Constraint { metric: metric.into(), lower, upper };
-        let bounds = [bound("latency", None, Some(10.0)), bound("size", Some(1.0), Some(4.0))];
-        let Verdict::Complete { value, constraints } = verdict(&ok, "f1", &bounds) else { panic!("not complete") };
-        assert_eq!(value, 0.5);
-        assert_eq!(constraints, [("latency".to_owned(), 2.0), ("size".to_owned(), -1.0)].into());
-        let missing = verdict(&ok, "f1", &[bound("memory", None, Some(1.0))]);
+        let bounds = vec![bound("latency", None, Some(10.0)), bound("size", Some(1.0), Some(4.0))];
+        let mut goals = goals("f1", bounds);
+        goals.objectives.insert(0, Objective { metric: "size".into(), direction: Direction::Minimize });
+        let Verdict::Complete(outcome) = verdict(&ok, &goals) else { panic!("not complete") };
+        assert_eq!(outcome.values, [3.0, 0.5]);
+        assert_eq!(outcome.constraints, [("latency".to_owned(), 2.0), ("size".to_owned(), -1.0)].into());
+        goals.constraints.push(bound("memory", None, Some(1.0)));
+        let missing = verdict(&ok, &goals);
         assert!(matches!(missing, Verdict::Fail(problem) if problem.starts_with("metric `memory` was not reported")));
     }
 }

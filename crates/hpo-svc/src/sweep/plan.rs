@@ -2,24 +2,11 @@
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
-use super::{ATTR_ERROR, ATTR_SWEEP};
+use super::{ATTR_ERROR, ATTR_SWEEP, Goals, Limits, retry};
 use crate::{
     pruner::{Judged, Pruner},
-    study::{Direction, State, Trial},
+    study::{State, Trial},
 };
-
-/// When a sweep ends and how wide it runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Trials of the study in all.
-    pub max_trials: usize,
-    /// Trials at the same time; at least 1.
-    pub max_parallel: usize,
-    /// No trial is started after this time.
-    pub timeout: Option<Duration>,
-    /// Failed trials of this sweep after which it fails; `None`: all of the first 3 that end, or half of `max_trials`.
-    pub max_failed: Option<usize>,
-}
 
 /// What the planner sees.
 #[derive(Debug, Clone, Copy)]
@@ -28,14 +15,16 @@ pub struct View<'a> {
     pub study: &'a str,
     /// The sweep's limits.
     pub limits: &'a Limits,
-    /// Which way the objective improves.
-    pub direction: Direction,
+    /// What is searched for.
+    pub goals: &'a Goals,
     /// All trials of the study, in order of number.
     pub trials: &'a [Trial],
     /// Uid of the sweep; trials that carry it are its own.
     pub sweep: &'a str,
-    /// Time since the sweep's first start.
+    /// Time since the sweep's first start, without pauses.
     pub elapsed: Duration,
+    /// Somebody has asked for no new trials for the time being.
+    pub paused: bool,
     /// How many more trials are of any use to the sampler; `None` when there is no end.
     pub remaining: Option<usize>,
     /// Steps that own trials have reported since the last plan, by trial number.
@@ -49,6 +38,10 @@ pub enum End {
     MaxTrials,
     /// The time is over.
     Timeout,
+    /// The money is spent, or what else trials cost.
+    Cost,
+    /// Too many trials in a row brought nothing new.
+    NoProgress,
     /// The sampler has nothing new to try.
     Exhausted,
     /// Too many trials failed, or none completed; says what to look at.
@@ -62,6 +55,8 @@ pub struct Decision {
     pub start: usize,
     /// Numbers of trials to stop early.
     pub prune: Vec<i64>,
+    /// Numbers of failed trials to queue again, before anything else is planned.
+    pub retry: Vec<i64>,
     /// What the pruner wants to find again, by trial number: system attributes, key to JSON text. They are to be stored before the
     /// next plan.
     pub system_attrs: BTreeMap<i64, BTreeMap<String, String>>,
@@ -71,20 +66,25 @@ pub struct Decision {
 
 /// Decides. Calling it again with the same view gives the same decision.
 pub fn plan(view: &View<'_>, pruner: &dyn Pruner) -> Decision {
-    let own = |trial: &&Trial| trial.user_text(ATTR_SWEEP).as_deref() == Some(view.sweep);
-    let running = view.trials.iter().filter(own).filter(|trial| !trial.state.finished()).count();
+    let own = |trial: &Trial| trial.user_text(ATTR_SWEEP).as_deref() == Some(view.sweep);
+    let retry = retry::due(view.trials, view.limits.max_retries, own);
+    if !retry.is_empty() {
+        return Decision { retry, ..judge(view, pruner) };
+    }
     if let Some(problem) = too_many_failed(view) {
         return Decision { end: Some(End::Failed(problem)), ..Decision::default() };
     }
+    let running = view.trials.iter().filter(|trial| own(trial) && !trial.state.finished()).count();
     let finished = view.trials.iter().filter(|trial| trial.state.finished()).count();
-    let late = view.limits.timeout.is_some_and(|timeout| view.elapsed >= timeout);
-    let left = view.limits.max_trials.saturating_sub(finished + running);
+    let left = view.limits.max_trials.saturating_sub(retry::counted(view.trials) + running);
     let waiting = view.trials.iter().filter(|trial| trial.state == State::Waiting).count();
     // Queued trials are to be tried whatever the sampler has left.
     let new = view.remaining.map_or(left, |remaining| left.min(remaining.max(waiting)));
-    let end = match (running, left, late) {
+    let over = over(view);
+    let end = match (running, left, &over) {
         (0, 0, _) => Some(End::MaxTrials),
-        (0, _, true) => Some(End::Timeout),
+        (0, _, Some(_)) => over.clone(),
+        _ if view.paused => None,
         (0, ..) if new == 0 => Some(End::Exhausted),
         _ => None,
     };
@@ -93,13 +93,26 @@ pub fn plan(view: &View<'_>, pruner: &dyn Pruner) -> Decision {
         if none { End::Failed(format!("no trial of the study has completed ({finished} have ended)")) } else { end }
     });
     let free = view.limits.max_parallel.saturating_sub(running);
-    let start = if late { 0 } else { free.min(new) };
+    let start = if view.paused || over.is_some() { 0 } else { free.min(new) };
     Decision { start, end, ..judge(view, pruner) }
+}
+
+/// Why no further trial is started although some are left.
+fn over(view: &View<'_>) -> Option<End> {
+    if view.limits.timeout.is_some_and(|timeout| view.elapsed >= timeout) {
+        return Some(End::Timeout);
+    }
+    if view.limits.max_cost.as_ref().is_some_and(|cost| cost.spent(view.trials) >= cost.max) {
+        return Some(End::Cost);
+    }
+    let stuck = view.limits.no_progress.as_ref();
+    stuck.filter(|rule| rule.stagnation(view.trials, view.goals) >= rule.max_stagnation_trials).map(|_| End::NoProgress)
 }
 
 /// Judges own trials at their fresh reports, in order of step as if each had just come, until one stops a trial.
 fn judge(view: &View<'_>, pruner: &dyn Pruner) -> Decision {
     let mut decision = Decision::default();
+    let [objective] = &view.goals.objectives[..] else { return decision };
     // What is found out about one trial counts for the next.
     let mut trials = Cow::Borrowed(view.trials);
     for (index, trial) in view.trials.iter().enumerate().filter(|(_, trial)| trial.state == State::Running) {
@@ -110,7 +123,7 @@ fn judge(view: &View<'_>, pruner: &dyn Pruner) -> Decision {
         for step in steps {
             let mut then = trials[index].clone();
             then.intermediate.retain(|other, _| *other <= step);
-            let judged = Judged { study: view.study, direction: view.direction, trials: &trials, trial: &then };
+            let judged = Judged { study: view.study, direction: objective.direction, trials: &trials, trial: &then };
             let judgement = pruner.judge(&judged);
             if !judgement.system_attrs.is_empty() {
                 trials.to_mut()[index].system_attrs.extend(judgement.system_attrs.clone());
@@ -127,11 +140,10 @@ fn judge(view: &View<'_>, pruner: &dyn Pruner) -> Decision {
 
 /// The reason why the sweep's failures are too many.
 fn too_many_failed(view: &View<'_>) -> Option<String> {
-    let mut ended: Vec<&Trial> = view
-        .trials
-        .iter()
-        .filter(|trial| trial.state.finished() && trial.user_text(ATTR_SWEEP).as_deref() == Some(view.sweep))
-        .collect();
+    let repeated = retry::repeated(view.trials);
+    let own = |trial: &&Trial| trial.user_text(ATTR_SWEEP).as_deref() == Some(view.sweep);
+    let counts = |trial: &&Trial| trial.state.finished() && !repeated.contains(&trial.number);
+    let mut ended: Vec<&Trial> = view.trials.iter().filter(own).filter(counts).collect();
     let failed: Vec<&&Trial> = ended.iter().filter(|trial| trial.state == State::Fail).collect();
     let last = failed.iter().max_by_key(|trial| trial.complete)?;
     let error = last.user_text(ATTR_ERROR).unwrap_or_else(|| "no error was recorded".into());
@@ -156,12 +168,27 @@ mod tests {
 
     use super::*;
     use crate::{
+        objective::Objective,
         pruner::{Nop, Percentile, SuccessiveHalving},
-        study::tests::trial,
+        study::{Direction, tests::trial},
+        sweep::{Cost, NoProgress},
     };
 
+    fn goals() -> Goals {
+        let objectives = vec![Objective { metric: "f1".into(), direction: Direction::Maximize }];
+        Goals { objectives, constraints: Vec::new() }
+    }
+
     fn limits(max_trials: usize, max_parallel: usize) -> Limits {
-        Limits { max_trials, max_parallel, timeout: None, max_failed: None }
+        Limits {
+            max_trials,
+            max_parallel,
+            timeout: None,
+            max_cost: None,
+            no_progress: None,
+            max_failed: None,
+            max_retries: 0,
+        }
     }
 
     fn own(number: i64, state: State) -> Trial {
@@ -175,10 +202,11 @@ mod tests {
         let view = View {
             study: "s",
             limits,
-            direction: Direction::Maximize,
+            goals: &goals(),
             trials,
             sweep: "me",
             elapsed: Duration::from_secs(elapsed),
+            paused: false,
             remaining: None,
             fresh: &BTreeMap::new(),
         };
@@ -203,10 +231,11 @@ mod tests {
             let view = View {
                 study: "s",
                 limits: &limits,
-                direction: Direction::Maximize,
+                goals: &goals(),
                 trials,
                 sweep: "me",
                 elapsed: Duration::ZERO,
+                paused: false,
                 remaining: Some(remaining),
                 fresh: &BTreeMap::new(),
             };
@@ -219,6 +248,64 @@ mod tests {
         assert_eq!(decide(&trials, 0).end, Some(End::Exhausted));
         trials.push(trial(2, State::Waiting, None));
         assert_eq!((decide(&trials, 0).start, decide(&trials, 0).end), (1, None));
+    }
+
+    #[test]
+    fn what_is_spent_and_what_leads_nowhere_starts_no_more_trials() {
+        let mut trials: Vec<Trial> = (0..3).map(|n| own(n, State::Complete)).collect();
+        let stuck = NoProgress { max_stagnation_trials: 2, min_delta: 0.0 };
+        let limits = Limits { no_progress: Some(stuck), ..limits(9, 3) };
+        assert_eq!(decide(&limits, &trials[..2], 0).start, 3);
+        assert_eq!(decide(&limits, &trials, 0).end, Some(End::NoProgress));
+        trials.push(own(3, State::Running));
+        assert_eq!(decide(&limits, &trials, 0), Decision::default(), "what runs may still be better");
+        trials[3] = own(3, State::Complete);
+        trials[3].values = vec![0.6];
+        assert_eq!(decide(&limits, &trials, 0).start, 3);
+
+        let limits = Limits { max_cost: Some(Cost { metric: None, max: 5.0 }), ..super::tests::limits(9, 3) };
+        for trial in &mut trials {
+            trial.start = trial.complete.map(|at| at - jiff::SignedDuration::from_secs(2));
+        }
+        assert_eq!(decide(&limits, &trials[..2], 0).start, 3);
+        assert_eq!(decide(&limits, &trials[..3], 0).end, Some(End::Cost));
+    }
+
+    #[test]
+    fn a_pause_starts_nothing_and_ends_nothing() {
+        let (limits, goals, fresh) = (limits(3, 2), goals(), BTreeMap::new());
+        let trials: Vec<Trial> = (0..3).map(|n| own(n, State::Complete)).collect();
+        let decide = |trials: &[Trial]| {
+            let (elapsed, remaining) = (Duration::ZERO, None);
+            let view = View {
+                study: "s",
+                limits: &limits,
+                goals: &goals,
+                trials,
+                sweep: "me",
+                elapsed,
+                paused: true,
+                remaining,
+                fresh: &fresh,
+            };
+            plan(&view, &Nop)
+        };
+        assert_eq!(decide(&trials[..2]), Decision::default());
+        assert_eq!(decide(&trials).end, Some(End::MaxTrials), "nothing is left to wait for");
+    }
+
+    #[test]
+    fn a_trial_that_is_repeated_does_not_count() {
+        let limits = Limits { max_retries: 1, max_failed: Some(2), ..limits(2, 2) };
+        let mut trials = vec![own(0, State::Complete), own(1, State::Fail)];
+        assert_eq!(decide(&limits, &trials, 0), Decision { retry: vec![1], ..Decision::default() });
+        let mut again = own(2, State::Waiting);
+        again.user_attrs.clear();
+        again.system_attrs.extend(retry::repeat(&trials[1]).system_attrs);
+        trials.push(again);
+        assert_eq!(decide(&limits, &trials, 0).start, 1);
+        trials[2].state = State::Complete;
+        assert_eq!(decide(&limits, &trials, 0).end, Some(End::MaxTrials));
     }
 
     #[test]
@@ -252,10 +339,11 @@ mod tests {
             let view = View {
                 study: "s",
                 limits: &limits,
-                direction: Direction::Maximize,
+                goals: &goals(),
                 trials: &trials,
                 sweep: "me",
                 elapsed: Duration::ZERO,
+                paused: false,
                 remaining: None,
                 fresh: &fresh,
             };
@@ -276,10 +364,11 @@ mod tests {
         let view = View {
             study: "s",
             limits: &limits,
-            direction: Direction::Maximize,
+            goals: &goals(),
             trials: &trials,
             sweep: "me",
             elapsed: Duration::ZERO,
+            paused: false,
             remaining: None,
             fresh: &fresh,
         };

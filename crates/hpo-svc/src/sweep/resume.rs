@@ -9,12 +9,14 @@ use runtime_core::{
 
 use super::{
     ATTR_BACKBONE, ATTR_JOB, ATTR_METRICS, ATTR_SPACE, ATTR_SWEEP, Sweep, Verdict,
+    folds::folds,
     runner::{Run, Runner, call_failure, store_failure},
 };
 use crate::{
+    objective::metric_names,
     pyjson::dump_text,
     storage::{self, Attributes},
-    study::{State, Study, Trial},
+    study::{Direction, State, Study, Trial},
 };
 
 impl Runner {
@@ -26,7 +28,8 @@ impl Runner {
         if let Some(study) = self.store.find_study(&name).await.map_err(store_failure)? {
             return agree(study, sweep, &user_attrs, &system_attrs);
         }
-        let made = self.store.create_study(&name, &[sweep.direction], user_attrs.clone(), system_attrs.clone()).await;
+        let made =
+            self.store.create_study(&name, &sweep.goals.directions(), user_attrs.clone(), system_attrs.clone()).await;
         match made {
             Err(storage::Error::StudyExists(_)) => {
                 let study = self.store.find_study(&name).await.map_err(store_failure)?;
@@ -43,15 +46,17 @@ fn attributes(sweep: &Sweep) -> (Attributes, Attributes) {
     if let Some(TrialKind::Train(train)) = &sweep.spec.trial {
         user.insert(ATTR_BACKBONE.to_owned(), dump_text(&train.checkpoint));
     }
-    (user, Attributes::from([(ATTR_METRICS.to_owned(), format!("[{}]", dump_text(&sweep.metric)))]))
+    let metrics = sweep.goals.objectives.iter().map(|objective| objective.metric.as_str());
+    (user, Attributes::from([(ATTR_METRICS.to_owned(), metric_names(metrics))]))
 }
 
 /// Refuses to mix trials that are not comparable. An attribute that the study lacks, being Optuna's own, is no difference.
 fn agree(study: Study, sweep: &Sweep, user: &Attributes, system: &Attributes) -> Result<Study, Failure> {
     let mut differences = Vec::new();
-    if study.directions != [sweep.direction] {
-        let directions: Vec<&str> = study.directions.iter().map(|d| d.as_str()).collect();
-        differences.push(format!("its direction is {}, not {}", directions.join(", "), sweep.direction));
+    let ours = sweep.goals.directions();
+    if study.directions != ours {
+        let text = |directions: &[Direction]| directions.iter().map(|d| d.as_str()).collect::<Vec<_>>().join(", ");
+        differences.push(format!("its direction is {}, not {}", text(&study.directions), text(&ours)));
     }
     let names = [(ATTR_METRICS, "objective"), (ATTR_SPACE, "search space"), (ATTR_BACKBONE, "checkpoint")];
     for (key, what) in names {
@@ -85,7 +90,14 @@ impl Run {
         for trial in &running {
             if self.owns(trial) {
                 self.context.log(format_args!("trial {} is followed on", trial.number));
-                self.follow(trial).await?;
+                match folds(trial).len() {
+                    0 => self.follow(trial).await?,
+                    // Its last fold may not have been judged yet.
+                    done => {
+                        self.between.insert(trial.number);
+                        self.fresh.entry(trial.number).or_default().extend(i64::try_from(done - 1));
+                    }
+                }
             } else if let Some(problem) = self.orphaned(trial).await? {
                 self.finish_trial(trial.number, trial.id, Verdict::Fail(problem)).await?;
             }

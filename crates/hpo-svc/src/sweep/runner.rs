@@ -20,13 +20,13 @@ use runtime_core::{
 };
 use tokio::{sync::mpsc, task::AbortHandle, time::timeout};
 
-use super::{Decision, End, Sweep, View, plan, report, verdict};
+use super::{Control, Decision, End, Limits, Sweep, View, plan, refit::Refitted, report, retry};
 use crate::{
     history::History,
-    pyjson::{dump_text, float_repr},
+    pareto::best_trials,
     sampler::Request,
     storage::{self, Edit, Store},
-    study::{State, Study, Trial, best},
+    study::{State, Study, Trial},
 };
 
 /// What runs after each write that ends a trial: the backup of the study.
@@ -38,7 +38,7 @@ pub struct Runner {
     pub(super) store: Store,
     connection: Connection,
     patience: Duration,
-    after_trial: Option<StudyHook>,
+    pub(super) after_trial: Option<StudyHook>,
 }
 
 impl fmt::Debug for Runner {
@@ -51,6 +51,12 @@ impl fmt::Debug for Runner {
 const STOP_GRACE: Duration = Duration::from_secs(35);
 /// The sweep's own lease ends 30 s after it was cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(20);
+
+/// How often the study is looked at for what others have changed: a pause, an extension, trials of an Optuna script.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Where the news of watched jobs arrive.
+pub(super) type Inbox = mpsc::UnboundedReceiver<News>;
 
 /// What a watched trial job tells.
 pub(super) enum News {
@@ -89,7 +95,9 @@ pub(super) struct Run {
     pub(super) seed: u64,
     pub(super) live: HashMap<i64, Live>,
     pub(super) news: mpsc::UnboundedSender<News>,
-    fresh: BTreeMap<i64, Vec<i64>>,
+    pub(super) fresh: BTreeMap<i64, Vec<i64>>,
+    /// Numbers of trials with folds of which none runs: the next one starts unless the trial is pruned.
+    pub(super) between: BTreeSet<i64>,
     asked_to_stop: BTreeSet<i64>,
     /// The job service takes no more trials: the sweep is being cancelled.
     pub(super) closed: bool,
@@ -164,6 +172,7 @@ impl Runner {
             live: HashMap::new(),
             news,
             fresh: BTreeMap::new(),
+            between: BTreeSet::new(),
             asked_to_stop: BTreeSet::new(),
             closed: false,
             started: Timestamp::now(),
@@ -173,19 +182,26 @@ impl Runner {
 }
 
 impl Run {
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<News>) -> WorkResult {
+    async fn run(mut self, mut inbox: Inbox) -> WorkResult {
         self.resume().await?;
         let context = self.context.clone();
         loop {
             self.update().await?;
             let decision = self.decide();
             self.fresh.clear();
-            self.show();
+            self.context.progress(self.progress());
             for (number, system_attrs) in decision.system_attrs {
                 self.note(number, system_attrs).await?;
             }
             for number in decision.prune {
                 self.prune(number).await?;
+            }
+            self.next_folds().await?;
+            for number in &decision.retry {
+                self.retry(*number).await?;
+            }
+            if !decision.retry.is_empty() {
+                continue;
             }
             if let Some(end) = decision.end {
                 return self.end(end, &mut inbox).await;
@@ -208,12 +224,14 @@ impl Run {
                         self.handle(news).await?;
                     }
                 }
+                () = tokio::time::sleep(LOOK) => {}
             }
         }
     }
 
-    /// Brings the trials up to date.
+    /// Brings the study and its trials up to date.
     pub(super) async fn update(&mut self) -> Result<(), Failure> {
+        self.study = self.runner.store.study(self.study.id).await.map_err(store_failure)?;
         self.history.update(&self.runner.store).await.map_err(store_failure)
     }
 
@@ -221,55 +239,84 @@ impl Run {
         let trials = self.history.trials();
         let own = trials.iter().filter(|trial| self.owns(trial));
         self.started = own.filter_map(|trial| trial.start).min().map_or(self.started, |first| first.min(self.started));
-        let (space, directions) = (&self.sweep.space, std::slice::from_ref(&self.sweep.direction));
+        let (space, directions) = (&self.sweep.space, &self.sweep.goals.directions()[..]);
         let number = self.history.next_number();
         let remaining = self.sweep.sampler.remaining(&Request { space, directions, trials, number, seed: self.seed });
+        let control = Control::of(&self.study);
         let view = View {
             remaining,
             study: &self.study.name,
-            limits: &self.sweep.limits,
-            direction: self.sweep.direction,
+            limits: &self.limits(),
+            goals: &self.sweep.goals,
             trials,
             sweep: &self.job.uid,
             elapsed: self.elapsed(),
+            paused: control.paused(),
             fresh: &self.fresh,
         };
         plan(&view, self.sweep.pruner.as_ref())
     }
 
-    fn elapsed(&self) -> Duration {
-        Timestamp::now().duration_since(self.started).unsigned_abs()
+    /// The limits as they are by now.
+    fn limits(&self) -> Limits {
+        let given = &self.sweep.limits;
+        Limits { max_trials: Control::of(&self.study).max_trials(given.max_trials), ..given.clone() }
     }
 
-    fn show(&self) {
+    /// Time at work: without the pauses.
+    fn elapsed(&self) -> Duration {
+        Control::of(&self.study).working_time(self.started, Timestamp::now())
+    }
+
+    pub(super) fn progress(&self) -> Progress {
         let trials = self.history.trials();
-        let finished = trials.iter().filter(|trial| trial.state.finished()).count();
-        let best = best(trials, self.sweep.direction);
+        let counted = retry::counted(trials);
+        let best = self.sweep.goals.best(trials);
         let mut message = format!("{} running", self.live.len());
-        if let Some((best, value)) = best.and_then(|trial| trial.value().map(|value| (trial, value))) {
-            message = format!("best {} {value:.6} (trial {}), {message}", self.sweep.metric, best.number);
+        if Control::of(&self.study).paused() {
+            message = format!("paused, {message}");
         }
-        self.context.progress(Progress {
-            done: finished as f64,
-            total: self.sweep.limits.max_trials.max(finished) as f64,
+        match (&self.sweep.goals.objectives[..], best.and_then(|trial| Some((trial.number, trial.value()?)))) {
+            ([objective], Some((number, value))) => {
+                message = format!("best {} {value:.6} (trial {number}), {message}", objective.metric);
+            }
+            ([_], None) => {}
+            _ => {
+                let front = best_trials(trials, &self.sweep.goals.directions()).len();
+                message = format!("{front} on the Pareto front, {message}");
+            }
+        }
+        Progress {
+            done: counted as f64,
+            total: self.limits().max_trials.max(counted) as f64,
             unit: "trials".into(),
             message,
             best: best.and_then(Trial::value),
             phase: "search".into(),
-        });
+        }
     }
 
     /// Stores what the pruner wants to find at a trial again.
     async fn note(&self, number: i64, system_attrs: storage::Attributes) -> Result<(), Failure> {
-        let Some(live) = self.live.get(&number) else { return Ok(()) };
+        let Some(trial) = self.numbered(number) else { return Ok(()) };
         let note = Edit { system_attrs, ..Edit::default() };
-        match self.runner.store.edit(live.id, note, Timestamp::now()).await {
+        match self.runner.store.edit(trial.id, note, Timestamp::now()).await {
             Err(storage::Error::TrialFinished { .. }) => Ok(()),
             other => other.map(|_| ()).map_err(store_failure),
         }
     }
 
+    /// The trial of that number, as of the last update.
+    pub(super) fn numbered(&self, number: i64) -> Option<&Trial> {
+        let trials = self.history.trials();
+        trials.binary_search_by_key(&number, |trial| trial.number).ok().map(|place| &trials[place])
+    }
+
     async fn prune(&mut self, number: i64) -> Result<(), Failure> {
+        if self.between.remove(&number) {
+            let Some(id) = self.numbered(number).map(|trial| trial.id) else { return Ok(()) };
+            return self.finish_trial(number, id, super::Verdict::Pruned).await;
+        }
         let Some(live) = self.live.get(&number) else { return Ok(()) };
         if !self.asked_to_stop.insert(number) {
             return Ok(());
@@ -298,8 +345,7 @@ impl Run {
             }
             News::Ended(number, job) => {
                 let Some(live) = self.live.remove(&number) else { return Ok(()) };
-                let verdict = verdict(&job, &self.sweep.metric, &self.sweep.constraints);
-                self.finish_trial(number, live.id, verdict).await?;
+                self.job_ended(number, live.id, &job).await?;
             }
             News::Lost(number, status) if status.code() == tonic::Code::NotFound => {
                 let Some(live) = self.live.remove(&number) else { return Ok(()) };
@@ -311,49 +357,12 @@ impl Run {
         Ok(())
     }
 
-    pub(super) async fn finish_trial(&self, number: i64, id: i64, verdict: super::Verdict) -> Result<(), Failure> {
-        let state = verdict.state();
-        let mut end = Edit::state(state, Vec::new());
-        match &verdict {
-            super::Verdict::Complete { value, constraints } => {
-                end.values.push(*value);
-                let attribute =
-                    |(metric, excess): (&String, &f64)| (format!("constraints:{metric}"), float_repr(*excess));
-                end.system_attrs.extend(constraints.iter().map(attribute));
-            }
-            super::Verdict::Pruned => {
-                end.values.extend(self.runner.store.trial(id).await.map_err(store_failure)?.pruned_value());
-            }
-            super::Verdict::Fail(error) => {
-                end.user_attrs.insert(super::ATTR_ERROR.into(), dump_text(error));
-            }
-        }
-        match self.runner.store.edit(id, end, Timestamp::now()).await {
-            Err(storage::Error::TrialFinished { .. }) => return Ok(()),
-            other => drop(other.map_err(store_failure)?),
-        }
-        match &verdict {
-            super::Verdict::Complete { value, constraints } => {
-                let broken = constraints.iter().filter(|(_, excess)| **excess > 0.0);
-                let broken: Vec<String> =
-                    broken.map(|(metric, by)| format!(", {metric} out of bounds by {by}")).collect();
-                let metric = &self.sweep.metric;
-                self.context.log(format_args!("trial {number} COMPLETE: {metric} = {value}{}", broken.concat()));
-                self.context.metric(&self.sweep.metric, *value, number);
-            }
-            super::Verdict::Pruned => self.context.log(format_args!("trial {number} PRUNED")),
-            super::Verdict::Fail(error) => self.context.log(format_args!("trial {number} FAIL: {error}")),
-        }
-        if let Some(hook) = &self.runner.after_trial {
-            hook();
-        }
-        Ok(())
-    }
-
-    async fn end(&mut self, end: End, inbox: &mut mpsc::UnboundedReceiver<News>) -> WorkResult {
+    async fn end(&mut self, end: End, inbox: &mut Inbox) -> WorkResult {
         match end {
             End::MaxTrials => self.context.log("all trials have ended"),
             End::Timeout => self.context.log("the time is over"),
+            End::Cost => self.context.log("max_cost is spent"),
+            End::NoProgress => self.context.log("too many trials in a row brought nothing new"),
             End::Exhausted => self.context.log("every combination of the grid was tried"),
             End::Failed(problem) => {
                 for live in self.live.values() {
@@ -364,11 +373,15 @@ impl Run {
                 return Err(Failure { reason: ErrorReason::JobFailed, message: problem, class: ErrorClass::User });
             }
         }
-        self.done(false).await
+        self.update().await?;
+        match self.refit(inbox).await? {
+            Refitted::Report(refit) => self.done(false, refit).await,
+            Refitted::Stopped(result) => *result,
+        }
     }
 
     /// Obeys CANCEL. A drain of the server looks the same, but then the job goes back to the queue and the trials run on.
-    async fn stop(&mut self, directive: Directive, inbox: &mut mpsc::UnboundedReceiver<News>) -> WorkResult {
+    pub(super) async fn stop(&mut self, directive: Directive, inbox: &mut Inbox) -> WorkResult {
         let stopped = Done { stopped: true, ..Done::default() };
         if directive == Directive::Abandon {
             return Ok(stopped);
@@ -382,16 +395,11 @@ impl Run {
         }
         // The job service has cancelled the trials with the sweep.
         self.settle(inbox, CANCEL_GRACE, "the sweep was cancelled").await?;
-        self.done(true).await
+        self.done(true, None).await
     }
 
     /// Waits for trials that were told to stop, and writes those off that do not.
-    async fn settle(
-        &mut self,
-        inbox: &mut mpsc::UnboundedReceiver<News>,
-        grace: Duration,
-        why: &str,
-    ) -> Result<(), Failure> {
+    async fn settle(&mut self, inbox: &mut Inbox, grace: Duration, why: &str) -> Result<(), Failure> {
         let deadline = tokio::time::Instant::now() + grace;
         while !self.live.is_empty() {
             match tokio::time::timeout_at(deadline, inbox.recv()).await {
@@ -412,24 +420,27 @@ impl Run {
         Ok(())
     }
 
-    async fn done(&mut self, stopped: bool) -> WorkResult {
+    async fn done(&mut self, stopped: bool, refit: Option<serde_json::Value>) -> WorkResult {
         self.update().await?;
-        self.show();
-        let trials = self.history.trials();
-        let best = best(trials, self.sweep.direction);
-        let metrics = best.and_then(Trial::value).map(|value| (self.sweep.metric.clone(), value)).into_iter().collect();
-        let report = report(
-            &self.study.name,
-            self.runner.store.optuna_url(),
-            &self.sweep.metric,
-            self.sweep.direction,
-            trials,
-            self.elapsed().as_secs_f64(),
-        );
-        if let Some(best) = best {
-            let complete = trials.iter().filter(|trial| trial.state == State::Complete).count();
-            let value = best.value().unwrap_or_default();
-            self.context.log(format_args!("best of {complete} completed trials: trial {}, {value}", best.number));
+        self.context.progress(self.progress());
+        let (trials, goals) = (self.history.trials(), &self.sweep.goals);
+        let mut report =
+            report(&self.study.name, self.runner.store.optuna_url(), goals, trials, self.elapsed().as_secs_f64());
+        if let (Some(refit), Some(report)) = (refit, report.as_object_mut()) {
+            report.insert("refit".into(), refit);
+        }
+        let complete = trials.iter().filter(|trial| trial.state == State::Complete).count();
+        let mut metrics = BTreeMap::new();
+        match (&goals.objectives[..], goals.best(trials).and_then(|trial| Some((trial.number, trial.value()?)))) {
+            ([objective], Some((number, value))) => {
+                metrics.insert(objective.metric.clone(), value);
+                self.context.log(format_args!("best of {complete} completed trials: trial {number}, {value}"));
+            }
+            ([_], None) => {}
+            _ => {
+                let front = best_trials(trials, &goals.directions()).len();
+                self.context.log(format_args!("{front} of {complete} completed trials are on the Pareto front"));
+            }
         }
         Ok(Done { metrics, report, stopped })
     }

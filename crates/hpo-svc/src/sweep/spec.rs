@@ -8,12 +8,12 @@ use quintet_proto::{
 };
 use runtime_core::status::{FieldViolation, violation};
 
-use super::{Constraint, apply, plan::Limits};
+use super::{Constraint, Cost, Goals, Limits, NoProgress, apply};
 use crate::{
+    objective::{self, Objective},
     pruner::{self, Pruner},
     sampler::{self, Sampler},
     space::Space,
-    study::Direction,
 };
 
 /// A checked sweep.
@@ -21,30 +21,33 @@ use crate::{
 pub struct Sweep {
     /// What is sampled.
     pub space: Space,
-    /// Name of the metric that is optimized.
-    pub metric: String,
-    /// Which way it improves.
-    pub direction: Direction,
-    /// What a trial must keep to be the best one.
-    pub constraints: Vec<Constraint>,
+    /// What is searched for.
+    pub goals: Goals,
     /// How parameters are suggested.
     pub sampler: Box<dyn Sampler>,
     /// Which running trials are stopped early.
     pub pruner: Box<dyn Pruner>,
     /// When it ends.
     pub limits: Limits,
-    /// Longest run of one trial.
+    /// Folds of a trial; `None`: a trial is one job.
+    pub n_splits: Option<i32>,
+    /// Longest run of one trial, or of one of its folds.
     pub trial_timeout: Option<types::Duration>,
     /// The message itself.
     pub spec: SweepSpec,
 }
 
 /// The most trials of one sweep and the most at a time.
-const MAX_TRIALS: i32 = 1_000_000;
+pub(crate) const MAX_TRIALS: i32 = 1_000_000;
 const MAX_PARALLEL: i32 = 1_000;
+const MAX_RETRIES: i32 = 100;
+const MAX_FOLDS: i32 = 100;
+/// Trials without progress that end a sweep which asks for that: Optuna's default.
+const STAGNATION: i32 = 30;
 /// A trial run of everything is this short.
 const DRY_RUN_TRIALS: i32 = 2;
 const DRY_RUN_EPOCHS: i32 = 1;
+const DRY_RUN_FOLDS: i32 = 2;
 /// The longest name of a study that Optuna's tables hold.
 const MAX_STUDY_NAME: usize = 512;
 
@@ -72,35 +75,25 @@ impl Sweep {
             let problem = format!("`{}` must have at most {MAX_STUDY_NAME} bytes and no slash", spec.study_name);
             wrong.push(violation("study_name", problem));
         }
-        let objective = spec.objective.clone().unwrap_or_default();
-        if objective.metric.is_empty() {
-            wrong.push(violation("objective.metric", "is empty; name the metric that the trials report"));
-        }
-        if v1::Direction::try_from(objective.direction).is_err() {
-            let problem = format!("{} is unknown; MINIMIZE and MAXIMIZE are allowed", objective.direction);
-            wrong.push(violation("objective.direction", problem));
-        }
-        let sampler = sampler::from_proto(spec.sampler.as_ref(), space.as_ref(), 1, "sampler", &mut wrong);
+        let objectives = objectives(&spec, &mut wrong);
+        let sampler =
+            sampler::from_proto(spec.sampler.as_ref(), space.as_ref(), objectives.len(), "sampler", &mut wrong);
         let pruner = pruner::from_proto(spec.pruner.as_ref(), "pruner", &mut wrong);
         let limits = limits(&spec, &mut wrong);
-        let constraints = constraints(&spec, &mut wrong);
+        let goals = Goals { objectives, constraints: constraints(&spec, &mut wrong) };
+        let n_splits = spec.k_fold.map(|folds| folds.n_splits);
+        if let Some(count) = n_splits.filter(|count| !(2..=MAX_FOLDS).contains(count)) {
+            wrong.push(violation("k_fold.n_splits", format!("{count} is not within 2 to {MAX_FOLDS}")));
+        }
         match &space {
             Some(space) => wrong.extend(apply::check(&spec, space)),
             None if spec.trial.is_none() => wrong.push(apply::no_trial()),
             None => {}
         }
         match (space, wrong.is_empty()) {
-            (Some(space), true) => Ok(Self {
-                space,
-                metric: objective.metric.clone(),
-                direction: Direction::from_proto(objective.direction()),
-                constraints,
-                sampler,
-                pruner,
-                limits,
-                trial_timeout: spec.trial_timeout,
-                spec,
-            }),
+            (Some(space), true) => {
+                Ok(Self { space, goals, n_splits, sampler, pruner, limits, trial_timeout: spec.trial_timeout, spec })
+            }
             _ => Err(wrong),
         }
     }
@@ -119,9 +112,31 @@ impl Sweep {
 fn shorten(spec: &mut SweepSpec) {
     spec.max_trials = spec.max_trials.min(DRY_RUN_TRIALS);
     spec.pruner = None;
+    if let Some(folds) = &mut spec.k_fold {
+        folds.n_splits = folds.n_splits.min(DRY_RUN_FOLDS);
+    }
     if let Some(v1::sweep_spec::Trial::Train(train)) = &mut spec.trial {
         train.hyperparameters.get_or_insert_default().epochs = Some(DRY_RUN_EPOCHS);
     }
+}
+
+/// One objective, or several.
+fn objectives(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Vec<Objective> {
+    if spec.objectives.is_empty() {
+        let one = [spec.objective.clone().unwrap_or_default()];
+        return objective::from_proto(&one, |_| "objective".to_owned(), wrong);
+    }
+    if spec.objective.is_some() {
+        wrong.push(violation("objective", "is given beside objectives; give one of the two"));
+    }
+    let several = spec.objectives.len() > 1;
+    if several && spec.pruner.as_ref().is_some_and(|pruner| pruner.kind.is_some()) {
+        wrong.push(violation("pruner", "is for sweeps of one objective"));
+    }
+    if several && spec.refit {
+        wrong.push(violation("refit", "is for sweeps of one objective; with several there is no best trial"));
+    }
+    objective::from_proto(&spec.objectives, |index| format!("objectives[{index}]"), wrong)
 }
 
 fn constraints(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Vec<Constraint> {
@@ -158,6 +173,21 @@ fn limits(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Limits {
     let max_trials = range("max_trials", spec.max_trials, 1, MAX_TRIALS);
     let max_parallel = range("max_parallel_trials", spec.max_parallel_trials, 0, MAX_PARALLEL).max(1);
     let max_failed = range("max_failed_trials", spec.max_failed_trials, 0, MAX_TRIALS);
+    let max_retries = spec.failed_trials.map_or(0, |policy| policy.max_retries);
+    let max_retries = range("failed_trials.max_retries", max_retries, 0, MAX_RETRIES);
+    let stagnation = spec.no_progress.and_then(|rule| rule.max_stagnation_trials).unwrap_or(STAGNATION);
+    let max_stagnation_trials = range("no_progress.max_stagnation_trials", stagnation, 1, MAX_TRIALS);
+    let mut amount = |field: &str, value: f64| {
+        if !(value.is_finite() && value >= 0.0) {
+            wrong.push(violation(field, format!("{value} is not a number of 0 or more")));
+        }
+        value
+    };
+    let max_cost = amount("max_cost", spec.max_cost);
+    let min_delta = amount("no_progress.min_delta", spec.no_progress.map_or(0.0, |rule| rule.min_delta));
+    if max_cost == 0.0 && !spec.cost_metric.is_empty() {
+        wrong.push(violation("cost_metric", format!("`{}` is given without max_cost", spec.cost_metric)));
+    }
     let mut positive = |field: &str, value: &Option<types::Duration>| {
         let value = value.as_ref()?;
         let duration = Duration::try_from(*value).ok().filter(|duration| !duration.is_zero());
@@ -171,7 +201,13 @@ fn limits(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Limits {
         max_trials,
         max_parallel,
         timeout: positive("timeout", &spec.timeout),
+        max_cost: (max_cost > 0.0).then(|| {
+            let metric = (!spec.cost_metric.is_empty()).then(|| spec.cost_metric.clone());
+            Cost { metric, max: max_cost }
+        }),
+        no_progress: spec.no_progress.map(|_| NoProgress { max_stagnation_trials, min_delta }),
         max_failed: (max_failed > 0).then_some(max_failed),
+        max_retries,
     }
 }
 
@@ -218,6 +254,10 @@ pub(super) mod tests {
         spec.max_trials = 0;
         spec.max_parallel_trials = -1;
         spec.timeout = Some(types::Duration { seconds: 0, nanos: 0 });
+        spec.failed_trials = Some(v1::FailedTrials { max_retries: -1 });
+        spec.no_progress = Some(v1::NoProgress { max_stagnation_trials: Some(0), min_delta: f64::NAN });
+        spec.cost_metric = "usd".into();
+        spec.k_fold = Some(v1::KFold { n_splits: 1, ..Default::default() });
         spec.trial = None;
         let fields: Vec<String> = validate(&spec).unwrap_err().into_iter().map(|v| v.field).collect();
         assert_eq!(
@@ -231,13 +271,33 @@ pub(super) mod tests {
                 "pruner.median.interval_steps",
                 "max_trials",
                 "max_parallel_trials",
+                "failed_trials.max_retries",
+                "no_progress.max_stagnation_trials",
+                "no_progress.min_delta",
+                "cost_metric",
                 "timeout",
                 "constraints[0].upper",
                 "constraints[1].metric",
                 "constraints[1].lower",
+                "k_fold.n_splits",
                 "trial",
             ]
         );
+    }
+
+    #[test]
+    fn several_objectives_have_a_front_and_no_best() {
+        let mut spec = command_sweep();
+        let one = spec.objective.take().unwrap();
+        spec.objectives = vec![one.clone(), v1::Objective { metric: "ms".into(), direction: 1 }];
+        let sweep = Sweep::new(&spec).unwrap();
+        assert_eq!(sweep.goals.directions().len(), 2);
+        spec.objective = Some(one.clone());
+        spec.objectives.push(one);
+        spec.refit = true;
+        spec.pruner = Some(v1::Pruner { kind: Some(v1::pruner::Kind::Median(v1::MedianPruner::default())) });
+        let fields: Vec<String> = validate(&spec).unwrap_err().into_iter().map(|v| v.field).collect();
+        assert_eq!(fields, ["objective", "pruner", "refit", "objectives[2].metric"]);
     }
 
     #[test]

@@ -11,8 +11,9 @@ use runtime_core::{
 };
 
 use super::{
-    ATTR_JOB, ATTR_SWEEP, Verdict,
+    ATTR_JOB, ATTR_SWEEP, Part, Verdict,
     apply::trial_spec,
+    folds::folds,
     runner::{Live, News, Run, call_failure, store_failure},
 };
 use crate::{
@@ -23,9 +24,13 @@ use crate::{
     study::{Param, State, Trial},
 };
 
-/// The id of the request that creates a trial's job: the same after every restart.
-fn request_id(sweep: &str, number: i64) -> String {
-    format!("{sweep}/trials/{number}")
+/// The id of the request that creates the job of a trial, or of a part of it: the same after every restart.
+fn request_id(sweep: &str, number: i64, part: Part) -> String {
+    match part {
+        Part::Whole => format!("{sweep}/trials/{number}"),
+        Part::Fold { index, .. } => format!("{sweep}/trials/{number}/folds/{index}"),
+        Part::Refit => format!("{sweep}/refits/{number}"),
+    }
 }
 
 impl Run {
@@ -50,7 +55,7 @@ impl Run {
     }
 
     fn sample(&self, number: i64, fixed: &[Option<f64>]) -> Suggestion {
-        let (space, directions) = (&self.sweep.space, std::slice::from_ref(&self.sweep.direction));
+        let (space, directions) = (&self.sweep.space, &self.sweep.goals.directions()[..]);
         let trials = self.sweep.pruner.comparable(&self.study.name, self.history.trials(), number);
         let request = Request { space, directions, trials: &trials, number, seed: self.seed };
         suggest(&*self.sweep.sampler, &request, fixed)
@@ -94,16 +99,19 @@ impl Run {
 
     /// Asks the job service about the first trial before anything is stored, so that a wrong specification leaves no trace.
     async fn preflight(&self, params: &[Param]) -> Result<(), Failure> {
-        let mut request = self.request(0, params)?;
+        let part = self.sweep.n_splits.map_or(Part::Whole, |n_splits| Part::Fold { index: 0, n_splits });
+        let mut request = self.request(0, params, part)?;
         request.validate_only = true;
         Box::pin(self.client.create(request)).await.map(|_| ()).map_err(|status| call_failure("the trials", &status))
     }
 
-    /// Creates the job of a stored trial, or finds the one that an earlier attempt created, and watches it.
+    /// Creates the job of a stored trial or of its next fold, or finds the one that an earlier attempt created, and watches it.
     ///
     /// When the sweep is being cancelled, the trial stays as it is: the directive follows.
     pub(super) async fn follow(&mut self, trial: &Trial) -> Result<(), Failure> {
-        let request = self.request(trial.number, &trial.params)?;
+        let index = i32::try_from(folds(trial).len()).unwrap_or(i32::MAX);
+        let part = self.sweep.n_splits.map_or(Part::Whole, |n_splits| Part::Fold { index, n_splits });
+        let request = self.request(trial.number, &trial.params, part)?;
         let name = job_name(&uid_for_request(&request.request_id));
         let job = match Box::pin(self.client.create(request)).await {
             Ok(job) => job,
@@ -129,14 +137,23 @@ impl Run {
         Ok(())
     }
 
-    fn request(&self, number: i64, params: &[Param]) -> Result<CreateJobRequest, Failure> {
-        let spec = trial_spec(&self.sweep.spec, params)
+    pub(super) fn request(&self, number: i64, params: &[Param], part: Part) -> Result<CreateJobRequest, Failure> {
+        let spec = trial_spec(&self.sweep.spec, params, part)
             .map_err(|problem| Failure::user(ErrorReason::InvalidField, format!("trial {number}: {problem}")))?;
-        let labels = [("sweep".to_owned(), self.job.uid.clone()), ("trial".to_owned(), number.to_string())];
+        let mut labels = vec![("sweep".to_owned(), self.job.uid.clone()), ("trial".to_owned(), number.to_string())];
+        let mut display_name = format!("{} trial {number}", self.study.name);
+        match part {
+            Part::Whole => {}
+            Part::Fold { index, .. } => {
+                display_name += &format!(" fold {index}");
+                labels.push(("fold".to_owned(), index.to_string()));
+            }
+            Part::Refit => display_name += " refit",
+        }
         let job = Job {
-            display_name: format!("{} trial {number}", self.study.name),
+            display_name,
             spec: Some(spec),
-            labels: labels.into(),
+            labels: labels.into_iter().collect(),
             parent: self.job.name.clone(),
             retry: self.job.retry,
             timeouts: self
@@ -147,16 +164,21 @@ impl Run {
             experiment: self.job.experiment.clone(),
             ..Job::default()
         };
-        let request_id = request_id(&self.job.uid, number);
+        let request_id = request_id(&self.job.uid, number, part);
         Ok(CreateJobRequest { job: Some(job), request_id, validate_only: false, force: true })
     }
 
     fn watch(&mut self, trial: &Trial, job: Job) {
-        let (client, news, metric) = (self.client.clone(), self.news.clone(), self.sweep.metric.clone());
+        let (client, news) = (self.client.clone(), self.news.clone());
         let (number, name) = (trial.number, job.name.clone());
+        // What can be judged: with several objectives nothing is, and the steps of a trial with folds are its folds.
+        let metric = match (&self.sweep.goals.objectives[..], self.sweep.n_splits) {
+            ([objective], None) => Some(objective.metric.clone()),
+            _ => None,
+        };
         let watcher = tokio::spawn(async move {
             let on_event = |event: &JobEvent| {
-                let values = reports(event, &metric);
+                let values = metric.as_deref().map(|metric| reports(event, metric)).unwrap_or_default();
                 if !values.is_empty() {
                     // The runner has ended when nobody listens.
                     let _ = news.send(News::Reported(number, values));

@@ -1,11 +1,13 @@
 //! Labelled words for token classification: files read, checked and split.
 mod conll;
+mod folds;
 mod jsonl;
 mod labels;
 mod tags;
 
 use std::path::{Path, PathBuf};
 
+pub use folds::Fold;
 pub use labels::LabelSet;
 pub use tags::{Tag, parse_tag};
 
@@ -68,6 +70,8 @@ pub struct Sources {
     pub validation_fraction: f64,
     /// Chooses the rows held out.
     pub seed: u64,
+    /// Hold this fold of the training file out instead; `validation` is absent.
+    pub fold: Option<Fold>,
 }
 
 /// A whole data set.
@@ -121,9 +125,10 @@ impl DataSet {
             let problem = format!("`{}` has no entity: every tag is O", sources.train.display());
             return Err(Error::Split { split: "train", problem });
         }
-        let validation = match &sources.validation {
-            Some(path) => open_checked("validation", path, sources, &labels, &mut notes)?,
-            None => hold_out(&mut train, sources.validation_fraction, sources.seed)?,
+        let validation = match (&sources.fold, &sources.validation) {
+            (Some(fold), _) => fold.take(&mut train)?,
+            (None, Some(path)) => open_checked("validation", path, sources, &labels, &mut notes)?,
+            (None, None) => hold_out(&mut train, sources.validation_fraction, sources.seed)?,
         };
         let test = match &sources.test {
             Some(path) => Some(open_checked("test", path, sources, &labels, &mut notes)?),
@@ -203,6 +208,7 @@ mod tests {
             options: ReadOptions::default(),
             validation_fraction: 0.25,
             seed: 1,
+            fold: None,
         }
     }
 
@@ -228,6 +234,16 @@ mod tests {
         let mut lines: Vec<usize> = set.train.iter().chain(&set.validation).map(|s| s.line).collect();
         lines.sort_unstable();
         assert_eq!(lines, (0..40).map(|n| 2 * n + 1).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_fold_is_held_out_under_the_labels_of_all_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let fold = Fold { n_splits: 2, index: 1, shuffle: false, seed: 0, stratified: false };
+        let sources = Sources { fold: Some(fold), ..sources(dir.path(), "a B-x\n\nb B-y\n\nc B-x\n", None) };
+        let set = DataSet::load(&sources).unwrap();
+        assert_eq!((set.train.len(), set.validation[0].line), (2, 3));
+        assert!(set.labels.id("B-y").is_some());
     }
 
     #[test]

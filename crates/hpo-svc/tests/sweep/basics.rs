@@ -1,11 +1,10 @@
-//! Sweeps from end to end: the real job service over gRPC, the real runner, and a worker that stands for the user's program.
-#![allow(clippy::unwrap_used)] // Helpers of tests panic like the tests themselves.
+//! What every sweep does: trials, reports, pruning, limits, restarts.
 
 use std::{
     collections::BTreeMap,
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,156 +18,13 @@ use jiff::Timestamp;
 use quintet_proto::{
     types,
     v1::{
-        self, CreateJobRequest, Directive, GetBestConfigRequest, GetStudyRequest, Job, JobSpec, JobState,
-        ListJobsRequest, ListTrialsRequest, SweepSpec, hpo_service_client::HpoServiceClient, job_spec::Kind,
-        parameter::Domain, sweep_spec::Trial,
+        self, CreateJobRequest, GetBestConfigRequest, GetStudyRequest, Job, JobSpec, JobState, ListTrialsRequest,
+        SweepSpec, hpo_service_client::HpoServiceClient, job_spec::Kind,
     },
 };
-use runtime_core::{
-    backup::BackupPolicy,
-    client::{Connection, JobClient, connect},
-    config::{Config, SecretUrl, Service},
-    db,
-    host::{self, Host},
-    server::ServerHandle,
-    status::ErrorReason,
-    worker::{Context, Done, Failure, ServeOptions, WorkResult, serve},
-};
-use tokio::runtime::Runtime;
+use runtime_core::backup::BackupPolicy;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A host with the sweep service on one folder, as `quintet serve --services hpo` makes it.
-struct House {
-    server: ServerHandle,
-    connection: Connection,
-    store: Store,
-}
-
-/// Runs of each trial's program, by job.
-type Runs = Arc<Mutex<BTreeMap<String, usize>>>;
-
-impl House {
-    async fn open(folder: &Path, runs: &Runs) -> Self {
-        let mut config = Config {
-            data_dir: folder.join("data"),
-            listen: "127.0.0.1:0".into(),
-            services: vec![Service::Hpo],
-            ..Config::default()
-        };
-        // The test works on the trials itself.
-        config.worker.enabled = false;
-        config.backup.enabled = true;
-        config.backup.location = Some(SecretUrl::new(backup_url(folder)));
-        let host = hpo_svc::mount(open_host(config).await).await.unwrap();
-        let options = ServeOptions {
-            connection: host.connection(Service::Hpo).unwrap(),
-            kinds: vec!["command".into()],
-            data_dir: folder.join("data"),
-            patience: PATIENCE,
-        };
-        let runs = runs.clone();
-        let program = move |context: Context| {
-            let runs = runs.clone();
-            async move { program(context, &runs).await }
-        };
-        let drain = host.drain();
-        let server = host.task("programs", serve(options, drain, program)).start().await.unwrap();
-        let connection = connect(&server.url(), None).unwrap();
-        let store = Store::open(&format!("sqlite://{}", folder.join("data/hpo.db").display())).unwrap();
-        Self { server, connection, store }
-    }
-
-    fn jobs(&self) -> JobClient {
-        JobClient::new(self.connection.clone(), PATIENCE)
-    }
-
-    async fn submit(&self, spec: SweepSpec, id: &str) -> Job {
-        let job = Job { spec: Some(JobSpec { kind: Some(Kind::Sweep(spec)) }), ..Job::default() };
-        let request = CreateJobRequest { job: Some(job), request_id: id.into(), ..Default::default() };
-        Box::pin(self.jobs().create(request)).await.unwrap()
-    }
-
-    async fn run(&self, spec: SweepSpec, id: &str) -> Job {
-        let job = self.submit(spec, id).await;
-        Box::pin(self.jobs().watch(&job.name, 0, |_| {}, |_| {})).await.unwrap()
-    }
-
-    async fn children(&self, sweep: &Job) -> Vec<Job> {
-        let request = ListJobsRequest { parent: sweep.name.clone(), page_size: 1000, ..Default::default() };
-        self.jobs().raw().list_jobs(request).await.unwrap().into_inner().jobs
-    }
-
-    async fn close(self) {
-        self.server.shutdown().await.unwrap();
-    }
-}
-
-fn backup_url(folder: &Path) -> String {
-    format!("file://{}", folder.join("backup").display())
-}
-
-/// Opens a host as soon as the one before it has let go of the folder.
-async fn open_host(config: Config) -> Host {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    loop {
-        match Host::open(config.clone()).await {
-            Ok(host) => return host,
-            Err(host::Error::Database(db::Error::Owned(_))) if tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
-/// Stands for the user's program: minimizes (x - 0.3)^2 over 5 steps. x above 0.9 crashes, the metric is missing above 0.8.
-async fn program(context: Context, runs: &Runs) -> WorkResult {
-    let Some(Kind::Command(command)) = context.spec().kind else {
-        return Err(Failure::user(ErrorReason::Unsupported, "no command"));
-    };
-    *runs.lock().unwrap().entry(context.job().uid.clone()).or_default() += 1;
-    let x: f64 = command.parameters["x"].parse().unwrap();
-    if x > 0.9 {
-        context.log("Traceback: boom");
-        return Err(Failure::user(ErrorReason::CommandFailed, "exit status 1"));
-    }
-    let loss = (x - 0.3) * (x - 0.3);
-    for step in 1..=5 {
-        context.metric("loss", loss + 1.0 / f64::from(step), i64::from(step));
-        context.metric("other", 1.0, i64::from(step));
-        tokio::time::sleep(Duration::from_millis(if command.parameters.contains_key("slow") { 200 } else { 10 })).await;
-        if context.directive() != Directive::Continue {
-            return Ok(Done { stopped: true, ..Done::default() });
-        }
-    }
-    let name = if x > 0.8 { "los" } else { "loss" };
-    Ok(Done { metrics: [(name.to_owned(), loss)].into(), ..Done::default() })
-}
-
-fn sweep(name: &str, low: f64, high: f64, max_trials: i32) -> SweepSpec {
-    SweepSpec {
-        study_name: name.into(),
-        search_space: vec![v1::Parameter {
-            name: "x".into(),
-            domain: Some(Domain::Float(v1::FloatDomain { low, high, log: false, step: None })),
-            condition: None,
-        }],
-        objective: Some(v1::Objective { metric: "loss".into(), direction: v1::Direction::Minimize.into() }),
-        max_trials,
-        max_parallel_trials: 3,
-        seed: Some(7),
-        trial: Some(Trial::Command(v1::CommandSpec {
-            command: "train --x ${{search_space.x}}".into(),
-            ..v1::CommandSpec::default()
-        })),
-        ..SweepSpec::default()
-    }
-}
-
-fn report(job: &Job) -> serde_json::Value {
-    serde_json::to_value(job.outputs.as_ref().unwrap().report.as_ref().unwrap()).unwrap()
-}
+use crate::house::{House, Runs, backup_url, process, report, sweep, with_parameter};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_runs_reports_and_answers_calls() {
@@ -329,9 +185,7 @@ async fn successive_halving_keeps_its_rungs_at_the_trials() {
     let halving =
         v1::SuccessiveHalvingPruner { min_resource: Some(1), reduction_factor: Some(2), ..Default::default() };
     spec.pruner = Some(v1::Pruner { kind: Some(v1::pruner::Kind::SuccessiveHalving(halving)) });
-    let Some(Trial::Command(command)) = &mut spec.trial else { panic!("not a command") };
-    command.command += " ${{search_space.slow}}";
-    command.parameters.insert("slow".into(), "1".into());
+    with_parameter(&mut spec, "slow");
     let job = house.run(spec, "rungs").await;
     assert_eq!(job.state(), JobState::Succeeded, "{:?}", job.error);
     let study = house.store.find_study("rungs").await.unwrap().unwrap();
@@ -351,9 +205,7 @@ async fn a_hopeless_trial_is_pruned_while_it_runs() {
     spec.pruner = Some(v1::Pruner {
         kind: Some(v1::pruner::Kind::Median(v1::MedianPruner { n_startup_trials: Some(2), ..Default::default() })),
     });
-    let Some(Trial::Command(command)) = &mut spec.trial else { panic!("not a command") };
-    command.command += " ${{search_space.slow}}";
-    command.parameters.insert("slow".into(), "1".into());
+    with_parameter(&mut spec, "slow");
     let job = house.run(spec, "prune").await;
     assert_eq!(job.state(), JobState::Succeeded, "{:?}", job.error);
     let report = report(&job);
@@ -376,9 +228,7 @@ async fn cancelling_a_sweep_ends_its_trials() {
     let folder = tempfile::tempdir().unwrap();
     let house = House::open(folder.path(), &Runs::default()).await;
     let mut spec = sweep("cancel", 0.0, 0.8, 50);
-    let Some(Trial::Command(command)) = &mut spec.trial else { panic!("not a command") };
-    command.command += " ${{search_space.slow}}";
-    command.parameters.insert("slow".into(), "1".into());
+    with_parameter(&mut spec, "slow");
     let job = house.submit(spec, "cancel").await;
     let client = house.jobs();
     let cancelled = Arc::new(AtomicUsize::new(0));
@@ -403,11 +253,6 @@ async fn cancelling_a_sweep_ends_its_trials() {
     assert!(trials.iter().all(|trial| trial.state.finished()), "{trials:?}");
     assert!(house.children(&ended).await.iter().all(|child| child.end_time.is_some()));
     house.close().await;
-}
-
-/// A process of its own, as far as the tasks go: dropping it stops them all where they are.
-fn process() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 #[test]
