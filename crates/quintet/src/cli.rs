@@ -264,6 +264,30 @@ pub(crate) enum HpoCommand {
         #[command(flatten)]
         target: Target,
     },
+    /// Starts no new trials in a study's sweeps until `resume`; those that run end
+    Pause {
+        /// Name of the study
+        study: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Lets the sweeps of a study go on
+    Resume {
+        /// Name of the study
+        study: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Lets a study's sweep try more trials; one that has ended is run again
+    Extend {
+        /// Name of the study
+        study: String,
+        /// Trials in all from now on
+        #[arg(long, value_name = "COUNT")]
+        max_trials: i32,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Deletes a study with its trials
     Delete {
         /// Name of the study

@@ -28,7 +28,7 @@ pub enum Part {
         /// 2 or more.
         n_splits: i32,
     },
-    /// The best trial once more: on all data, and what comes out is kept.
+    /// The best trial once more: without folds, and what comes out is kept.
     Refit,
 }
 

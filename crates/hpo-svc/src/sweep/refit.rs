@@ -1,4 +1,4 @@
-//! The refit: when the search is over, one more job with the best trial's parameters, on all data.
+//! The refit: when the search is over, one more job with the best trial's parameters, without folds, whose outputs are kept.
 
 use quintet_proto::v1::{Job, JobState, Progress};
 use runtime_core::{

@@ -22,6 +22,7 @@ use crate::{
 mod files;
 mod plots;
 mod show;
+mod steer;
 
 type Client = HpoServiceClient<Connection>;
 
@@ -40,6 +41,9 @@ pub(crate) async fn hpo(command: HpoCommand) -> Result<(), Failure> {
     | HpoCommand::Show { target, .. }
     | HpoCommand::Export { target, .. }
     | HpoCommand::Import { target, .. }
+    | HpoCommand::Pause { target, .. }
+    | HpoCommand::Resume { target, .. }
+    | HpoCommand::Extend { target, .. }
     | HpoCommand::Delete { target, .. }) = &command;
     let server = Server::open(target, false).await?;
     let client = HpoServiceClient::new(server.connection.clone()).max_decoding_message_size(MAX_MESSAGE);
@@ -50,6 +54,9 @@ pub(crate) async fn hpo(command: HpoCommand) -> Result<(), Failure> {
         HpoCommand::Import { file, study, name, .. } => {
             files::import(client, file, study.as_deref(), name.as_deref()).await
         }
+        HpoCommand::Pause { study, .. } => steer::pause(client, study).await,
+        HpoCommand::Resume { study, .. } => steer::resume(client, study).await,
+        HpoCommand::Extend { study, max_trials, .. } => steer::extend(client, study, *max_trials).await,
         HpoCommand::Delete { study, .. } => delete(client, study).await,
     };
     server.close().await;

@@ -8,7 +8,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::document::{
-    Artifact, Benchmark, Best, Convert, Entity, Error, File, Model, Row, Stage, Sweep, Train, Trial,
+    Artifact, Benchmark, Best, Convert, Entity, Error, File, Fold, Model, Objective, Refit, Row, Stage, Sweep, Train,
+    Trial,
 };
 
 /// The report of a job is not what its kind promises.
@@ -124,8 +125,13 @@ struct SweepReport {
     storage: String,
     direction: String,
     metric: String,
+    #[serde(default)]
+    objectives: Vec<Objective>,
     trials: Vec<TrialReport>,
     best: Option<BestReport>,
+    #[serde(default)]
+    pareto_front: Vec<f64>,
+    refit: Option<RefitReport>,
 }
 
 #[derive(Deserialize)]
@@ -135,10 +141,33 @@ struct TrialReport {
     parameters: Map<String, Value>,
     value: Option<Value>,
     #[serde(default)]
+    values: Vec<Value>,
+    #[serde(default)]
+    folds: Vec<FoldReport>,
+    #[serde(default)]
     intermediate_values: BTreeMap<String, Value>,
     seconds: Option<f64>,
     job: Option<String>,
     error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct FoldReport {
+    job: String,
+    metrics: BTreeMap<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct RefitReport {
+    trial: f64,
+    job: String,
+    metrics: BTreeMap<String, Value>,
+    outputs: BTreeMap<String, String>,
+}
+
+/// Those that are numbers.
+fn numbers(values: BTreeMap<String, Value>) -> BTreeMap<String, f64> {
+    values.into_iter().filter_map(|(name, value)| value.as_f64().map(|value| (name, value))).collect()
 }
 
 #[derive(Deserialize)]
@@ -156,10 +185,12 @@ fn sweep(outputs: &Outputs) -> Result<Sweep, serde_json::Error> {
         state: trial.state,
         parameters: wholes(trial.parameters),
         value: trial.value.as_ref().and_then(Value::as_f64),
-        intermediate_values: {
-            let values = trial.intermediate_values.into_iter();
-            values.filter_map(|(step, value)| value.as_f64().map(|value| (step, value))).collect()
+        values: trial.values.iter().map(Value::as_f64).collect(),
+        folds: {
+            let folds = trial.folds.into_iter();
+            folds.map(|fold| Fold { job: fold.job, metrics: numbers(fold.metrics) }).collect()
         },
+        intermediate_values: numbers(trial.intermediate_values),
         seconds: trial.seconds,
         job: trial.job.unwrap_or_default(),
         error: trial.error.unwrap_or_default(),
@@ -169,12 +200,20 @@ fn sweep(outputs: &Outputs) -> Result<Sweep, serde_json::Error> {
         storage: report.storage,
         direction: report.direction,
         metric: report.metric,
+        objectives: report.objectives,
         trials: trials.collect(),
         best: report.best.map(|best| Best {
             number: best.number as i64,
             parameters: wholes(best.parameters),
             value: best.value,
             job: best.job.unwrap_or_default(),
+        }),
+        pareto_front: report.pareto_front.into_iter().map(|number| number as i64).collect(),
+        refit: report.refit.map(|refit| Refit {
+            trial: refit.trial as i64,
+            job: refit.job,
+            metrics: numbers(refit.metrics),
+            outputs: refit.outputs,
         }),
     })
 }

@@ -116,14 +116,54 @@ pub(crate) struct Sweep {
     pub(crate) study: String,
     /// Storage for `optuna.load_study`; empty when the sweep did not tell.
     pub(crate) storage: String,
-    /// `MAXIMIZE` or `MINIMIZE`.
+    /// `MAXIMIZE` or `MINIMIZE`; of the first objective.
     pub(crate) direction: String,
-    /// Name of the objective.
+    /// Name of the first objective.
     pub(crate) metric: String,
+    /// What was optimized.
+    pub(crate) objectives: Vec<Objective>,
     /// By number.
     pub(crate) trials: Vec<Trial>,
-    /// None when no trial completed.
+    /// None when no trial completed, and with several objectives.
     pub(crate) best: Option<Best>,
+    /// With several objectives: numbers of the trials that no other one beats in all of them.
+    pub(crate) pareto_front: Vec<i64>,
+    /// The job at the end with the best parameters, when the sweep was asked for it.
+    pub(crate) refit: Option<Refit>,
+}
+
+/// A metric that was optimized.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Objective {
+    /// Its name.
+    pub(crate) metric: String,
+    /// `MAXIMIZE` or `MINIMIZE`.
+    pub(crate) direction: String,
+}
+
+/// One fold of a trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fold {
+    /// `jobs/{uid}`.
+    pub(crate) job: String,
+    /// What it reported.
+    pub(crate) metrics: BTreeMap<String, f64>,
+}
+
+/// The job that was run once more with the best parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Refit {
+    /// Number of the trial whose parameters it has.
+    pub(crate) trial: i64,
+    /// `jobs/{uid}`.
+    pub(crate) job: String,
+    /// What it reported.
+    pub(crate) metrics: BTreeMap<String, f64>,
+    /// URLs of what it published, by name.
+    pub(crate) outputs: BTreeMap<String, String>,
 }
 
 /// One trial.
@@ -136,8 +176,12 @@ pub(crate) struct Trial {
     pub(crate) state: String,
     /// Name to value.
     pub(crate) parameters: serde_json::Map<String, Value>,
-    /// The objective; none for a trial that did not complete.
+    /// The first objective; none for a trial that did not complete.
     pub(crate) value: Option<f64>,
+    /// One an objective; null for what is not finite.
+    pub(crate) values: Vec<Option<f64>>,
+    /// With cross-validation: its folds that have ended, in order.
+    pub(crate) folds: Vec<Fold>,
     /// Step to value.
     pub(crate) intermediate_values: BTreeMap<String, f64>,
     /// Duration.

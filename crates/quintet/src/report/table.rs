@@ -1,6 +1,6 @@
 //! The summary that a person reads at the end of a run.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Map, Value};
@@ -78,9 +78,22 @@ fn sweep(sweep: &Sweep) -> String {
             let _ = write!(text, "\nbest {} {} (trial {})", sweep.metric, number(best.value), best.number);
             let _ = write!(text, "\n{}", parameters(&best.parameters));
         }
+        None if sweep.objectives.len() > 1 => {
+            let metrics: Vec<&str> = sweep.objectives.iter().map(|objective| objective.metric.as_str()).collect();
+            let numbers: Vec<String> = sweep.pareto_front.iter().map(i64::to_string).collect();
+            let _ = write!(text, "\nPareto front of {}: trials {}", metrics.join(", "), numbers.join(", "));
+        }
         None => text.push_str("\nno trial completed"),
     }
+    if let Some(refit) = &sweep.refit {
+        let _ = write!(text, "\nrefit {} {}", refit.job, values(&refit.metrics));
+    }
     text
+}
+
+/// `name value`, joined by commas.
+fn values(metrics: &BTreeMap<String, f64>) -> String {
+    metrics.iter().map(|(name, value)| format!("{name} {}", number(*value))).collect::<Vec<_>>().join(", ")
 }
 
 /// `name = value`, joined by commas.
