@@ -36,3 +36,8 @@ serve *args:
 # Throughput of the job runtime beside huey
 bench *args:
     cargo bench --package quintet-tests {{ args }}
+
+# Quality of the samplers beside Optuna's: just hpo-quality --sampler tpe --parallel 8 --jobs 2
+hpo-quality *args:
+    cargo build --release --package hpo-svc --example ask_tell
+    .runtime/venv/bin/python tests/bench/hpo_quality/compare.py target/release/examples/ask_tell {{ args }}

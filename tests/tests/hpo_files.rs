@@ -8,8 +8,17 @@ use serde_json::Value;
 
 /// Runs the Optuna side and returns what it prints.
 fn optuna(arguments: &[&str]) -> String {
+    peer("tests/peers/optuna_files.py", arguments)
+}
+
+/// What Optuna's dashboard shows of a study is what is there; returns the number of its trials.
+fn dashboard(arguments: &[&str]) -> String {
+    peer("tests/peers/optuna_dashboard_api.py", arguments)
+}
+
+fn peer(script: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(python().unwrap());
-    command.arg("tests/peers/optuna_files.py").args(arguments).current_dir(root()).env("PYTHONWARNINGS", "ignore");
+    command.arg(script).args(arguments).current_dir(root()).env("PYTHONWARNINGS", "ignore");
     let output = command.output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -52,6 +61,12 @@ fn a_study_goes_from_optuna_to_us_and_back_and_is_equal_in_every_trial() {
     assert_eq!(optuna(&["compare", &theirs, NAME, &ours, NAME]), "17");
     let refused = hpo(&sandbox, &["export", NAME, &ours]).unwrap_err();
     assert!(refused.contains("exists"), "{refused}");
+
+    // Its dashboard serves both.
+    assert_eq!(dashboard(&[&ours, NAME]), "17");
+    let address = sandbox.url().trim_start_matches("http://").to_owned();
+    assert_eq!(dashboard(&[&address, NAME]), "17");
+    assert_eq!(dashboard(&[&address, "renamed", "--change"]), "17");
 
     // Optuna goes on with ours; then we have it back, as a document too.
     assert_eq!(optuna(&["go-on", &ours, NAME, "5"]), "21", "the queued trial is one of them");

@@ -14,7 +14,8 @@ use prost::Message as _;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 use quintet_proto::{
     optuna::{
-        GetStudyIdFromNameRequest, GetTrialsRequest, Trial, TrialState, storage_service_client::StorageServiceClient,
+        CreateNewStudyRequest, CreateNewTrialRequest, DeleteStudyRequest, GetStudyIdFromNameRequest, GetTrialsRequest,
+        Trial, TrialState, storage_service_client::StorageServiceClient,
     },
     v1::{CreateJobRequest, Job, JobSpec, JobState, SweepSpec, job_spec::Kind},
 };
@@ -53,12 +54,18 @@ fn server(postgres: Option<&PostgresServer>) -> Sandbox {
     sandbox
 }
 
+/// Runs a file of tests against the server, and gives what pytest says.
+fn pytest(sandbox: &Sandbox, file: &str) -> String {
+    let mut command = peer(&["-m", "pytest", "-q", "-p", "no:cacheprovider", file]);
+    let output = command.env("QUINTET_TEST_OPTUNA", address(sandbox)).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
+    told
+}
+
 /// 59 tests of which the two that no map on a wire can pass are one skipped function.
 fn optunas_own_tests_pass(sandbox: &Sandbox) {
-    let mut command = peer(&["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/peers/optuna_storage.py"]);
-    let output = command.env("QUINTET_TEST_OPTUNA", address(sandbox)).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
+    let told = pytest(sandbox, "tests/peers/optuna_storage.py");
     assert!(told.contains("57 passed, 1 skipped"), "{told}");
 }
 
@@ -72,6 +79,32 @@ fn before_and_after_a_kill(postgres: Option<&PostgresServer>) {
     optunas_own_tests_pass(&sandbox);
 }
 
+fn what_they_leave_open_holds(postgres: Option<&PostgresServer>) {
+    let mut sandbox = server(postgres);
+    let told = pytest(&sandbox, "tests/peers/optuna_wire.py");
+    assert!(!told.contains("skipped"), "{told}");
+    // The study with the last ids is gone before the server is.
+    let last = newest_then_deleted(&sandbox);
+    sandbox.kill().unwrap();
+    sandbox.start().unwrap();
+    let next = newest_then_deleted(&sandbox);
+    assert!(next.0 > last.0 && next.1 > last.1, "ids are used again: {last:?}, then {next:?}");
+}
+
+/// The ids of a new study and of a trial in it, which are deleted again.
+fn newest_then_deleted(sandbox: &Sandbox) -> (i64, i64) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut client = StorageServiceClient::new(sandbox.connection().unwrap());
+        let request = CreateNewStudyRequest { directions: vec![0], study_name: "newest".into() };
+        let study_id = client.create_new_study(request).await.unwrap().into_inner().study_id;
+        let request = CreateNewTrialRequest { study_id, template_trial: None, template_trial_is_none: true };
+        let trial_id = client.create_new_trial(request).await.unwrap().into_inner().trial_id;
+        client.delete_study(DeleteStudyRequest { study_id }).await.unwrap();
+        (study_id, trial_id)
+    })
+}
+
 #[test]
 fn optunas_own_storage_tests_pass_on_sqlite() {
     before_and_after_a_kill(None);
@@ -80,6 +113,16 @@ fn optunas_own_storage_tests_pass_on_sqlite() {
 #[test]
 fn optunas_own_storage_tests_pass_on_postgresql() {
     before_and_after_a_kill(Some(&PostgresServer::start().unwrap()));
+}
+
+#[test]
+fn what_optunas_tests_leave_open_holds_on_sqlite() {
+    what_they_leave_open_holds(None);
+}
+
+#[test]
+fn what_optunas_tests_leave_open_holds_on_postgresql() {
+    what_they_leave_open_holds(Some(&PostgresServer::start().unwrap()));
 }
 
 /// Names, numbers and types alone: comments and names for JSON are not on the wire.

@@ -1,9 +1,12 @@
 //! The samplers as a program, for comparisons from other languages: JSON lines on standard input and output.
 //!
-//! `{"new": {"space": {"x": DISTRIBUTION}, "seed": 1, "sampler": "tpe"}}` starts a study (Optuna's distribution texts). `sampler` and
-//! `settings` are name and message of a sampler in the contract, TPE without them; `directions` may list `minimize` and `maximize`,
-//! and is one to minimize else. `{"ask": true}` answers with the parameters by name; `{"tell": 0.5}` ends that trial, with a list for
-//! several objectives; beside it `constraints` may list numbers, of which those above 0 are broken.
+//! `{"new": {"search_space": [{"name": "x", "float": {"low": 0, "high": 1}}], "seed": 1, "sampler": "tpe"}}` starts a study. The space,
+//! with its conditions, has the form of the contract's `Parameter`; `sampler` and `settings` are name and message of a sampler there,
+//! TPE without them; `directions` may list `minimize` and `maximize`, and is one to minimize else.
+//!
+//! `{"ask": true}` opens a trial and answers `{"number": 0, "params": {"x": 0.5}}`. `{"tell": 0.5, "number": 0}` ends it, or the trial
+//! asked for last without a number; several objectives are a list, and a trial that failed is told `null`. Beside it `constraints` may
+//! list numbers, of which those above 0 are broken. Any number of trials may be open.
 
 use std::{
     collections::BTreeMap,
@@ -13,11 +16,11 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use hpo_svc::{
     sampler::{self, Request, Sampler, Suggestion, suggest},
-    space::{Distribution, Space},
+    space::Space,
     study::{Direction, State, Trial},
 };
 use quintet_proto::v1;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 struct Study {
     space: Space,
@@ -38,10 +41,10 @@ fn main() -> anyhow::Result<()> {
         let study = study.as_mut().context("no study yet")?;
         if line.get("ask").is_some() {
             let mut out = stdout().lock();
-            writeln!(out, "{}", Value::from(study.ask()))?;
+            writeln!(out, "{}", study.ask())?;
             out.flush()?;
-        } else if let Some(value) = line.get("tell") {
-            study.tell(numbers(value)?, numbers(&line["constraints"])?)?;
+        } else if let Some(values) = line.get("tell") {
+            study.tell(&line["number"], numbers(values)?, &numbers(&line["constraints"])?)?;
         } else {
             bail!("neither new, ask nor tell: {line}");
         }
@@ -59,11 +62,8 @@ fn numbers(value: &Value) -> anyhow::Result<Vec<f64>> {
 }
 
 fn start(new: &Value) -> anyhow::Result<Study> {
-    let mut parameters = Vec::new();
-    for (name, text) in new["space"].as_object().context("no space")? {
-        let text = text.as_str().context("a distribution is no text")?;
-        parameters.push((name.clone(), Distribution::from_json(text).map_err(anyhow::Error::msg)?));
-    }
+    let parameters: Vec<v1::Parameter> = serde_json::from_value(new["search_space"].clone())?;
+    let space = Space::from_proto(&parameters).map_err(|wrong| anyhow::anyhow!("{wrong:?}"))?;
     let direction = |word: &Value| match word.as_str() {
         Some("minimize") => Ok(Direction::Minimize),
         Some("maximize") => Ok(Direction::Maximize),
@@ -73,9 +73,8 @@ fn start(new: &Value) -> anyhow::Result<Study> {
         Some(words) => words.iter().map(direction).collect::<anyhow::Result<_>>()?,
         None => vec![Direction::Minimize],
     };
-    let space = Space::of(parameters);
     let mut document = Map::new();
-    document.insert(new["sampler"].as_str().unwrap_or("tpe").into(), new.get("settings").cloned().unwrap_or_default());
+    document.insert(new["sampler"].as_str().unwrap_or("tpe").into(), new.get("settings").cloned().unwrap_or(json!({})));
     let settings: v1::Sampler = serde_json::from_value(document.into())?;
     let mut wrong = Vec::new();
     let sampler = sampler::from_proto(Some(&settings), Some(&space), directions.len(), "sampler", &mut wrong);
@@ -85,12 +84,12 @@ fn start(new: &Value) -> anyhow::Result<Study> {
 }
 
 impl Study {
-    fn ask(&mut self) -> Map<String, Value> {
+    fn ask(&mut self) -> Value {
         let number = i64::try_from(self.trials.len()).unwrap_or(i64::MAX);
         let request =
             Request { space: &self.space, directions: &self.directions, trials: &self.trials, number, seed: self.seed };
         let Suggestion { params, system_attrs } = suggest(&*self.sampler, &request, &[]);
-        let answer = params.iter().map(|param| (param.name.clone(), param.external().to_json())).collect();
+        let external: Map<_, _> = params.iter().map(|param| (param.name.clone(), param.external().to_json())).collect();
         self.trials.push(Trial {
             id: number,
             number,
@@ -103,12 +102,17 @@ impl Study {
             start: None,
             complete: None,
         });
-        answer
+        json!({"number": number, "params": external})
     }
 
-    fn tell(&mut self, values: Vec<f64>, constraints: Vec<f64>) -> anyhow::Result<()> {
-        let trial = self.trials.last_mut().context("no trial yet")?;
-        trial.state = State::Complete;
+    fn tell(&mut self, number: &Value, values: Vec<f64>, constraints: &[f64]) -> anyhow::Result<()> {
+        let trial = match number.as_u64() {
+            Some(number) => self.trials.get_mut(usize::try_from(number)?),
+            None => self.trials.last_mut(),
+        };
+        let trial = trial.with_context(|| format!("there is no trial {number}"))?;
+        ensure!(trial.state == State::Running, "trial {} has ended", trial.number);
+        trial.state = if values.is_empty() { State::Fail } else { State::Complete };
         trial.values = values;
         for (index, value) in constraints.iter().enumerate() {
             trial.system_attrs.insert(format!("constraints:{index}"), value.to_string());

@@ -50,7 +50,7 @@ fn values(system_attrs: &Attributes, space: &Space) -> Result<Vec<Option<f64>>, 
             return Err(format!("the queued parameter `{name}` is not in the search space"));
         };
         let distribution = &space.parameters()[index].distribution;
-        let internal = ParamValue::from_py(&value).and_then(|value| distribution.internal(&value));
+        let internal = distribution.internal(&ParamValue::choice(&value));
         let inside = internal.filter(|internal| distribution.contains(*internal));
         values[index] = Some(inside.ok_or_else(|| {
             format!("the queued value {} of `{name}` is outside of {}", value.dump(), distribution.to_json())

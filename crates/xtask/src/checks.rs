@@ -21,7 +21,7 @@ pub(crate) fn run(layout: &Layout, peers: bool, args: &[String]) -> Result<ExitC
     // Some tests start the programs themselves.
     let built = check(&mut summary, "build", &mut cargo(layout, &["build", "--workspace", "--bins", "--locked"]));
     heading("tests");
-    let counted = if has_nextest() { nextest(layout, args) } else { libtest(layout, args) };
+    let counted = if has_nextest() { nextest(layout, peers, args) } else { libtest(layout, peers, args) };
     summary.add(counted.unwrap_or_else(failed));
     for package in documented(layout)? {
         heading(&format!("documentation tests of {package}"));
@@ -82,11 +82,12 @@ fn has_nextest() -> bool {
 }
 
 /// All tests by nextest; the counts come from its report.
-fn nextest(layout: &Layout, args: &[String]) -> Result<Summary> {
+fn nextest(layout: &Layout, peers: bool, args: &[String]) -> Result<Summary> {
     let report = target_folder()?.join("nextest/ci/junit.xml");
     crate::pip::remove(&report)?;
     let mut command = cargo(layout, &["nextest", "run", "--profile", "ci", "--locked"]);
     command.args(scope(args)).args(args);
+    repeat(&mut command, peers);
     let status = process::status(&mut command)?;
     let xml = fs::read_to_string(&report)
         .with_context(|| format!("{} ended with {status} and left no report", process::shown(&command)))?;
@@ -98,11 +99,19 @@ fn nextest(layout: &Layout, args: &[String]) -> Result<Summary> {
 }
 
 /// All tests by Cargo's own runner.
-fn libtest(layout: &Layout, args: &[String]) -> Result<Summary> {
+fn libtest(layout: &Layout, peers: bool, args: &[String]) -> Result<Summary> {
     let mut command = cargo(layout, &["test", "--no-fail-fast", "--locked"]);
     // Without documentation tests, which follow.
     command.args(["--lib", "--bins", "--tests"]).args(scope(args)).args(args);
+    repeat(&mut command, peers);
     count_libtest(&mut command)
+}
+
+/// With the peers, Optuna's own tests of a storage are run several times in a row on the same studies' store.
+fn repeat(command: &mut Command, peers: bool) {
+    if peers {
+        command.env("QUINTET_TEST_ROUNDS", "3");
+    }
 }
 
 fn count_libtest(command: &mut Command) -> Result<Summary> {

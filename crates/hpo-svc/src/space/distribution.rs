@@ -114,6 +114,11 @@ impl Distribution {
                 return refuse(field, format!("{value} is beyond +-2^53"));
             }
         }
+        Self::any_int(low, high, log, step)
+    }
+
+    /// [`Distribution::int`] of any integers: a value of the domain as a double may not be exact.
+    fn any_int(low: i64, high: i64, log: bool, step: i64) -> Result<Self, DomainError> {
         if low > high {
             return refuse("low", format!("{low} is above high ({high}); low <= high must hold"));
         }
@@ -126,7 +131,8 @@ impl Distribution {
         if log && step != 1 {
             return refuse("step", format!("{step} was given together with log; only 1 is allowed then"));
         }
-        Ok(Self::Int { low, high: (high - low) / step * step + low, log, step })
+        let beyond = (i128::from(high) - i128::from(low)) % i128::from(step);
+        Ok(Self::Int { low, high: i64::try_from(i128::from(high) - beyond).unwrap_or(high), log, step })
     }
 
     /// A choice among values.
@@ -258,7 +264,11 @@ impl Distribution {
         let number = |key: &str| {
             attributes.get(key).and_then(PyValue::as_f64).ok_or_else(|| format!("{kind} needs the number `{key}`"))
         };
-        let integer = |key: &str| number(key).map(|value| value as i64);
+        let integer = |key: &str| match attributes.get(key) {
+            // Every digit of a large one.
+            Some(PyValue::Int(value)) => Ok(*value),
+            _ => number(key).map(|value| value as i64),
+        };
         let log = matches!(attributes.get("log"), Some(PyValue::Bool(true)));
         let step = attributes.get("step").and_then(PyValue::as_f64);
         let int_step = step.map_or(1, |step| step as i64);
@@ -267,15 +277,15 @@ impl Distribution {
             "UniformDistribution" => Self::float(number("low")?, number("high")?, false, None),
             "LogUniformDistribution" => Self::float(number("low")?, number("high")?, true, None),
             "DiscreteUniformDistribution" => Self::float(number("low")?, number("high")?, false, Some(number("q")?)),
-            "IntDistribution" | "int" => Self::int(integer("low")?, integer("high")?, log, int_step),
-            "IntUniformDistribution" => Self::int(integer("low")?, integer("high")?, false, int_step),
-            "IntLogUniformDistribution" => Self::int(integer("low")?, integer("high")?, true, int_step),
+            // Optuna has no bound for integers; what it stores may be above ours.
+            "IntDistribution" | "int" => Self::any_int(integer("low")?, integer("high")?, log, int_step),
+            "IntUniformDistribution" => Self::any_int(integer("low")?, integer("high")?, false, int_step),
+            "IntLogUniformDistribution" => Self::any_int(integer("low")?, integer("high")?, true, int_step),
             "CategoricalDistribution" | "categorical" => {
                 let Some(PyValue::List(items)) = attributes.get("choices") else {
                     return Err(format!("{kind} needs the list `choices`"));
                 };
-                let choices = items.iter().map(ParamValue::from_py).collect::<Option<Vec<_>>>();
-                let choices = choices.ok_or("a choice is a list or an object")?;
+                let choices: Vec<ParamValue> = items.iter().map(ParamValue::choice).collect();
                 // Not `categorical`: Optuna allows the same choice twice.
                 if choices.is_empty() {
                     return Err("choices: there is none".into());
@@ -353,6 +363,23 @@ mod tests {
         for text in ["", "{}", r#"{"name": "X", "attributes": {}}"#, r#"{"type": "float", "low": 1}"#] {
             assert!(Distribution::from_json(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_optuna_stores_beyond_our_own_rules_comes_back_as_it_was() {
+        for text in [
+            r#"{"name": "CategoricalDistribution", "attributes": {"choices": [[64, 64], [128], {"a": [null, NaN]}, "x"]}}"#,
+            r#"{"name": "IntDistribution", "attributes": {"log": false, "step": 1, "low": -9223372036854775808, "high": 9223372036854775807}}"#,
+            r#"{"name": "IntDistribution", "attributes": {"log": true, "step": 1, "low": 1, "high": 9007199254740993}}"#,
+        ] {
+            let read = Distribution::from_json(text).unwrap();
+            assert_eq!(read.to_json(), text);
+            assert!(read.compatible(&read.clone()) && read == Distribution::from_json(text).unwrap());
+        }
+        let lists = Distribution::from_json(r#"{"type": "categorical", "choices": [[1, 2], [1, 2.5]]}"#).unwrap();
+        assert_eq!(lists.external(1.0).to_json(), serde_json::json!([1, 2.5]));
+        assert_eq!(lists.internal(&lists.external(1.0)), Some(1.0));
+        assert!(matches!(lists.external(0.0).to_proto().kind, Some(quintet_proto::types::value::Kind::ListValue(_))));
     }
 
     #[test]

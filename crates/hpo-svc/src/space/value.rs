@@ -23,6 +23,8 @@ pub enum ParamValue {
     Float(f64),
     /// A text choice.
     Text(String),
+    /// A list or an object, which Optuna takes for a choice with a warning.
+    Other(PyValue),
 }
 
 impl PartialEq for ParamValue {
@@ -31,6 +33,8 @@ impl PartialEq for ParamValue {
             (Self::Null, Self::Null) => true,
             (Self::Bool(a), Self::Bool(b)) => a == b,
             (Self::Text(a), Self::Text(b)) => a == b,
+            // As text, in which NaN equals itself.
+            (Self::Other(a), Self::Other(b)) => a.dump() == b.dump(),
             (Self::Int(a), Self::Int(b)) => a == b,
             // Numbers are equal across their types, and NaN equals itself, as in Optuna.
             (a, b) => match (a.number(), b.number()) {
@@ -68,16 +72,7 @@ impl ParamValue {
 
     /// The value as `google.protobuf.Value`.
     pub fn to_proto(&self) -> types::Value {
-        use types::value::Kind;
-        types::Value {
-            kind: Some(match self {
-                Self::Null => Kind::NullValue(0),
-                Self::Bool(value) => Kind::BoolValue(*value),
-                Self::Int(value) => Kind::NumberValue(*value as f64),
-                Self::Float(value) => Kind::NumberValue(*value),
-                Self::Text(value) => Kind::StringValue(value.clone()),
-            }),
-        }
+        to_proto(&self.to_py())
     }
 
     /// The value as strict JSON; what is not finite becomes its word as text.
@@ -89,6 +84,11 @@ impl ParamValue {
             Self::Float(value) if value.is_finite() => json!(value),
             Self::Float(value) => json!(float_repr(*value)),
             Self::Text(value) => json!(value),
+            Self::Other(PyValue::List(items)) => items.iter().map(|item| Self::choice(item).to_json()).collect(),
+            Self::Other(PyValue::Object(entries)) => {
+                entries.iter().map(|(key, value)| (key.clone(), Self::choice(value).to_json())).collect()
+            }
+            Self::Other(scalar) => Self::choice(scalar).to_json(),
         }
     }
 
@@ -100,10 +100,16 @@ impl ParamValue {
             Self::Int(value) => PyValue::Int(*value),
             Self::Float(value) => PyValue::Float(*value),
             Self::Text(value) => PyValue::Text(value.clone()),
+            Self::Other(value) => value.clone(),
         }
     }
 
-    /// A choice out of a distribution's JSON, or a parameter out of a JSON object; `None` for lists and objects.
+    /// A choice out of a distribution's JSON.
+    pub fn choice(value: &PyValue) -> Self {
+        Self::from_py(value).unwrap_or_else(|| Self::Other(value.clone()))
+    }
+
+    /// A parameter out of a JSON object; `None` for lists and objects.
     pub fn from_py(value: &PyValue) -> Option<Self> {
         Some(match value {
             PyValue::Null => Self::Null,
@@ -125,6 +131,23 @@ impl fmt::Display for ParamValue {
             Self::Int(value) => write!(f, "{value}"),
             Self::Float(value) => f.write_str(&float_repr(*value)),
             Self::Text(value) => f.write_str(value),
+            Self::Other(value) => f.write_str(&value.dump()),
         }
     }
+}
+
+fn to_proto(value: &PyValue) -> types::Value {
+    use types::value::Kind;
+    let kind = match value {
+        PyValue::Null => Kind::NullValue(0),
+        PyValue::Bool(value) => Kind::BoolValue(*value),
+        PyValue::Int(value) => Kind::NumberValue(*value as f64),
+        PyValue::Float(value) => Kind::NumberValue(*value),
+        PyValue::Text(value) => Kind::StringValue(value.clone()),
+        PyValue::List(items) => Kind::ListValue(types::ListValue { values: items.iter().map(to_proto).collect() }),
+        PyValue::Object(entries) => Kind::StructValue(types::Struct {
+            fields: entries.iter().map(|(key, value)| (key.clone(), to_proto(value))).collect(),
+        }),
+    };
+    types::Value { kind: Some(kind) }
 }

@@ -85,7 +85,7 @@ fn cell(value: &ParamValue) -> String {
         ParamValue::Bool(true) => "True".into(),
         ParamValue::Bool(false) => "False".into(),
         ParamValue::Float(value) => float(*value),
-        ParamValue::Int(_) | ParamValue::Text(_) => value.to_string(),
+        ParamValue::Int(_) | ParamValue::Text(_) | ParamValue::Other(_) => value.to_string(),
     }
 }
 

@@ -75,18 +75,8 @@ fn parameter(param: &Param) -> Value {
             ParamValue::Float(value) if !matches!(param.distribution, Distribution::Categorical { .. }) => {
                 number(value)
             }
-            value => strict(&scalar(value)),
+            value => strict(&value.to_py()),
         },
-    }
-}
-
-fn scalar(value: ParamValue) -> PyValue {
-    match value {
-        ParamValue::Null => PyValue::Null,
-        ParamValue::Bool(value) => PyValue::Bool(value),
-        ParamValue::Int(value) => PyValue::Int(value),
-        ParamValue::Float(value) => PyValue::Float(value),
-        ParamValue::Text(value) => PyValue::Text(value),
     }
 }
 
@@ -241,7 +231,7 @@ impl<'a> At<'a> {
         let value = match &read {
             Distribution::Float { .. } | Distribution::Int { .. } => self.number()?,
             Distribution::Categorical { .. } => {
-                let choice = ParamValue::from_py(&plain(self.value)).and_then(|choice| read.internal(&choice));
+                let choice = read.internal(&ParamValue::choice(&plain(self.value)));
                 choice.ok_or_else(|| self.wrong("is none of the choices"))?
             }
         };
