@@ -11,7 +11,7 @@ use quintet_proto::{
 };
 use runtime_core::{
     backup::{BackupPolicy, Snapshots},
-    client::Connection,
+    client::{Connection, JobClient},
     config::Service,
     host::{Error as HostError, Host, PATIENCE},
     jobs::Validator,
@@ -23,6 +23,7 @@ use runtime_core::{
 
 mod after_trials;
 pub mod ask_tell;
+mod create;
 pub mod history;
 pub mod optuna;
 pub mod pareto;
@@ -30,12 +31,15 @@ pub mod pruner;
 pub mod pyjson;
 mod queued;
 pub mod sampler;
+pub mod select;
 pub mod service;
 pub mod space;
 pub mod storage;
 pub mod study;
 pub mod sweep;
+pub mod sweep_plan;
 mod transfer;
+mod validate;
 pub mod view;
 
 #[cfg(test)]
@@ -107,9 +111,10 @@ impl Hpo {
         self
     }
 
-    /// The gRPC service.
-    pub fn grpc_service(&self) -> HpoServiceServer<service::HpoApi> {
-        service::HpoApi::new(self.store.clone(), self.after_trials.clone()).into_service()
+    /// The gRPC service, with the job service behind `connection`.
+    pub fn grpc_service(&self, connection: Connection) -> HpoServiceServer<service::HpoApi> {
+        let jobs = JobClient::new(connection, self.options.patience);
+        service::HpoApi::new(self.store.clone(), self.after_trials.clone()).with_jobs(jobs).into_service()
     }
 
     /// Optuna's storage proxy over the same studies.
@@ -162,7 +167,7 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
     let policy = BackupPolicy::from_config(host.config()).map_err(|error| failed(chain(&error)))?;
     let (snapshots, copying) = Snapshots::new(policy, "databases/hpo", hpo.store().db().clone(), host.drain());
     let hpo = hpo.with_snapshots(snapshots);
-    let service = limited!(hpo.grpc_service(), limits);
+    let service = limited!(hpo.grpc_service(host.connection(Service::Hpo)?), limits);
     let optuna = limited!(hpo.optuna_service(), limits);
     let work = hpo.work(host.connection(Service::Hpo)?, host.drain());
     Ok(host

@@ -1,19 +1,21 @@
 //! `HpoService` over gRPC: studies, trials and the best configuration.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::Timestamp;
 use quintet_proto::{
     types,
     v1::{
-        self, CreateStudyRequest, DeleteStudyRequest, DeleteStudyResponse, EnqueueTrialsRequest, EnqueueTrialsResponse,
-        ExportStudyRequest, GetBestConfigRequest, GetBestConfigResponse, GetStudyRequest, ListStudiesRequest,
-        ListStudiesResponse, ListTrialsRequest, ListTrialsResponse, ReportTrialRequest, ReportTrialResponse,
-        StudyPiece, SuggestTrialsRequest, SuggestTrialsResponse, TellTrialRequest,
+        self, CreateStudyRequest, CreateSweepRequest, CreateSweepResponse, DeleteStudyRequest, DeleteStudyResponse,
+        EnqueueTrialsRequest, EnqueueTrialsResponse, ExportStudyRequest, GetBestConfigRequest, GetBestConfigResponse,
+        GetStudyRequest, ListStudiesRequest, ListStudiesResponse, ListTrialsRequest, ListTrialsResponse,
+        ReportTrialRequest, ReportTrialResponse, StudyPiece, SuggestTrialsRequest, SuggestTrialsResponse,
+        TellTrialRequest, ValidateSweepRequest, ValidateSweepResponse,
         hpo_service_server::{HpoService, HpoServiceServer},
     },
 };
 use runtime_core::{
+    client::JobClient,
     db,
     jobs::service::page_size,
     status::{self, ErrorReason},
@@ -24,10 +26,12 @@ use tonic::{Request, Response, Status};
 use crate::{
     after_trials::AfterTrials,
     ask_tell::{ATTR_CLIENT, AskTell, bare_name, wire_parameters},
+    create, select,
     storage::{Error, Store},
     study::{Direction, Study, Trial, best},
     sweep::{ATTR_BACKBONE, ATTR_ERROR, ATTR_JOB, best_config},
     transfer,
+    validate::{Wanted, validate},
 };
 
 /// Pages when the caller names no size, and the largest.
@@ -38,10 +42,17 @@ const LARGEST_PAGE: usize = 1000;
 const LOCKED_PAUSE: Duration = Duration::from_secs(5);
 
 /// The domain calls of sweeps, answered from the study store.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HpoApi {
     store: Store,
     ask_tell: AskTell,
+    jobs: Option<JobClient>,
+}
+
+impl fmt::Debug for HpoApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HpoApi").field("store", &self.store).finish_non_exhaustive()
+    }
 }
 
 impl From<Error> for Status {
@@ -74,7 +85,21 @@ impl From<Error> for Status {
 impl HpoApi {
     /// A service over a store, with what is to be told of trials that clients have ended.
     pub fn new(store: Store, after_trials: AfterTrials) -> Self {
-        Self { ask_tell: AskTell::new(store.clone(), after_trials), store }
+        Self { ask_tell: AskTell::new(store.clone(), after_trials), store, jobs: None }
+    }
+
+    /// With the job service that sweeps are jobs of.
+    #[must_use]
+    pub fn with_jobs(mut self, jobs: JobClient) -> Self {
+        self.jobs = Some(jobs);
+        self
+    }
+
+    fn jobs(&self) -> Result<&JobClient, Status> {
+        self.jobs.as_ref().ok_or_else(|| {
+            status::Error::new(ErrorReason::Unsupported, "this server serves studies without the jobs of their sweeps")
+                .into_status()
+        })
     }
 
     /// The service to mount on a server.
@@ -191,17 +216,28 @@ impl HpoService for HpoApi {
         &self,
         request: Request<GetBestConfigRequest>,
     ) -> Result<Response<GetBestConfigResponse>, Status> {
-        let name = request.into_inner().study;
-        let study = self.find("study", &name).await?;
-        let trials = self.store.trials(study.id).await?;
-        let Some(trial) = best(&trials, direction(&study)) else {
-            return Err(status::not_found("best trial", &format!("studies/{}", study.name)));
+        let request = select::Request::new(request.into_inner()).map_err(status::invalid_argument)?;
+        let mut studies = Vec::with_capacity(request.studies.len());
+        for name in &request.studies {
+            let study = self.find("study", name).await?;
+            let trials = self.store.trials(study.id).await?;
+            studies.push((study, trials));
+        }
+        // Long histories take their time.
+        let choose = move || (select::answer(&request, &studies), studies);
+        let chosen = tokio::task::spawn_blocking(choose).await;
+        let (answer, studies) = chosen.map_err(|error| status::internal("choice", &error))?;
+        let ((place, number), answer) = answer?;
+        let (study, trials) = &studies[place];
+        let Some(trial) = trials.iter().find(|trial| trial.number == number) else {
+            return Err(status::not_found("trial", &number.to_string()));
         };
         let backbone = study.user_attrs.get(ATTR_BACKBONE).and_then(|json| serde_json::from_str(json).ok());
         let backbone: String = backbone.unwrap_or_default();
         let config = serde_json::from_value(best_config(&study.name, &backbone, trial))
             .map_err(|error| status::internal("best configuration", &error))?;
-        Ok(Response::new(GetBestConfigResponse { trial: Some(wire_trial(&study, trial)), best_config: Some(config) }))
+        let trial = Some(wire_trial(study, trial));
+        Ok(Response::new(GetBestConfigResponse { trial, best_config: Some(config), ..answer }))
     }
 
     async fn create_study(&self, request: Request<CreateStudyRequest>) -> Result<Response<v1::Study>, Status> {
@@ -268,5 +304,35 @@ impl HpoService for HpoApi {
     async fn tell_trial(&self, request: Request<TellTrialRequest>) -> Result<Response<v1::Trial>, Status> {
         let (study, trial) = self.ask_tell.tell(request.into_inner()).await?;
         Ok(Response::new(wire_trial(&study, &trial)))
+    }
+
+    async fn validate_sweep(
+        &self,
+        request: Request<ValidateSweepRequest>,
+    ) -> Result<Response<ValidateSweepResponse>, Status> {
+        let request = request.into_inner();
+        let least = usize::try_from(request.min_completed_trials).map_err(|_| {
+            let problem = format!("{} is below 0", request.min_completed_trials);
+            status::invalid_field("min_completed_trials", problem)
+        })?;
+        let study = self.find("study", &request.study).await?;
+        let job = match request.job.as_str() {
+            "" => None,
+            name => Some(Box::pin(self.jobs()?.get(name)).await?),
+        };
+        let trials = self.store.trials(study.id).await?;
+        let wanted = Wanted {
+            min_completed_trials: least.max(1),
+            metric: (!request.metric.is_empty()).then_some(request.metric),
+        };
+        Ok(Response::new(validate(&study, &trials, &wanted, job.as_ref())))
+    }
+
+    async fn create_sweep(
+        &self,
+        request: Request<CreateSweepRequest>,
+    ) -> Result<Response<CreateSweepResponse>, Status> {
+        let created = Box::pin(create::create(&self.store, self.jobs()?, request.into_inner())).await?;
+        Ok(Response::new(created))
     }
 }
