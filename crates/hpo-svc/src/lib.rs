@@ -23,6 +23,7 @@ use runtime_core::{
 
 mod after_trials;
 pub mod ask_tell;
+mod create;
 pub mod history;
 pub mod objective;
 pub mod optuna;
@@ -31,13 +32,16 @@ pub mod pruner;
 pub mod pyjson;
 mod queued;
 pub mod sampler;
+pub mod select;
 pub mod service;
 pub mod space;
 mod steer;
 pub mod storage;
 pub mod study;
 pub mod sweep;
+pub mod sweep_plan;
 mod transfer;
+mod validate;
 pub mod view;
 
 #[cfg(test)]

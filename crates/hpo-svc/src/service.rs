@@ -6,11 +6,12 @@ use jiff::Timestamp;
 use quintet_proto::{
     types,
     v1::{
-        self, CreateStudyRequest, DeleteStudyRequest, DeleteStudyResponse, EnqueueTrialsRequest, EnqueueTrialsResponse,
-        ExportStudyRequest, ExtendSweepRequest, GetBestConfigRequest, GetBestConfigResponse, GetStudyRequest,
-        ListStudiesRequest, ListStudiesResponse, ListTrialsRequest, ListTrialsResponse, PauseSweepRequest,
-        ReportTrialRequest, ReportTrialResponse, ResumeSweepRequest, StudyPiece, SuggestTrialsRequest,
-        SuggestTrialsResponse, SweepControl, TellTrialRequest,
+        self, CreateStudyRequest, CreateSweepRequest, CreateSweepResponse, DeleteStudyRequest, DeleteStudyResponse,
+        EnqueueTrialsRequest, EnqueueTrialsResponse, ExportStudyRequest, ExtendSweepRequest, GetBestConfigRequest,
+        GetBestConfigResponse, GetStudyRequest, ListStudiesRequest, ListStudiesResponse, ListTrialsRequest,
+        ListTrialsResponse, PauseSweepRequest, ReportTrialRequest, ReportTrialResponse, ResumeSweepRequest, StudyPiece,
+        SuggestTrialsRequest, SuggestTrialsResponse, SweepControl, TellTrialRequest, ValidateSweepRequest,
+        ValidateSweepResponse,
         hpo_service_server::{HpoService, HpoServiceServer},
     },
 };
@@ -26,11 +27,12 @@ use tonic::{Request, Response, Status};
 use crate::{
     after_trials::AfterTrials,
     ask_tell::{ATTR_CLIENT, AskTell, bare_name, wire_parameters},
-    steer,
+    create, select, steer,
     storage::{Error, Store},
     study::{Direction, Study, Trial, best},
     sweep::{ATTR_BACKBONE, ATTR_ERROR, ATTR_JOB, best_config},
     transfer,
+    validate::{Wanted, validate},
 };
 
 /// Pages when the caller names no size, and the largest.
@@ -209,17 +211,28 @@ impl HpoService for HpoApi {
         &self,
         request: Request<GetBestConfigRequest>,
     ) -> Result<Response<GetBestConfigResponse>, Status> {
-        let name = request.into_inner().study;
-        let study = self.find("study", &name).await?;
-        let trials = self.store.trials(study.id).await?;
-        let Some(trial) = best(&trials, direction(&study)) else {
-            return Err(status::not_found("best trial", &format!("studies/{}", study.name)));
+        let request = select::Request::new(request.into_inner()).map_err(status::invalid_argument)?;
+        let mut studies = Vec::with_capacity(request.studies.len());
+        for name in &request.studies {
+            let study = self.find("study", name).await?;
+            let trials = self.store.trials(study.id).await?;
+            studies.push((study, trials));
+        }
+        // Long histories take their time.
+        let choose = move || (select::answer(&request, &studies), studies);
+        let chosen = tokio::task::spawn_blocking(choose).await;
+        let (answer, studies) = chosen.map_err(|error| status::internal("choice", &error))?;
+        let ((place, number), answer) = answer?;
+        let (study, trials) = &studies[place];
+        let Some(trial) = trials.iter().find(|trial| trial.number == number) else {
+            return Err(status::not_found("trial", &number.to_string()));
         };
         let backbone = study.user_attrs.get(ATTR_BACKBONE).and_then(|json| serde_json::from_str(json).ok());
         let backbone: String = backbone.unwrap_or_default();
         let config = serde_json::from_value(best_config(&study.name, &backbone, trial))
             .map_err(|error| status::internal("best configuration", &error))?;
-        Ok(Response::new(GetBestConfigResponse { trial: Some(wire_trial(&study, trial)), best_config: Some(config) }))
+        let trial = Some(wire_trial(study, trial));
+        Ok(Response::new(GetBestConfigResponse { trial, best_config: Some(config), ..answer }))
     }
 
     async fn create_study(&self, request: Request<CreateStudyRequest>) -> Result<Response<v1::Study>, Status> {
@@ -287,6 +300,7 @@ impl HpoService for HpoApi {
         let (study, trial) = self.ask_tell.tell(request.into_inner()).await?;
         Ok(Response::new(wire_trial(&study, &trial)))
     }
+
     async fn pause_sweep(&self, request: Request<PauseSweepRequest>) -> Result<Response<SweepControl>, Status> {
         let study = self.find("study", &request.get_ref().study).await?;
         Ok(Response::new(steer::pause(&self.store, &study, true, Timestamp::now()).await?))
@@ -301,5 +315,35 @@ impl HpoService for HpoApi {
         let request = request.into_inner();
         let study = self.find("study", &request.study).await?;
         Ok(Response::new(steer::extend(&self.store, self.jobs()?, &study, request.max_trials).await?))
+    }
+
+    async fn validate_sweep(
+        &self,
+        request: Request<ValidateSweepRequest>,
+    ) -> Result<Response<ValidateSweepResponse>, Status> {
+        let request = request.into_inner();
+        let least = usize::try_from(request.min_completed_trials).map_err(|_| {
+            let problem = format!("{} is below 0", request.min_completed_trials);
+            status::invalid_field("min_completed_trials", problem)
+        })?;
+        let study = self.find("study", &request.study).await?;
+        let job = match request.job.as_str() {
+            "" => None,
+            name => Some(Box::pin(self.jobs()?.get(name)).await?),
+        };
+        let trials = self.store.trials(study.id).await?;
+        let wanted = Wanted {
+            min_completed_trials: least.max(1),
+            metric: (!request.metric.is_empty()).then_some(request.metric),
+        };
+        Ok(Response::new(validate(&study, &trials, &wanted, job.as_ref())))
+    }
+
+    async fn create_sweep(
+        &self,
+        request: Request<CreateSweepRequest>,
+    ) -> Result<Response<CreateSweepResponse>, Status> {
+        let created = Box::pin(create::create(&self.store, self.jobs()?, request.into_inner())).await?;
+        Ok(Response::new(created))
     }
 }

@@ -3,7 +3,7 @@
 //! A point is a trial's losses: one number an objective, smaller is better. Deb et al., "A fast and elitist multiobjective genetic
 //! algorithm: NSGA-II" (2002); the rules for ties, infinities and constraints are those of Optuna 5.0.0.
 
-use std::cmp::Ordering;
+use std::{borrow::Borrow, cmp::Ordering};
 
 use crate::study::{Direction, State, Trial};
 
@@ -29,12 +29,12 @@ pub fn dominates(a: &[f64], b: &[f64]) -> bool {
 
 /// Optuna's `Study.best_trials`: the COMPLETE trials that break no constraint and that no other one of them dominates, in the order
 /// given. Trials with equal values are all there; those with NaN among their values are not.
-pub fn best_trials<'a>(trials: &'a [Trial], directions: &[Direction]) -> Vec<&'a Trial> {
+pub fn best_trials<'a, T: Borrow<Trial>>(trials: &'a [T], directions: &[Direction]) -> Vec<&'a Trial> {
     let counts = |trial: &&Trial| {
         trial.state == State::Complete && !trial.values.iter().any(|value| value.is_nan()) && trial.feasible()
     };
     let (trials, points): (Vec<&Trial>, Vec<Vec<f64>>) =
-        trials.iter().filter(counts).filter_map(|trial| Some((trial, losses(trial, directions)?))).unzip();
+        trials.iter().map(T::borrow).filter(counts).filter_map(|t| Some((t, losses(t, directions)?))).unzip();
     let front = front(&points);
     trials.into_iter().zip(front).filter_map(|(trial, on_front)| on_front.then_some(trial)).collect()
 }

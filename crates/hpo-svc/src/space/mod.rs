@@ -6,6 +6,7 @@ use runtime_core::status::{FieldViolation, violation};
 mod decimal;
 mod distribution;
 pub mod forms;
+mod stored;
 mod value;
 
 pub use distribution::{Distribution, DomainError};

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{ATTR_TRIAL_METRICS, Goals};
+use super::Goals;
 use crate::{
     pareto::{dominates, losses},
-    pyjson::PyValue,
+    select::Measure,
     study::{State, Trial, best},
 };
 
@@ -42,15 +42,10 @@ impl Cost {
     pub fn spent(&self, trials: &[Trial]) -> f64 {
         let cost = |trial: &Trial| match &self.metric {
             None => trial.seconds(),
-            Some(metric) => metric_of(trial, metric),
+            Some(metric) => Measure::Metric(metric.clone()).value(trial),
         };
         trials.iter().filter(|trial| trial.state.finished()).filter_map(cost).filter(|cost| !cost.is_nan()).sum()
     }
-}
-
-/// A metric that a trial's job has reported in the end.
-pub fn metric_of(trial: &Trial, metric: &str) -> Option<f64> {
-    PyValue::parse(trial.user_attrs.get(ATTR_TRIAL_METRICS)?).ok()?.get(metric)?.as_f64()
 }
 
 /// For how long a search may get nowhere.
@@ -160,7 +155,7 @@ mod tests {
         let mut trials = vec![ended(0, State::Complete, &[1.0]), ended(1, State::Fail, &[])];
         trials.push(trial(2, State::Running, None));
         assert_eq!(Cost { metric: None, max: 1.0 }.spent(&trials), 8.0);
-        trials[0].user_attrs.insert(ATTR_TRIAL_METRICS.into(), r#"{"usd": 2.5, "x": NaN}"#.into());
+        trials[0].user_attrs.insert(crate::sweep::ATTR_TRIAL_METRICS.into(), r#"{"usd": 2.5, "x": NaN}"#.into());
         let cost = |metric: &str| Cost { metric: Some(metric.into()), max: 1.0 }.spent(&trials);
         assert_eq!((cost("usd"), cost("x"), cost("y")), (2.5, 0.0, 0.0));
     }

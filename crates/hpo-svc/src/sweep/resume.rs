@@ -24,17 +24,16 @@ impl Runner {
     pub(super) async fn open_study(&self, sweep: &Sweep, job: &Job) -> Result<Study, Failure> {
         self.store.check_revision().await.map_err(store_failure)?;
         let name = sweep.study_name(&job.content_hash);
-        let (user_attrs, system_attrs) = attributes(sweep);
         if let Some(study) = self.store.find_study(&name).await.map_err(store_failure)? {
-            return agree(study, sweep, &user_attrs, &system_attrs);
+            return agree(study, sweep);
         }
-        let made =
-            self.store.create_study(&name, &sweep.goals.directions(), user_attrs.clone(), system_attrs.clone()).await;
+        let (user_attrs, system_attrs) = attributes(sweep);
+        let made = self.store.create_study(&name, &sweep.goals.directions(), user_attrs, system_attrs).await;
         match made {
             Err(storage::Error::StudyExists(_)) => {
                 let study = self.store.find_study(&name).await.map_err(store_failure)?;
                 let gone = || Failure::infrastructure(ErrorReason::Conflict, format!("study `{name}` was deleted"));
-                agree(study.ok_or_else(gone)?, sweep, &user_attrs, &system_attrs)
+                agree(study.ok_or_else(gone)?, sweep)
             }
             other => other.map_err(store_failure),
         }
@@ -50,8 +49,18 @@ fn attributes(sweep: &Sweep) -> (Attributes, Attributes) {
     (user, Attributes::from([(ATTR_METRICS.to_owned(), metric_names(metrics))]))
 }
 
-/// Refuses to mix trials that are not comparable. An attribute that the study lacks, being Optuna's own, is no difference.
-fn agree(study: Study, sweep: &Sweep, user: &Attributes, system: &Attributes) -> Result<Study, Failure> {
+/// Refuses to mix trials that are not comparable.
+fn agree(study: Study, sweep: &Sweep) -> Result<Study, Failure> {
+    match disagreement(&study, sweep) {
+        None => Ok(study),
+        Some(problem) => Err(Failure::user(ErrorReason::InvalidField, format!("study_name: {problem}"))),
+    }
+}
+
+/// Why the trials of a study that exists cannot be compared with those of the sweep. An attribute that the study lacks, being
+/// Optuna's own, is no difference.
+pub(crate) fn disagreement(study: &Study, sweep: &Sweep) -> Option<String> {
+    let (user, system) = attributes(sweep);
     let mut differences = Vec::new();
     let ours = sweep.goals.directions();
     if study.directions != ours {
@@ -70,15 +79,8 @@ fn agree(study: Study, sweep: &Sweep, user: &Attributes, system: &Attributes) ->
             differences.push(format!("its {what} is {theirs}, not {ours}"));
         }
     }
-    if differences.is_empty() {
-        return Ok(study);
-    }
-    let message = format!(
-        "study_name: study `{}` exists and {}; give the sweep another study_name",
-        study.name,
-        differences.join(", and ")
-    );
-    Err(Failure::user(ErrorReason::InvalidField, message))
+    let differences = (!differences.is_empty()).then(|| differences.join(", and "))?;
+    Some(format!("study `{}` exists and {differences}; give the sweep another study_name", study.name))
 }
 
 impl Run {

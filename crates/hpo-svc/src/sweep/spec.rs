@@ -108,9 +108,12 @@ impl Sweep {
     }
 }
 
-/// A dry run has at most 2 trials of one epoch each, which nothing stops early.
+/// A dry run has at most 2 trials of one epoch each, which nothing stops early: both are to tell what is wrong with them, if one fails.
 fn shorten(spec: &mut SweepSpec) {
     spec.max_trials = spec.max_trials.min(DRY_RUN_TRIALS);
+    if spec.max_failed_trials >= 0 {
+        spec.max_failed_trials = DRY_RUN_TRIALS + 1;
+    }
     spec.pruner = None;
     if let Some(folds) = &mut spec.k_fold {
         folds.n_splits = folds.n_splits.min(DRY_RUN_FOLDS);

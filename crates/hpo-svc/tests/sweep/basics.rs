@@ -58,7 +58,8 @@ async fn a_sweep_runs_reports_and_answers_calls() {
     request.page_token = page.next_page_token;
     let page = client.list_trials(request).await.unwrap().into_inner();
     assert_eq!((page.trials.len(), page.next_page_token.as_str()), (4, ""));
-    let config = client.get_best_config(GetBestConfigRequest { study: "studies/s".into() }).await.unwrap().into_inner();
+    let best = GetBestConfigRequest { study: "studies/s".into(), ..Default::default() };
+    let config = client.get_best_config(best).await.unwrap().into_inner();
     let document = serde_json::to_value(config.best_config.unwrap()).unwrap();
     assert_eq!(document["hyperparameters"], report["best"]["parameters"]);
     let missing = client.get_study(GetStudyRequest { name: "studies/none".into() }).await.unwrap_err();

@@ -23,7 +23,7 @@ const REPETITIONS: u32 = 60;
 /// # Errors
 /// The study has no completed trial, or a key of the configuration is unknown to the trainer.
 pub(crate) async fn apply(connection: &Connection, study: &str, job: &mut Job) -> Result<(), Failure> {
-    let request = GetBestConfigRequest { study: format!("studies/{study}") };
+    let request = GetBestConfigRequest { study: format!("studies/{study}"), ..GetBestConfigRequest::default() };
     let best =
         repeat(async || HpoServiceClient::new(connection.clone()).get_best_config(request.clone()).await).await?;
     let best = best.best_config.unwrap_or_default();
