@@ -164,6 +164,37 @@ async fn a_python_trainer_is_swept_beside_native_trials_and_optuna_opens_the_stu
     history.all_ended().unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn folds_train_on_parts_of_the_data_and_the_refit_leaves_a_checkpoint() {
+    if let Err(missing) = program("train-worker") {
+        eprintln!("skipped: {missing}");
+        return;
+    }
+    let mut sandbox = Sandbox::new().unwrap();
+    sandbox.start().unwrap();
+    let mut spec = native_sweep(&sandbox);
+    spec["study_name"] = json!("folds");
+    spec["train"]["data"].as_object_mut().unwrap().remove("validation");
+    spec["train"]["hyperparameters"]["epochs"] = json!(1);
+    spec["k_fold"] = json!({"n_splits": 3, "seed": "7"});
+    spec["refit"] = json!(true);
+    let job = sweep(&sandbox, spec).await;
+    assert_eq!(job.state(), JobState::Succeeded, "{:?}", job.error);
+    let report = serde_json::to_value(job.outputs.clone().unwrap().report.unwrap()).unwrap();
+    let children = sandbox.children(&job.name).await.unwrap();
+    assert_eq!(children.len(), 2 * 3 + 1, "two trials of three folds, and the refit");
+    // 24 rows, of which each fold validates on eight.
+    for trial in report["trials"].as_array().unwrap() {
+        for (index, fold) in trial["folds"].as_array().unwrap().iter().enumerate() {
+            let child = children.iter().find(|child| child.name == fold["job"].as_str().unwrap()).unwrap();
+            let trained = serde_json::to_value(child.outputs.clone().unwrap().report.unwrap()).unwrap();
+            let rows = |split: &str| trained["splits"][split]["rows"].as_f64();
+            assert_eq!((rows("train"), rows("validation")), (Some(16.0), Some(8.0)), "fold {index}: {trained}");
+        }
+    }
+    assert!(report["refit"]["outputs"]["checkpoint"].is_string(), "{report}");
+}
+
 /// Optuna's own client reads what the service says.
 fn opened_by_optuna(storage: &str, trials: &[Trial], best: i32) {
     let script = root().join("tests/peers/optuna_study.py");
