@@ -242,6 +242,12 @@ pub(crate) enum HpoCommand {
         #[command(flatten)]
         target: Target,
     },
+    /// Chooses the best trial: by metric, or by metric and latency together; says why
+    #[command(long_about = BEST, after_help = BEST_EXAMPLES)]
+    Best(crate::hpo::BestArgs),
+    /// Checks that a study may be relied on; exits with 1 when not, and lists the problems
+    #[command(long_about = VALIDATE)]
+    Validate(crate::hpo::ValidateArgs),
     /// Writes a study into a file: .json (everything), .csv (as Optuna's data frame) or .db (a database for Optuna)
     Export {
         /// Name of the study
@@ -302,6 +308,25 @@ Examples:
   quintet hpo show us-addresses --plot history.svg --plot importances=what-mattered.svg
   quintet hpo show us-addresses --output json --server http://127.0.0.1:7700";
 
+const BEST: &str = "\
+Chooses the best trial: by metric, or by metric and latency together; says why.
+
+With --accuracy-floor the fastest trial that is accurate enough is chosen, with --min-gain the most accurate one that gains so much \
+over each faster one; both can be given. With --latency-weight, or when nothing but a latency is given, a score of both decides, among \
+those that are accurate enough. A trial that breaks a constraint is never chosen, and of several objectives only one of the Pareto front is.";
+
+const BEST_EXAMPLES: &str = "\
+Examples:
+  quintet hpo best us-addresses
+  quintet hpo best hpo_distilbert hpo_deberta --latency-metric latency_ms --accuracy-floor 0.015 --min-gain 0.005
+  quintet hpo best us-addresses --latency 3=41.5 --latency 7=12.3 --latency-weight 0.3 -o json";
+
+const VALIDATE: &str = "\
+Checks that a study may be relied on; exits with 1 when not, and lists the problems.
+
+Enough trials have completed, every one of them has its metrics and these are finite numbers, none is left running, and the best one is within \
+the study's search space. With --job the job of the sweep must have succeeded, on this study.";
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -321,6 +346,10 @@ mod tests {
             &["quintet", "run", "p.yaml", "--set", "trials"],
             &["quintet", "run", "p.yaml", "--server", "http://x", "--data-dir", "d"],
             &["quintet", "jobs", "logs", "ab", "--attempt", "0"],
+            &["quintet", "hpo", "best"],
+            &["quintet", "hpo", "best", "s", "--latency", "3"],
+            &["quintet", "hpo", "best", "s", "--metric", "f1", "--weight", "f1=1"],
+            &["quintet", "hpo", "validate", "s", "--min-completed", "0"],
         ] {
             assert_eq!(Cli::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
         }

@@ -19,10 +19,13 @@ use crate::{
     report::table,
 };
 
+mod best;
 mod files;
 mod plots;
 mod show;
 mod steer;
+
+pub(crate) use best::{BestArgs, ValidateArgs};
 
 type Client = HpoServiceClient<Connection>;
 
@@ -39,6 +42,8 @@ pub(crate) async fn hpo(command: HpoCommand) -> Result<(), Failure> {
     };
     let (HpoCommand::List { target }
     | HpoCommand::Show { target, .. }
+    | HpoCommand::Best(BestArgs { target, .. })
+    | HpoCommand::Validate(ValidateArgs { target, .. })
     | HpoCommand::Export { target, .. }
     | HpoCommand::Import { target, .. }
     | HpoCommand::Pause { target, .. }
@@ -50,6 +55,8 @@ pub(crate) async fn hpo(command: HpoCommand) -> Result<(), Failure> {
     let result = match &command {
         HpoCommand::List { .. } => list(client).await,
         HpoCommand::Show { study, output, .. } => show(client, study, *output, &plots).await,
+        HpoCommand::Best(args) => best::best(client, args).await,
+        HpoCommand::Validate(args) => best::validate(client, args).await,
         HpoCommand::Export { study, file, .. } => files::export(client, study, file).await,
         HpoCommand::Import { file, study, name, .. } => {
             files::import(client, file, study.as_deref(), name.as_deref()).await

@@ -15,7 +15,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use quintet_proto::v1::{Job, JobSpec, Resources, RetryPolicy, Timeouts, job_spec::Kind};
+use quintet_proto::v1::{
+    Direction, GetBestConfigRequest, Job, JobSpec, Resources, RetryPolicy, Scoring, Timeouts, job_spec::Kind,
+};
 use runtime_core::jobs::model::kind_of;
 
 pub(crate) use tree::{Place, Problem};
@@ -42,8 +44,8 @@ pub(crate) struct Stage {
     pub(crate) place: Place,
     /// With references to other stages' outputs still in it.
     pub(crate) spec: JobSpec,
-    /// Sweep whose best configuration is merged in.
-    pub(crate) config_from: Option<String>,
+    /// Sweep whose best configuration is merged in, and what decides which is the best.
+    pub(crate) config_from: Option<ConfigFrom>,
     /// References to other stages.
     pub(crate) references: Vec<StageReference>,
     pub(crate) resources: Option<Resources>,
@@ -52,6 +54,47 @@ pub(crate) struct Stage {
     pub(crate) labels: BTreeMap<String, String>,
     /// The written form, to find the place of a field.
     node: tree::Node,
+}
+
+/// `config_from`: the name of a sweep stage alone, or with what decides, in the words of `GetBestConfigRequest`.
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConfigFrom {
+    pub(crate) sweep: String,
+    #[serde(default)]
+    metric: String,
+    #[serde(default)]
+    direction: Direction,
+    #[serde(default)]
+    objective_weights: BTreeMap<String, f64>,
+    #[serde(default)]
+    latency_metric: String,
+    #[serde(default)]
+    scoring: Option<Scoring>,
+    #[serde(default)]
+    accuracy_threshold: Option<f64>,
+    #[serde(default)]
+    use_relative_threshold: Option<bool>,
+    #[serde(default)]
+    min_accuracy_gain: Option<f64>,
+}
+
+impl ConfigFrom {
+    /// The request for the best configuration of a study.
+    pub(crate) fn request(&self, study: &str) -> GetBestConfigRequest {
+        GetBestConfigRequest {
+            study: format!("studies/{study}"),
+            metric: self.metric.clone(),
+            direction: self.direction.into(),
+            objective_weights: self.objective_weights.clone(),
+            latency_metric: self.latency_metric.clone(),
+            scoring: self.scoring,
+            accuracy_threshold: self.accuracy_threshold,
+            use_relative_threshold: self.use_relative_threshold,
+            min_accuracy_gain: self.min_accuracy_gain,
+            ..GetBestConfigRequest::default()
+        }
+    }
 }
 
 /// A value of this stage that names an output of another one.
@@ -98,7 +141,8 @@ impl Stage {
 
     /// Names of the stages whose jobs must have succeeded before this one is submitted.
     pub(crate) fn needs(&self) -> impl Iterator<Item = &str> {
-        self.references.iter().map(|reference| reference.stage.as_str()).chain(self.config_from.as_deref())
+        let from = self.config_from.as_ref().map(|from| from.sweep.as_str());
+        self.references.iter().map(|reference| reference.stage.as_str()).chain(from)
     }
 
     /// The job of the stage with references filled in from the names of the other stages' jobs.

@@ -62,7 +62,7 @@ fn check(stages: &[Stage]) -> Result<(), Problem> {
                 ));
             }
         }
-        if let Some(from) = &stage.config_from {
+        if let Some(from) = stage.config_from.as_ref().map(|from| from.sweep.as_str()) {
             let wrong = |message| Err(Problem::new(stage.node.place_of("config_from"), path("config_from"), message));
             let sweeps: Vec<&str> = stages.iter().filter(|s| s.kind() == "sweep").map(|s| s.name.as_str()).collect();
             match find(from) {

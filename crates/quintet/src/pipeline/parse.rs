@@ -8,7 +8,7 @@ use std::{
 use quintet_proto::v1::{JobSpec, job_spec::Kind};
 
 use super::{
-    Pipeline, Problem, Stage, StageReference,
+    ConfigFrom, Pipeline, Problem, Stage, StageReference,
     de::{read, suggestion, unknown_key},
     order, paths,
     reference::{self, Reference},
@@ -184,7 +184,7 @@ fn stage(key: &Key, node: &mut Node, folder: &Path) -> Result<Stage, Problem> {
     let references = references(node)?;
     let body = node.get(&kind).ok_or_else(|| Problem::new(key.place, &kind, "is missing"))?;
     let spec = spec(&kind, body).map_err(|problem| problem.under(&kind))?;
-    let config_from = node.get("config_from").map(|node| plain_text("config_from", node)).transpose()?;
+    let config_from = node.get("config_from").map(config_from).transpose()?;
     Ok(Stage {
         name: key.text.clone(),
         place: key.place,
@@ -197,6 +197,14 @@ fn stage(key: &Key, node: &mut Node, folder: &Path) -> Result<Stage, Problem> {
         labels: part(node, "labels")?.unwrap_or_default(),
         node: node.clone(),
     })
+}
+
+/// The name of a sweep, or a mapping with it and what decides which trial is the best.
+fn config_from(node: &Node) -> Result<ConfigFrom, Problem> {
+    match &node.value {
+        Yaml::Map(_) => read(node).map_err(|problem| problem.under("config_from")),
+        _ => Ok(ConfigFrom { sweep: plain_text("config_from", node)?, ..ConfigFrom::default() }),
+    }
 }
 
 fn part<'a, T: serde::Deserialize<'a>>(node: &'a Node, key: &str) -> Result<Option<T>, Problem> {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use quintet_proto::v1::{Precision, command_input::Source, job_spec::Kind, sweep_spec::Trial};
+use quintet_proto::v1::{GetBestConfigRequest, Precision, command_input::Source, job_spec::Kind, sweep_spec::Trial};
 
 use super::{Pipeline, parse};
 
@@ -45,6 +45,20 @@ stages:
 fn read(text: &str, sets: &[(&str, &str)]) -> Result<Pipeline, String> {
     let sets: Vec<(String, String)> = sets.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     parse::parse("p.yaml", text, Path::new("/base/pipes"), &sets).map_err(|problem| problem.text("p.yaml"))
+}
+
+#[test]
+fn what_decides_which_trial_is_the_best_may_be_said() {
+    let mapping =
+        "config_from: {sweep: sweep, latency_metric: ms, accuracy_threshold: 0.02, scoring: {latency_weight: 0.5}}";
+    let pipeline = read(&GOOD.replacen("config_from: sweep", mapping, 1), &[]).unwrap();
+    let train = pipeline.stage("train").unwrap();
+    assert_eq!(train.needs().collect::<Vec<_>>(), ["sweep"]);
+    let request = train.config_from.as_ref().unwrap().request("s");
+    assert_eq!((request.study.as_str(), request.latency_metric.as_str()), ("studies/s", "ms"));
+    assert_eq!((request.accuracy_threshold, request.scoring.unwrap().latency_weight), (Some(0.02), Some(0.5)));
+    let alone = read(GOOD, &[]).unwrap().stage("train").unwrap().config_from.as_ref().unwrap().request("s");
+    assert_eq!(alone, GetBestConfigRequest { study: "studies/s".into(), ..GetBestConfigRequest::default() });
 }
 
 #[test]
@@ -176,6 +190,14 @@ fn bad_files_are_refused_with_place_and_what_is_allowed() {
         (
             change("{name: learning_rate,", "{name: lr,"),
             "p.yaml:27:18: stages.train.config_from: `sweep` tunes `lr`, which is no hyperparameter of the trainer",
+        ),
+        (
+            change("config_from: sweep", "config_from: {sweep: sweep, latency: ms}"),
+            "p.yaml:27:33: stages.train.config_from: unknown key `latency`; allowed: sweep, metric, direction, objective_weights, latency_metric, scoring,",
+        ),
+        (
+            change("config_from: sweep", "config_from: {latency_metric: ms}"),
+            "p.yaml:27:18: stages.train.config_from: `sweep` is missing",
         ),
         (change("size: small", "size: [a]"), "p.yaml:4:9: params.size: is a list; a single value is expected"),
         (

@@ -18,14 +18,18 @@ use crate::{failure::Failure, report::assemble::whole};
 /// Repetitions of a call that the server could not answer: with pauses of up to 2 s, some two minutes.
 const REPETITIONS: u32 = 60;
 
-/// Merges the best configuration of a study into a job.
+/// Merges the best configuration of a study into a job; the reasons why it is the best when not only the metric decides.
 ///
 /// # Errors
 /// The study has no completed trial, or a key of the configuration is unknown to the trainer.
-pub(crate) async fn apply(connection: &Connection, study: &str, job: &mut Job) -> Result<(), Failure> {
-    let request = GetBestConfigRequest { study: format!("studies/{study}"), ..GetBestConfigRequest::default() };
+pub(crate) async fn apply(
+    connection: &Connection,
+    request: GetBestConfigRequest,
+    job: &mut Job,
+) -> Result<Vec<String>, Failure> {
     let best =
         repeat(async || HpoServiceClient::new(connection.clone()).get_best_config(request.clone()).await).await?;
+    let reasons = if best.strategy == "metric" { Vec::new() } else { best.reasons };
     let best = best.best_config.unwrap_or_default();
     match job.spec.as_mut().and_then(|spec| spec.kind.as_mut()) {
         Some(Kind::Train(train)) => {
@@ -38,11 +42,11 @@ pub(crate) async fn apply(connection: &Connection, study: &str, job: &mut Job) -
                 train.checkpoint = merged.backbone;
             }
             train.hyperparameters = merged.hyperparameters;
-            Ok(())
+            Ok(reasons)
         }
         Some(Kind::Command(command)) => {
             command.parameters.extend(parameters(&best)?);
-            Ok(())
+            Ok(reasons)
         }
         _ => Err(Failure::usage("only train and command stages take a configuration")),
     }

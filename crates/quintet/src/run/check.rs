@@ -14,17 +14,21 @@ use crate::{
 /// Stands for a job that does not exist yet.
 const NOT_YET: &str = "jobs/00000000000000000000000000000000";
 
+/// Names of jobs that stand for those to come, by stage.
+pub(super) fn not_yet(pipeline: &Pipeline) -> BTreeMap<String, String> {
+    pipeline.stages.iter().map(|stage| (stage.name.clone(), NOT_YET.to_owned())).collect()
+}
+
 /// Asks the server about each stage without creating anything; every problem is told with its line in the file.
 ///
 /// # Errors
 /// Usage with all problems, or unreachable.
 pub(crate) async fn check(client: &JobClient, pipeline: &Pipeline) -> Result<(), Failure> {
-    let jobs: BTreeMap<String, String> =
-        pipeline.stages.iter().map(|stage| (stage.name.clone(), NOT_YET.to_owned())).collect();
+    let jobs = not_yet(pipeline);
     let mut problems = Vec::new();
     for stage in &pipeline.stages {
         let mut job = stage.job(pipeline, &jobs).map_err(|error| Failure::usage(error.to_string()))?;
-        let sweep = stage.config_from.as_ref().and_then(|name| pipeline.stage(name));
+        let sweep = stage.config_from.as_ref().and_then(|from| pipeline.stage(&from.sweep));
         if let (Some(sweep), Some(Kind::Command(command))) =
             (sweep, job.spec.as_mut().and_then(|spec| spec.kind.as_mut()))
         {

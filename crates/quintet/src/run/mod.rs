@@ -4,6 +4,7 @@ mod best;
 mod check;
 pub(crate) mod follow;
 mod interrupt;
+mod plan;
 pub(crate) mod view;
 
 use std::{
@@ -20,7 +21,11 @@ use tonic::Code;
 
 pub(crate) use interrupt::Interrupts;
 
-use self::{follow::Followed, interrupt::Signal, view::View};
+use self::{
+    follow::Followed,
+    interrupt::Signal,
+    view::{StageView, View},
+};
 use crate::{
     cli::RunArgs,
     connect::Server,
@@ -68,6 +73,7 @@ async fn on(server: &Server, pipeline: &Pipeline, args: &RunArgs, interrupts: &m
         signal = interrupts.next() => return Err(stopped(signal)),
     }
     if args.check {
+        plan::tell(&server.connection, pipeline).await?;
         eprintln!("{}: {} stages, no problems", pipeline.file, pipeline.stages.len());
         return Ok(());
     }
@@ -113,7 +119,7 @@ impl Runner<'_> {
         let shown: Vec<_> = self.pipeline.stages.iter().map(|stage| (stage, view.stage(&stage.name, width))).collect();
         for (stage, view) in &shown {
             let job = tokio::select! {
-                job = Box::pin(self.submit(stage)) => job?,
+                job = Box::pin(self.submit(stage, view)) => job?,
                 signal = interrupts.next() => return Err(stopped(signal)),
             };
             let (job, signal) = match Box::pin(follow::follow(&self.client, &job, view, interrupts)).await? {
@@ -134,15 +140,20 @@ impl Runner<'_> {
     }
 
     /// Creates the job of a stage, or finds the one that does or did the same work.
-    async fn submit(&self, stage: &Stage) -> Result<Job, Failure> {
+    async fn submit(&self, stage: &Stage, view: &StageView) -> Result<Job, Failure> {
         // Named by the job that did the work: names stand in specifications, and so in the hash that finds equal work.
         let jobs: BTreeMap<String, String> =
             self.done.iter().map(|done| (done.stage.clone(), done.worked.name.clone())).collect();
         let mut job = stage.job(self.pipeline, &jobs).map_err(|error| Failure::failed(error.to_string()))?;
-        if let Some(sweep) = &stage.config_from {
-            let study = self.study(sweep)?;
-            let context = |failure: Failure| failure.context(format!("stage `{}`: config_from: {sweep}", stage.name));
-            best::apply(&self.server.connection, &study, &mut job).await.map_err(context)?;
+        if let Some(from) = &stage.config_from {
+            let request = from.request(&self.study(&from.sweep)?);
+            let context =
+                |failure: Failure| failure.context(format!("stage `{}`: config_from: {}", stage.name, from.sweep));
+            let reasons = best::apply(&self.server.connection, request, &mut job).await.map_err(context)?;
+            reasons.iter().for_each(|reason| view.note(reason));
+        }
+        if let Ok(plan) = plan::of(&self.server.connection, &job).await {
+            plan::brief(&plan).iter().for_each(|line| view.note(line));
         }
         // One id for all repetitions of this call: a lost answer does not make a second job.
         let request_id = uuid::Uuid::new_v4().to_string();
