@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::hpo::space::{Syntax, Words};
+
 const ABOUT: &str = "\
 Tunes, trains, converts and measures encoders: sweep -> train -> convert -> benchmark, every step a durable job.
 
@@ -242,6 +244,20 @@ pub(crate) enum HpoCommand {
         #[command(flatten)]
         target: Target,
     },
+    /// Prints the search space of a study in the words of Quintet, AzureML, Optuna or of plain configuration files
+    #[command(after_help = SPACE_EXAMPLES)]
+    Space {
+        /// Name of the study
+        study: String,
+        /// In whose words
+        #[arg(long, value_enum, default_value_t = Words::Quintet)]
+        form: Words,
+        /// How to write it
+        #[arg(short, long, value_enum, default_value_t = Syntax::Yaml)]
+        output: Syntax,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Writes a study into a file: .json (everything), .csv (as Optuna's data frame) or .db (a database for Optuna)
     Export {
         /// Name of the study
@@ -272,6 +288,13 @@ pub(crate) enum HpoCommand {
         target: Target,
     },
 }
+
+const SPACE_EXAMPLES: &str = "\
+Examples:
+  quintet hpo space us-addresses --form azureml > space.yaml
+  quintet hpo space us-addresses --form optuna --output json
+
+What the other system understands otherwise than Quintet is told on standard error.";
 
 const SHOW_EXAMPLES: &str = "\
 Examples:

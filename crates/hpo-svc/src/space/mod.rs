@@ -7,6 +7,7 @@ mod decimal;
 mod distribution;
 pub mod forms;
 mod value;
+mod written;
 
 pub use distribution::{Distribution, DomainError};
 pub use value::ParamValue;

@@ -22,6 +22,7 @@ use crate::{
 mod files;
 mod plots;
 mod show;
+pub(crate) mod space;
 
 type Client = HpoServiceClient<Connection>;
 
@@ -38,6 +39,7 @@ pub(crate) async fn hpo(command: HpoCommand) -> Result<(), Failure> {
     };
     let (HpoCommand::List { target }
     | HpoCommand::Show { target, .. }
+    | HpoCommand::Space { target, .. }
     | HpoCommand::Export { target, .. }
     | HpoCommand::Import { target, .. }
     | HpoCommand::Delete { target, .. }) = &command;
@@ -46,6 +48,7 @@ pub(crate) async fn hpo(command: HpoCommand) -> Result<(), Failure> {
     let result = match &command {
         HpoCommand::List { .. } => list(client).await,
         HpoCommand::Show { study, output, .. } => show(client, study, *output, &plots).await,
+        HpoCommand::Space { study, form, output, .. } => space::print(client, study, *form, *output).await,
         HpoCommand::Export { study, file, .. } => files::export(client, study, file).await,
         HpoCommand::Import { file, study, name, .. } => {
             files::import(client, file, study.as_deref(), name.as_deref()).await
