@@ -37,6 +37,7 @@ pub mod study;
 pub mod sweep;
 mod transfer;
 pub mod view;
+pub mod warm_start;
 
 #[cfg(test)]
 mod golden;

@@ -14,6 +14,7 @@ use crate::{
     sampler::{self, Sampler},
     space::Space,
     study::Direction,
+    warm_start::Transfer,
 };
 
 /// A checked sweep.
@@ -35,6 +36,8 @@ pub struct Sweep {
     pub limits: Limits,
     /// Longest run of one trial.
     pub trial_timeout: Option<types::Duration>,
+    /// What is tried first.
+    pub transfer: Option<Transfer>,
     /// The message itself.
     pub spec: SweepSpec,
 }
@@ -84,6 +87,7 @@ impl Sweep {
         let pruner = pruner::from_proto(spec.pruner.as_ref(), "pruner", &mut wrong);
         let limits = limits(&spec, &mut wrong);
         let constraints = constraints(&spec, &mut wrong);
+        let transfer = Transfer::from_proto(spec.transfer.as_ref(), spec.sampler.as_ref(), &mut wrong);
         match &space {
             Some(space) => wrong.extend(apply::check(&spec, space)),
             None if spec.trial.is_none() => wrong.push(apply::no_trial()),
@@ -97,6 +101,7 @@ impl Sweep {
                 constraints,
                 sampler,
                 pruner,
+                transfer: transfer.map(|transfer| transfer.at_most(limits.max_trials)),
                 limits,
                 trial_timeout: spec.trial_timeout,
                 spec,
