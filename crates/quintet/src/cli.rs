@@ -239,7 +239,7 @@ pub(crate) enum HpoCommand {
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
         /// Draws history, parallel, slice, importances, pareto or intermediate into a file; may be given several times
-        #[arg(long, value_name = "[KIND=]FILE.svg")]
+        #[arg(long, value_name = "[KIND=]FILE.svg|png")]
         plot: Vec<String>,
         #[command(flatten)]
         target: Target,
@@ -298,7 +298,7 @@ What the other system understands otherwise than Quintet is told on standard err
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
-  quintet hpo show us-addresses --plot history.svg --plot importances=what-mattered.svg
+  quintet hpo show us-addresses --plot history.svg --plot importances=what-mattered.png
   quintet hpo show us-addresses --output json --server http://127.0.0.1:7700";
 
 #[cfg(test)]

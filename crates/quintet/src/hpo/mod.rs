@@ -21,6 +21,7 @@ use crate::{
 
 mod files;
 mod plots;
+mod png;
 mod show;
 pub(crate) mod space;
 
