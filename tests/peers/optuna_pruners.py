@@ -59,9 +59,6 @@ def rung_case(seed):
     length = rng.choice([4, 10, 25])
     obeys = rng.choice([1.0, 0.5])
     events, running, started = [], {}, 0
-    # With auto, the first completed trial is to be seen before there is a second one.
-    looked = "auto" not in settings.values()
-    look = False
     while (started < 24 or running) and len(events) < 260:
         if started < 24 and (not running or (len(running) < 4 and rng.random() < 0.4)):
             trial = study.ask()
@@ -71,14 +68,11 @@ def rung_case(seed):
             continue
         key = rng.choice(sorted(running))
         trial, steps = running[key]
-        reported = bool(steps)
-        if not look and (len(steps) >= length or rng.random() < 0.03):
+        if len(steps) >= length or rng.random() < 0.03:
             state = rng.choices([TrialState.COMPLETE, TrialState.FAIL], [9, 1])[0]
             study.tell(trial, any_value(rng, 0.0) if state == TrialState.COMPLETE else None, state=state)
             events.append(["end", key, state.name])
             del running[key]
-            if state == TrialState.COMPLETE and reported and not looked:
-                look = looked = True
             continue
         step = max(steps, default=-1) + rng.randint(1, 2 * stride - 1)
         if steps and rng.random() < 0.05:
@@ -90,7 +84,6 @@ def rung_case(seed):
         steps.append(step)
         before = set(study.get_trials(deepcopy=False)[key].system_attrs)
         prune = bool(trial.should_prune())
-        look = False
         after = study.get_trials(deepcopy=False)[key].system_attrs
         rungs = {name: number(v) for name, v in after.items() if name not in before}
         events.append(["report", key, step, number(value), prune, rungs])

@@ -84,14 +84,17 @@ fn a_study_goes_from_optuna_to_us_and_back_and_is_equal_in_every_trial() {
     assert!(rows.starts_with("number,value_f1,datetime_start,"), "{rows}");
 
     let plots: Vec<String> = ["history", "parallel", "slice", "importances", "pareto", "intermediate"]
-        .map(|kind| format!("--plot={}", path(&folder, &format!("{kind}.svg"))))
-        .to_vec();
+        .iter()
+        .flat_map(|kind| ["svg", "png"].map(|format| format!("--plot={}", path(&folder, &format!("{kind}.{format}")))))
+        .collect();
     let arguments: Vec<&str> = ["show", "back"].into_iter().chain(plots.iter().map(String::as_str)).collect();
     let shown = hpo(&sandbox, &arguments).unwrap();
     assert!(shown.contains("best: trial") && shown.contains("importance of the parameters (fANOVA)"), "{shown}");
     for kind in ["history", "parallel", "slice", "importances", "pareto", "intermediate"] {
         let svg = fs::read_to_string(folder.join(format!("{kind}.svg"))).unwrap();
         assert!(svg.starts_with("<svg") || svg.starts_with("<?xml"), "{kind}: {}", &svg[..80.min(svg.len())]);
+        let png = fs::read(folder.join(format!("{kind}.png"))).unwrap();
+        assert!(png.starts_with(b"\x89PNG\r\n\x1a\n") && png.len() > 5000, "{kind}: {} bytes", png.len());
     }
     let json: Value = serde_json::from_str(&hpo(&sandbox, &["show", "back", "--output", "json"]).unwrap()).unwrap();
     assert_eq!(json["trials"].as_array().unwrap().len(), 21);

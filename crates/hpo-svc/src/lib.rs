@@ -43,6 +43,7 @@ pub mod sweep_plan;
 mod transfer;
 mod validate;
 pub mod view;
+pub mod warm_start;
 
 #[cfg(test)]
 mod golden;
@@ -151,10 +152,14 @@ impl Hpo {
     }
 }
 
-/// Mounts the service on a host, with the worker that executes sweeps and the backup of the studies.
+/// What copies of the study store are called in the backup location.
+const BACKUP: &str = "databases/hpo";
+
+/// Mounts the service on a host, with the worker that executes sweeps and the backup of the studies. A damaged study file is kept
+/// aside and restored from its newest sound backup.
 ///
 /// # Errors
-/// The study store cannot be opened, or an address is malformed.
+/// The study store cannot be opened, or is damaged without a backup; an address is malformed.
 pub async fn mount(host: Host) -> Result<Host, HostError> {
     let options = Options {
         database: host.database_url("hpo")?,
@@ -164,10 +169,20 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
     };
     let limits = host.config().server_options()?;
     let failed = |message: String| HostError::Mount { service: "hpo", message };
+    let policy = BackupPolicy::from_config(host.config()).map_err(|error| failed(chain(&error)))?;
+    let recovered = policy.recover(BACKUP, &options.database).await.map_err(|error| failed(chain(&error)))?;
+    if let Some(recovery) = recovered {
+        tracing::error!(
+            damaged = %recovery.kept.display(),
+            restored = %recovery.damage.path.display(),
+            backup = recovery.entry.id(),
+            age_seconds = recovery.age.as_secs(),
+            "{recovery}"
+        );
+    }
     let built = tokio::task::spawn_blocking(move || build(options)).await;
     let hpo = built.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
-    let policy = BackupPolicy::from_config(host.config()).map_err(|error| failed(chain(&error)))?;
-    let (snapshots, copying) = Snapshots::new(policy, "databases/hpo", hpo.store().db().clone(), host.drain());
+    let (snapshots, copying) = Snapshots::new(policy, BACKUP, hpo.store().db().clone(), host.drain());
     let hpo = hpo.with_snapshots(snapshots);
     let service = limited!(hpo.grpc_service(host.connection(Service::Hpo)?), limits);
     let optuna = limited!(hpo.optuna_service(), limits);

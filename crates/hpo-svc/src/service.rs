@@ -69,6 +69,10 @@ impl From<Error> for Status {
             Error::Db(db::Error::Full(_)) => {
                 status::resource_exhausted(ErrorReason::StorageFull, "study store", error.to_string())
             }
+            Error::Db(db::Error::Corrupt(_)) => {
+                let advice = "restart the server, which restores the file from its newest backup or says what to do";
+                status::Error::new(ErrorReason::DataCorrupt, format!("{error}; {advice}")).into_status()
+            }
             Error::Revision(_) | Error::Corrupt(_) => {
                 status::Error::new(ErrorReason::DataCorrupt, error.to_string()).into_status()
             }

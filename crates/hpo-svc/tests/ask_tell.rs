@@ -215,3 +215,36 @@ async fn reports_are_judged_and_bad_input_is_named() {
     assert_eq!(client.suggest_trials(request).await.unwrap_err().code(), Code::FailedPrecondition);
     server.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_study_begins_with_the_best_of_earlier_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut client) = serve(folder.path()).await;
+    create(&mut client, "s", spec()).await.unwrap();
+    for trial in suggest(&mut client, "c", 6).await {
+        let x = trial.parameters.as_ref().unwrap().fields["x"].clone();
+        let Some(types::value::Kind::NumberValue(x)) = x.kind else { panic!("{x:?}") };
+        client.tell_trial(complete(&trial, x * x)).await.unwrap();
+    }
+    let best = client.get_study(GetStudyRequest { name: "s".into() }).await.unwrap().into_inner().best.unwrap();
+    let wish = |studies: &[&str]| {
+        Some(v1::Transfer { studies: studies.iter().map(|name| (*name).to_owned()).collect(), n_trials: Some(2) })
+    };
+    let wrong = StudySpec { transfer: wish(&["none", "s"]), ..spec() };
+    let error = create(&mut client, "next", wrong).await.unwrap_err();
+    let told = violations_of(&error);
+    assert_eq!(told, [("spec.transfer.studies[0]".to_owned(), "study `none` does not exist".to_owned())]);
+    // What the new space does not have is left out, and what it has more is sampled.
+    let next =
+        StudySpec { search_space: vec![float("x", -1.0, 1.0), float("z", 0.0, 1.0)], transfer: wish(&["s"]), ..spec() };
+    let made = create(&mut client, "next", next.clone()).await.unwrap();
+    assert_eq!((made.trial_count, made.trials_by_state["WAITING"]), (2, 2));
+    assert_eq!(create(&mut client, "next", next).await.unwrap().trial_count, 2, "once");
+    let request = SuggestTrialsRequest { study: "studies/next".into(), client_id: "c".into(), count: 3 };
+    let trials = client.suggest_trials(request).await.unwrap().into_inner().trials;
+    let value = |trial: &Trial, name: &str| trial.parameters.as_ref().unwrap().fields.get(name).cloned();
+    assert_eq!(value(&trials[0], "x"), value(&best, "x"));
+    assert!(value(&trials[0], "y").is_none() && value(&trials[0], "z").is_some());
+    assert_eq!(trials.iter().map(|t| t.number).collect::<Vec<_>>(), [0, 1, 2]);
+    server.shutdown().await.unwrap();
+}

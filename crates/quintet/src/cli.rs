@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::hpo::space::{Syntax, Words};
+
 const ABOUT: &str = "\
 Tunes, trains, converts and measures encoders: sweep -> train -> convert -> benchmark, every step a durable job.
 
@@ -237,7 +239,7 @@ pub(crate) enum HpoCommand {
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
         /// Draws history, parallel, slice, importances, pareto or intermediate into a file; may be given several times
-        #[arg(long, value_name = "[KIND=]FILE.svg")]
+        #[arg(long, value_name = "[KIND=]FILE.svg|png")]
         plot: Vec<String>,
         #[command(flatten)]
         target: Target,
@@ -248,6 +250,20 @@ pub(crate) enum HpoCommand {
     /// Checks that a study may be relied on; exits with 1 when not, and lists the problems
     #[command(long_about = VALIDATE)]
     Validate(crate::hpo::ValidateArgs),
+    /// Prints the search space of a study in the words of Quintet, AzureML, Optuna or of plain configuration files
+    #[command(after_help = SPACE_EXAMPLES)]
+    Space {
+        /// Name of the study
+        study: String,
+        /// In whose words
+        #[arg(long, value_enum, default_value_t = Words::Quintet)]
+        form: Words,
+        /// How to write it
+        #[arg(short, long, value_enum, default_value_t = Syntax::Yaml)]
+        output: Syntax,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Writes a study into a file: .json (everything), .csv (as Optuna's data frame) or .db (a database for Optuna)
     Export {
         /// Name of the study
@@ -303,9 +319,16 @@ pub(crate) enum HpoCommand {
     },
 }
 
+const SPACE_EXAMPLES: &str = "\
+Examples:
+  quintet hpo space us-addresses --form azureml > space.yaml
+  quintet hpo space us-addresses --form optuna --output json
+
+What the other system understands otherwise than Quintet is told on standard error.";
+
 const SHOW_EXAMPLES: &str = "\
 Examples:
-  quintet hpo show us-addresses --plot history.svg --plot importances=what-mattered.svg
+  quintet hpo show us-addresses --plot history.svg --plot importances=what-mattered.png
   quintet hpo show us-addresses --output json --server http://127.0.0.1:7700";
 
 const BEST: &str = "\

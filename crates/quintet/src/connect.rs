@@ -9,7 +9,7 @@ use quintet_proto::v1::ListJobsRequest;
 use runtime_core::{
     client::{self, Connection, JobClient},
     config::{Config, Loader, Secret},
-    telemetry,
+    host, telemetry,
 };
 
 use crate::{cli::Target, failure::Failure, serve};
@@ -52,8 +52,12 @@ impl Server {
             Some(url) => (url.clone(), None),
             None => {
                 let embedded = Box::pin(serve::Embedded::start(config)).await.map_err(|error| {
-                    let hint = "if a server runs on this folder already, name it with --server";
-                    Failure::failed(format!("the services cannot start on {}: {error:#}\n{hint}", data_dir.display()))
+                    // A service that cannot be built says by itself what to do.
+                    let hint = match error.downcast_ref() {
+                        Some(host::Error::Mount { .. }) => "",
+                        _ => "\nif a server runs on this folder already, name it with --server",
+                    };
+                    Failure::failed(format!("the services cannot start on {}: {error:#}{hint}", data_dir.display()))
                 })?;
                 (embedded.url(), Some(embedded))
             }

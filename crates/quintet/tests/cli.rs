@@ -221,3 +221,44 @@ fn ctrl_c_asks_once_and_then_cancels() {
     let result = document(&folder.join("r.json"));
     assert_eq!((&result["state"], &result["stages"][0]["state"]), (&"INTERRUPTED".into(), &"CANCELLED".into()));
 }
+
+#[test]
+fn search_spaces_come_from_other_systems_and_go_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let list = "
+        - {name: x, float: {low: 0.0, high: 1.0}}
+        - {name: kind, categorical: {choices: [a, b]}}
+";
+    assert!(SWEEP.contains(list));
+    let space = "
+        x: {type: loguniform, min: 1e-3, max: 1}
+        kind: {type: choice, values: [a, b]}
+";
+    pipeline(folder, &SWEEP.replace(list, space));
+    let told = ended(&run(folder, &["run", "p.yaml", "--data-dir", "d", "--json", "r.json"]), 0);
+    assert!(
+        told.contains("note: p.yaml:8:12: stages.sweep.sweep.search_space.x: lies between 0.001 and 1.0; read as"),
+        "{told}"
+    );
+    let study = document(&folder.join("r.json"))["stages"][0]["sweep"]["study"].as_str().unwrap().to_owned();
+    let printed = |form: &str| {
+        let output = run(folder, &["hpo", "space", &study, "--form", form, "--output", "json", "--data-dir", "d"]);
+        ended(&output, 0);
+        serde_json::from_str::<Value>(&text(&output.stdout)).unwrap()["search_space"].clone()
+    };
+    assert_eq!(
+        printed("quintet")[0],
+        serde_json::json!({"name": "x", "float": {"low": 0.001, "high": 1.0, "log": true}})
+    );
+    assert_eq!(printed("plain")["x"], serde_json::json!({"type": "loguniform", "min": 0.001, "max": 1.0}));
+    assert_eq!(printed("azureml")["x"]["min_value"], 0.001_f64.ln());
+    assert_eq!(printed("optuna")["kind"]["name"], "CategoricalDistribution");
+    let yaml = run(folder, &["hpo", "space", &study, "--form", "azureml", "--data-dir", "d"]);
+    assert!(text(&yaml.stdout).starts_with("search_space:\n  x:\n    type: loguniform\n"), "{}", text(&yaml.stdout));
+    // What was printed is a pipeline's space again, and the same one: the sweep is answered from the earlier study.
+    let azureml: String = text(&yaml.stdout).lines().skip(1).map(|line| format!("      {line}\n")).collect();
+    pipeline(folder, &SWEEP.replace(list, &format!("\n{azureml}")));
+    ended(&run(folder, &["run", "p.yaml", "--data-dir", "d", "--json", "again.json"]), 0);
+    assert_eq!(document(&folder.join("again.json"))["stages"][0]["reused"], true);
+}

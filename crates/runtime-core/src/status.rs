@@ -118,7 +118,7 @@ reasons! {
     ParentCancelled = "PARENT_CANCELLED", Cancelled;
     /// The trial was stopped early because it was hopeless.
     Pruned = "PRUNED", Cancelled;
-    /// Stored bytes do not have the digest that was recorded for them. Restore the artifact from a backup or make it again.
+    /// Stored bytes do not have the digest that was recorded for them, or a database is damaged. Restore it from a backup or make it again.
     DataCorrupt = "DATA_CORRUPT", DataLoss;
     /// This server does not do that.
     Unsupported = "UNSUPPORTED", Unimplemented;

@@ -92,7 +92,15 @@ impl AskTell {
                 let seed = search.spec().seed.unwrap_or_else(rand::random);
                 let [user, system] =
                     search.attributes(seed).map_err(|error| status::internal("specification", &error))?;
-                match self.store.create_study(&name, &search.directions, user, system).await {
+                let first = self.first_trials(&name, &search).await?;
+                let study = Study {
+                    id: 0,
+                    name: name.clone(),
+                    directions: search.directions.clone(),
+                    user_attrs: user,
+                    system_attrs: system,
+                };
+                match self.store.import(study, first).await {
                     // Somebody else was first, perhaps with the same.
                     Err(Error::StudyExists(_)) => {
                         let found = self.store.find_study(&name).await?;
@@ -107,6 +115,17 @@ impl AskTell {
             true => Ok(known),
             false => Err(status::already_exists("study", &name, "it exists with another specification")),
         }
+    }
+
+    /// What a new study takes over from earlier ones.
+    async fn first_trials(&self, name: &str, search: &Search) -> Result<Vec<NewTrial>, Status> {
+        let Some(transfer) = &search.transfer else { return Ok(Vec::new()) };
+        let none: &[Trial] = &[];
+        let planned = transfer.trials(&self.store, name, &search.space, none).await?;
+        planned.map_err(|wrong| {
+            let wrong = wrong.into_iter().map(|v| violation(format!("spec.{}", v.field), v.description));
+            status::invalid_argument(wrong.collect::<Vec<_>>())
+        })
     }
 
     /// Forgets a study that was deleted.

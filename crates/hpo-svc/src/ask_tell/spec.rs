@@ -11,6 +11,7 @@ use crate::{
     storage::Attributes,
     study::{Direction, Study},
     sweep::{ATTR_METRICS, ATTR_SPACE},
+    warm_start::Transfer,
 };
 
 /// System attribute of a study: its `StudySpec` as JSON.
@@ -29,6 +30,8 @@ pub struct Search {
     pub pruner: Box<dyn Pruner>,
     /// Seed of the sampler.
     pub seed: u64,
+    /// What is tried first.
+    pub transfer: Option<Transfer>,
     /// The message itself.
     spec: StudySpec,
 }
@@ -49,13 +52,14 @@ impl Search {
         let sampler =
             sampler::from_proto(spec.sampler.as_ref(), space.as_ref(), directions.len(), "sampler", &mut wrong);
         let pruner = pruner::from_proto(spec.pruner.as_ref(), "pruner", &mut wrong);
+        let transfer = Transfer::from_proto(spec.transfer.as_ref(), spec.sampler.as_ref(), &mut wrong);
         if spec.objectives.len() > 1 && spec.pruner.as_ref().is_some_and(|pruner| pruner.kind.is_some()) {
             wrong.push(violation("pruner", "is for studies of one objective"));
         }
         match (space, wrong.is_empty()) {
             (Some(space), true) => {
                 let seed = spec.seed.unwrap_or_default();
-                Ok(Self { space, directions, sampler, pruner, seed, spec: spec.clone() })
+                Ok(Self { space, directions, sampler, pruner, seed, transfer, spec: spec.clone() })
             }
             _ => Err(wrong),
         }

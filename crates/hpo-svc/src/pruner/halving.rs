@@ -18,8 +18,8 @@ use crate::{
 /// the best `1 / reduction_factor` of the values at the rung.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SuccessiveHalving {
-    /// Steps up to rung 0 with a rate of 0; at least 1. `None` is Optuna's `auto`: a hundredth of the last step of the trial that
-    /// completed first, and no judgement before.
+    /// Steps up to rung 0 with a rate of 0; at least 1. `None` is Optuna's `auto`: a hundredth of the largest last step of the trials
+    /// that have completed when one is judged for the first time, and no judgement before.
     pub min_resource: Option<i64>,
     /// How much longer each rung is than the one before, and of how many trials one leaves it; at least 2.
     pub reduction_factor: i64,
@@ -40,8 +40,13 @@ impl SuccessiveHalving {
     pub(super) fn judge_among(&self, judged: &Judged<'_>, competes: impl Fn(&Trial) -> bool) -> Judgement {
         let mut judgement = Judgement::default();
         let Some((step, value)) = judged.trial.last_report() else { return judgement };
-        let estimate = || first_completed(judged.trials).map(|last| (last / 100).max(1));
-        let Some(min_resource) = self.min_resource.or_else(estimate) else { return judgement };
+        let min_resource = match self.min_resource {
+            Some(resource) => resource,
+            None => match longest(judged, &mut judgement) {
+                Some(last) => (last / 100).max(1),
+                None => return judgement,
+            },
+        };
         let own = &judged.trial.system_attrs;
         let passed = (0..).take_while(|rung| own.contains_key(&key(*rung))).count();
         for rung in u32::try_from(passed).unwrap_or(u32::MAX).. {
@@ -102,15 +107,27 @@ fn rung_value(trial: &Trial, key: &str) -> Option<f64> {
     PyValue::parse(trial.system_attrs.get(key)?).ok()?.as_f64().filter(|value| !value.is_nan())
 }
 
-/// The last step of the trial that completed first among those that reported: what `auto` is derived from.
+/// System attribute of the trial that was judged first: the step that `auto` was derived from then.
+pub const ATTR_LONGEST: &str = "quintet:longest";
+
+/// What `auto` is derived from: the largest last step of the trials that had completed when the first trial was judged.
 ///
-/// Optuna's pruners look once, when a trial has completed, and remember; that trial is what they see in a running study, and as long
-/// as the study lives it is the same one for everybody.
-pub(super) fn first_completed(trials: &[Trial]) -> Option<i64> {
-    let complete = trials.iter().filter(|trial| trial.state == State::Complete);
-    let reported = complete.filter_map(|trial| Some((trial, trial.last_report()?.0)));
-    let order = |trial: &Trial| (trial.complete.is_none(), trial.complete, trial.number);
-    reported.min_by_key(|(trial, _)| order(trial)).map(|(_, last)| last)
+/// Optuna's pruners look once, in a judgement, and remember it as long as their process lives. Here it is kept at the trial that was
+/// judged, so that a restart changes nothing.
+pub(super) fn longest(judged: &Judged<'_>, judgement: &mut Judgement) -> Option<i64> {
+    let own = judged.trial.system_attrs.get(ATTR_LONGEST).and_then(|text| text.parse().ok());
+    if let Some(kept) = longest_kept(judged.trials).or(own) {
+        return Some(kept);
+    }
+    let complete = judged.trials.iter().filter(|trial| trial.state == State::Complete);
+    let last = complete.filter_map(|trial| Some(trial.last_report()?.0)).max()?;
+    judgement.system_attrs.insert(ATTR_LONGEST.into(), last.to_string());
+    Some(last)
+}
+
+/// What was found in the first judgement of a study; of several at the same time, that of the first trial.
+pub(super) fn longest_kept(trials: &[Trial]) -> Option<i64> {
+    trials.iter().find_map(|trial| trial.system_attrs.get(ATTR_LONGEST)?.parse().ok())
 }
 
 #[cfg(test)]
@@ -162,21 +179,24 @@ mod tests {
     }
 
     #[test]
-    fn auto_waits_for_the_first_completed_trial_and_keeps_to_it() {
+    fn auto_waits_for_a_completed_trial_and_keeps_to_what_it_saw_first() {
         let pruner = SuccessiveHalving::default();
         let mut trials = vec![at(0, &[(999, 0.1)]), at(1, &[(8, 0.5)]), at(2, &[(300, 0.5)]), at(3, &[(9, 0.2)])];
         assert!(!judge(&pruner, &mut trials, 1) && trials[1].system_attrs.is_empty());
-        let mut complete = |number: usize, second: i64| {
+        trials.push(at(4, &[(200, 0.1)]));
+        trials.push(at(5, &[]));
+        for number in [2, 4, 5] {
             trials[number].state = State::Complete;
-            trials[number].complete = jiff::Timestamp::from_second(second).ok();
-            trials.clone()
-        };
-        assert_eq!(first_completed(&complete(2, 20)), Some(300));
-        assert_eq!(first_completed(&complete(0, 30)), Some(300));
-        let mut trials = complete(0, 30);
-        // 300 / 100 = 3, then 12.
-        assert!(!judge(&pruner, &mut trials, 1) && judge(&pruner, &mut trials, 3));
-        assert_eq!(trials[1].system_attrs.len(), 1);
+        }
+        // The longer one of the two that are there: 300 / 100 = 3, then 12.
+        assert!(!judge(&pruner, &mut trials, 1));
+        assert_eq!(
+            trials[1].system_attrs,
+            [("completed_rung_0", "0.5"), (ATTR_LONGEST, "300")].map(|(k, v)| (k.into(), v.into())).into()
+        );
+        trials[0].state = State::Complete;
+        assert!(judge(&pruner, &mut trials, 3), "at rung 0 still");
+        assert_eq!(trials[3].system_attrs.len(), 1);
     }
 
     #[test]

@@ -7,7 +7,10 @@
 
 use std::borrow::Cow;
 
-use super::{Judged, Judgement, Pruner, SuccessiveHalving, halving::first_completed};
+use super::{
+    Judged, Judgement, Pruner, SuccessiveHalving,
+    halving::{longest, longest_kept},
+};
 use crate::study::Trial;
 
 /// Prunes each trial by the successive halving of its bracket, among the trials of that bracket.
@@ -15,8 +18,8 @@ use crate::study::Trial;
 pub struct Hyperband {
     /// Steps up to the first rung of the bracket that prunes earliest; at least 1.
     pub min_resource: i64,
-    /// Steps of a trial that is not pruned; at least `min_resource`. `None` is Optuna's `auto`: one more than the last step of the
-    /// trial that completed first, and no judgement before.
+    /// Steps of a trial that is not pruned; at least `min_resource`. `None` is Optuna's `auto`: one more than the largest last step of
+    /// the trials that have completed when one is judged for the first time, and no judgement before.
     pub max_resource: Option<i64>,
     /// See [`SuccessiveHalving`]; at least 2.
     pub reduction_factor: i64,
@@ -32,9 +35,9 @@ impl Default for Hyperband {
 
 impl Hyperband {
     /// The share of the trials that each bracket gets, and with it the number of brackets: none while `auto` waits for a trial.
-    fn budgets(&self, trials: &[Trial]) -> Vec<u64> {
-        let estimate = || first_completed(trials).map(|last| last.saturating_add(1));
-        let Some(max_resource) = self.max_resource.or_else(estimate) else { return Vec::new() };
+    fn budgets(&self, longest: Option<i64>) -> Vec<u64> {
+        let auto = longest.map(|last| last.saturating_add(1));
+        let Some(max_resource) = self.max_resource.or(auto) else { return Vec::new() };
         let (least, factor) = (self.min_resource.max(1) as f64, self.reduction_factor.max(2));
         // In doubles, as Optuna: 5 brackets for 243 and 3, where six would be due.
         let brackets = ((max_resource as f64 / least).ln() / (factor as f64).ln()).floor() + 1.0;
@@ -48,9 +51,10 @@ impl Hyperband {
         (0..brackets).map(budget).collect()
     }
 
-    /// Puts trials into brackets; the trials say what `auto` stands for.
+    /// Puts trials into brackets; with `auto` the trials say what it stands for, once one was judged.
     pub fn brackets<'a>(&self, study: &'a str, trials: &[Trial]) -> Brackets<'a> {
-        Brackets { study, budgets: self.budgets(trials) }
+        let longest = if self.max_resource.is_none() { longest_kept(trials) } else { None };
+        Brackets { study, budgets: self.budgets(longest) }
     }
 }
 
@@ -98,15 +102,19 @@ impl Pruner for Hyperband {
     }
 
     fn judge(&self, judged: &Judged<'_>) -> Judgement {
-        let brackets = self.brackets(judged.study, judged.trials);
-        let Some(bracket) = brackets.of(judged.trial.number) else { return Judgement::default() };
+        let mut kept = Judgement::default();
+        let longest = if self.max_resource.is_none() { longest(judged, &mut kept) } else { None };
+        let brackets = Brackets { study: judged.study, budgets: self.budgets(longest) };
+        let Some(bracket) = brackets.of(judged.trial.number) else { return kept };
         let halving = SuccessiveHalving {
             min_resource: Some(self.min_resource),
             reduction_factor: self.reduction_factor,
             min_early_stopping_rate: bracket,
             bootstrap_count: self.bootstrap_count,
         };
-        halving.judge_among(judged, |other| brackets.of(other.number) == Some(bracket))
+        let mut judgement = halving.judge_among(judged, |other| brackets.of(other.number) == Some(bracket));
+        judgement.system_attrs.extend(kept.system_attrs);
+        judgement
     }
 }
 

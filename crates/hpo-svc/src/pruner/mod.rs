@@ -18,7 +18,7 @@ mod threshold;
 mod wilcoxon;
 
 pub use azureml::{Bandit, MedianStopping, Schedule, Slack, TruncationSelection};
-pub use halving::SuccessiveHalving;
+pub use halving::{ATTR_LONGEST, SuccessiveHalving};
 pub use hyperband::{Brackets, Hyperband};
 pub use patient::Patient;
 pub use percentile::Percentile;

@@ -8,6 +8,7 @@ mod distribution;
 pub mod forms;
 mod stored;
 mod value;
+mod written;
 
 pub use distribution::{Distribution, DomainError};
 pub use value::ParamValue;

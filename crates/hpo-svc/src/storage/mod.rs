@@ -235,14 +235,18 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::create_study`] and [`Store::create_trial`].
-    pub async fn import(&self, study: Study, trials: Vec<Trial>) -> Result<Study, Error> {
+    pub async fn import<T>(&self, study: Study, trials: Vec<T>) -> Result<Study, Error>
+    where
+        T: Into<NewTrial> + Send + 'static,
+    {
         self.with_trials(move |mirror, tx| {
             tx.begin()?;
             let Study { name, directions, user_attrs, system_attrs, .. } = study;
             let made = write::create_study(tx, name, directions, user_attrs, system_attrs)?;
             for trial in trials {
-                let start = trial.start;
-                mirror.create(tx, made.id, trial.into(), start.unwrap_or_default())?;
+                let trial: NewTrial = trial.into();
+                let start = trial.past.as_ref().and_then(|past| past.start);
+                mirror.create(tx, made.id, trial, start.unwrap_or_default())?;
             }
             // Should the transaction fail as a whole, nobody has seen it.
             mirror.forget(made.id);

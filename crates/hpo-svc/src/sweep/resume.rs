@@ -3,7 +3,7 @@
 use quintet_proto::v1::{Job, sweep_spec::Trial as TrialKind};
 use runtime_core::{
     jobs::model::{is_terminal, job_name},
-    status::ErrorReason,
+    status::{ErrorReason, FieldViolation},
     worker::Failure,
 };
 
@@ -25,19 +25,48 @@ impl Runner {
         self.store.check_revision().await.map_err(store_failure)?;
         let name = sweep.study_name(&job.content_hash);
         if let Some(study) = self.store.find_study(&name).await.map_err(store_failure)? {
-            return agree(study, sweep);
+            return self.transferred(agree(study, sweep)?, sweep).await;
         }
         let (user_attrs, system_attrs) = attributes(sweep);
-        let made = self.store.create_study(&name, &sweep.goals.directions(), user_attrs, system_attrs).await;
-        match made {
+        let none: &[Trial] = &[];
+        let (first, mark) = match &sweep.transfer {
+            Some(transfer) => {
+                let planned = transfer.trials(&self.store, &name, &sweep.space, none).await.map_err(store_failure)?;
+                (planned.map_err(refused)?, Some(transfer.mark()))
+            }
+            None => Default::default(),
+        };
+        let new = Study {
+            id: 0,
+            name: name.clone(),
+            directions: sweep.goals.directions(),
+            user_attrs,
+            system_attrs: system_attrs.into_iter().chain(mark).collect(),
+        };
+        match self.store.import(new, first).await {
             Err(storage::Error::StudyExists(_)) => {
                 let study = self.store.find_study(&name).await.map_err(store_failure)?;
                 let gone = || Failure::infrastructure(ErrorReason::Conflict, format!("study `{name}` was deleted"));
-                agree(study.ok_or_else(gone)?, sweep)
+                self.transferred(agree(study.ok_or_else(gone)?, sweep)?, sweep).await
             }
             other => other.map_err(store_failure),
         }
     }
+
+    /// A study that was there, with what the sweep takes over from earlier ones.
+    async fn transferred(&self, study: Study, sweep: &Sweep) -> Result<Study, Failure> {
+        if let Some(transfer) = &sweep.transfer {
+            let queued = transfer.queue(&self.store, &study, &sweep.space).await.map_err(store_failure)?;
+            queued.map_err(refused)?;
+        }
+        Ok(study)
+    }
+}
+
+/// Earlier studies that cannot be used.
+fn refused(wrong: Vec<FieldViolation>) -> Failure {
+    let text: Vec<String> = wrong.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
+    Failure::user(ErrorReason::InvalidField, text.join("; "))
 }
 
 fn attributes(sweep: &Sweep) -> (Attributes, Attributes) {

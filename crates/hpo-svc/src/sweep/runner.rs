@@ -108,6 +108,7 @@ pub(super) struct Run {
 pub(super) fn store_failure(error: storage::Error) -> Failure {
     let reason = match &error {
         storage::Error::Db(db::Error::Full(_)) => ErrorReason::StorageFull,
+        storage::Error::Db(db::Error::Corrupt(_)) => ErrorReason::DataCorrupt,
         storage::Error::Db(_) => ErrorReason::Unavailable,
         _ => return Failure::user(ErrorReason::BadInput, error),
     };

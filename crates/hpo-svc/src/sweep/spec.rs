@@ -14,6 +14,7 @@ use crate::{
     pruner::{self, Pruner},
     sampler::{self, Sampler},
     space::Space,
+    warm_start::Transfer,
 };
 
 /// A checked sweep.
@@ -33,6 +34,8 @@ pub struct Sweep {
     pub n_splits: Option<i32>,
     /// Longest run of one trial, or of one of its folds.
     pub trial_timeout: Option<types::Duration>,
+    /// What is tried first.
+    pub transfer: Option<Transfer>,
     /// The message itself.
     pub spec: SweepSpec,
 }
@@ -85,15 +88,24 @@ impl Sweep {
         if let Some(count) = n_splits.filter(|count| !(2..=MAX_FOLDS).contains(count)) {
             wrong.push(violation("k_fold.n_splits", format!("{count} is not within 2 to {MAX_FOLDS}")));
         }
+        let transfer = Transfer::from_proto(spec.transfer.as_ref(), spec.sampler.as_ref(), &mut wrong);
         match &space {
             Some(space) => wrong.extend(apply::check(&spec, space)),
             None if spec.trial.is_none() => wrong.push(apply::no_trial()),
             None => {}
         }
         match (space, wrong.is_empty()) {
-            (Some(space), true) => {
-                Ok(Self { space, goals, n_splits, sampler, pruner, limits, trial_timeout: spec.trial_timeout, spec })
-            }
+            (Some(space), true) => Ok(Self {
+                space,
+                goals,
+                n_splits,
+                sampler,
+                pruner,
+                transfer: transfer.map(|transfer| transfer.at_most(limits.max_trials)),
+                limits,
+                trial_timeout: spec.trial_timeout,
+                spec,
+            }),
             _ => Err(wrong),
         }
     }

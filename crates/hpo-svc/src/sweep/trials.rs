@@ -22,6 +22,7 @@ use crate::{
     sampler::{Request, Suggestion, suggest},
     storage::{self, Attributes, Edit, NewTrial},
     study::{Param, State, Trial},
+    warm_start::ATTR_TRANSFER,
 };
 
 /// The id of the request that creates the job of a trial, or of a part of it: the same after every restart.
@@ -49,7 +50,8 @@ impl Run {
         };
         let Some(trial) = trial else { return Ok(false) };
         let shown: Vec<String> = trial.params.iter().map(|p| format!("{}={}", p.name, p.external())).collect();
-        self.context.log(format_args!("trial {} starts: {}", trial.number, shown.join(" ")));
+        let from = trial.user_attrs.get(ATTR_TRANSFER).map(|from| format!(" (of {from})")).unwrap_or_default();
+        self.context.log(format_args!("trial {} starts: {}{from}", trial.number, shown.join(" ")));
         self.follow(&trial).await?;
         Ok(true)
     }

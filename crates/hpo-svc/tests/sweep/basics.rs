@@ -13,6 +13,7 @@ use std::{
 use hpo_svc::{
     storage::{Attributes, NewTrial, Past, Store},
     study::{Direction, State},
+    warm_start::ATTR_TRANSFER,
 };
 use jiff::Timestamp;
 use quintet_proto::{
@@ -72,6 +73,11 @@ async fn a_sweep_runs_reports_and_answers_calls() {
     let other = house.run(sweep("s", 0.0, 0.7, 20), "third").await;
     assert_eq!(other.state(), JobState::Failed);
     assert!(other.error.unwrap().message.contains("its search space is"));
+    let mut of_nothing = sweep("new", 0.0, 0.8, 4);
+    of_nothing.transfer = Some(v1::Transfer { studies: vec!["s".into(), "none".into()], n_trials: None });
+    let refused = house.run(of_nothing, "fourth").await;
+    assert!(refused.error.unwrap().message.contains("transfer.studies[1]: study `none` does not exist"));
+    assert!(house.store.find_study("new").await.unwrap().is_none(), "nothing was begun");
     house.close().await;
 
     // The backup that was made last holds every trial.
@@ -262,10 +268,15 @@ fn restarts_lose_no_trial_and_run_none_twice() {
     let runs = Runs::default();
     let mut spec = sweep("restart", 0.0, 0.8, 20);
     spec.max_parallel_trials = 4;
+    spec.transfer = Some(v1::Transfer { studies: vec!["earlier".into()], n_trials: Some(3) });
     for round in 0..8 {
         let process = process();
         process.block_on(async {
             let house = House::open(folder.path(), &runs).await;
+            if round == 0 {
+                let earlier = house.run(sweep("earlier", 0.0, 0.7, 6), "earlier").await;
+                assert_eq!(earlier.state(), JobState::Succeeded, "{:?}", earlier.error);
+            }
             let job = house.submit(spec.clone(), "restart").await;
             // Different moments: after so many trials have been created.
             let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
@@ -295,6 +306,16 @@ async fn end_of_restarts(folder: &Path, runs: &Runs, spec: SweepSpec) {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), 20, "each trial has a job of its own");
+    // What was best in the earlier study came first, and once.
+    let mut taken = Vec::new();
+    for name in ["earlier", "restart"] {
+        let study = house.store.find_study(name).await.unwrap().unwrap();
+        taken.push(house.store.trials(study.id).await.unwrap());
+    }
+    let best = taken[0].iter().min_by(|a, b| a.values[0].total_cmp(&b.values[0])).unwrap();
+    assert_eq!(taken[1][0].params[0].value, best.params[0].value);
+    let of_earlier = taken[1].iter().map(|trial| trial.user_attrs.contains_key(ATTR_TRANSFER));
+    assert!(of_earlier.clone().is_sorted_by(|a, b| a >= b) && (1..=3).contains(&of_earlier.filter(|of| *of).count()));
     let children = house.children(&job).await;
     assert_eq!(children.len(), 20);
     for child in &children {

@@ -22,7 +22,9 @@ use crate::{
 mod best;
 mod files;
 mod plots;
+mod png;
 mod show;
+pub(crate) mod space;
 mod steer;
 
 pub(crate) use best::{BestArgs, ValidateArgs};
@@ -44,6 +46,7 @@ pub(crate) async fn hpo(command: HpoCommand) -> Result<(), Failure> {
     | HpoCommand::Show { target, .. }
     | HpoCommand::Best(BestArgs { target, .. })
     | HpoCommand::Validate(ValidateArgs { target, .. })
+    | HpoCommand::Space { target, .. }
     | HpoCommand::Export { target, .. }
     | HpoCommand::Import { target, .. }
     | HpoCommand::Pause { target, .. }
@@ -57,6 +60,7 @@ pub(crate) async fn hpo(command: HpoCommand) -> Result<(), Failure> {
         HpoCommand::Show { study, output, .. } => show(client, study, *output, &plots).await,
         HpoCommand::Best(args) => best::best(client, args).await,
         HpoCommand::Validate(args) => best::validate(client, args).await,
+        HpoCommand::Space { study, form, output, .. } => space::print(client, study, *form, *output).await,
         HpoCommand::Export { study, file, .. } => files::export(client, study, file).await,
         HpoCommand::Import { file, study, name, .. } => {
             files::import(client, file, study.as_deref(), name.as_deref()).await

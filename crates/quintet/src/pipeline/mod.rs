@@ -5,6 +5,7 @@ mod order;
 mod parse;
 mod paths;
 mod reference;
+mod space;
 mod tree;
 
 #[cfg(test)]
@@ -34,6 +35,8 @@ pub(crate) struct Pipeline {
     pub(crate) params: BTreeMap<String, String>,
     /// In the order in which they run: each after those that it refers to, otherwise as in the file.
     pub(crate) stages: Vec<Stage>,
+    /// How something was understood that can be read in two ways; nothing is wrong with it.
+    pub(crate) notes: Vec<Problem>,
 }
 
 /// One stage: a job to be.

@@ -12,6 +12,7 @@ use super::{
     de::{read, suggestion, unknown_key},
     order, paths,
     reference::{self, Reference},
+    space,
     tree::{self, Key, Node, Scalar, Yaml, join},
 };
 
@@ -48,9 +49,14 @@ pub(super) fn parse(file: &str, text: &str, folder: &Path, sets: &[(String, Stri
         return Err(Problem::new(place, "stages", "is empty; a pipeline has at least one stage"));
     };
     let mut parsed = Vec::with_capacity(entries.len());
+    let mut notes = Vec::new();
     for (key, node) in entries {
         let path = format!("stages.{}", key.text);
         check_word(&key.text).map_err(|message| Problem::new(key.place, &path, message))?;
+        if let Some(sweep) = node.get_mut("sweep") {
+            let under = |problem: Problem| problem.under("sweep").under(&path);
+            notes.extend(space::translate(sweep).map_err(under)?.into_iter().map(under));
+        }
         parsed.push(stage(key, node, folder).map_err(|problem| problem.under(&path))?);
     }
     if parsed.is_empty() {
@@ -63,6 +69,7 @@ pub(super) fn parse(file: &str, text: &str, folder: &Path, sets: &[(String, Stri
         name,
         params,
         stages: order::order(parsed)?,
+        notes,
     })
 }
 

@@ -44,6 +44,9 @@ use crate::{
 /// The failure with its exit code; results so far are written all the same.
 pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     let pipeline = pipeline::load(&args.pipeline, &args.set).map_err(Failure::usage)?;
+    for note in &pipeline.notes {
+        eprintln!("note: {}", note.text(&pipeline.file));
+    }
     if let Some(folder) = args.json.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty()) {
         let context = |error| Failure::usage(format!("--json: {}: {error}", folder.display()));
         std::fs::create_dir_all(folder).map_err(context)?;

@@ -40,6 +40,20 @@ pub enum Error {
         /// The database's answer.
         problem: String,
     },
+    /// A database is damaged, and there is nothing sound to put in its place.
+    #[error(
+        "{}: the database is damaged ({problem}), and {why}; nothing was changed. Move the file away (with -wal and -shm beside it, if \
+         there) to begin with an empty database, or put a sound copy in its place (`quintet backup restore`)",
+        .path.display()
+    )]
+    Beyond {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite finds.
+        problem: String,
+        /// Why it was not restored.
+        why: String,
+    },
     /// The clock gives no usable time.
     #[error("time of the backup: {0}")]
     Time(String),
@@ -76,7 +90,9 @@ impl Error {
             Self::NotFound { .. } => ErrorReason::ResourceNotFound,
             Self::Inside { .. } => ErrorReason::InvalidField,
             Self::Exists { .. } => ErrorReason::AlreadyExists,
-            Self::Damaged { .. } => ErrorReason::DataCorrupt,
+            Self::Damaged { .. } | Self::Beyond { .. } | Self::Database(db::Error::Corrupt(_)) => {
+                ErrorReason::DataCorrupt
+            }
             Self::Artifact(error) => error.reason(),
             Self::Database(db::Error::Full(_)) => ErrorReason::StorageFull,
             Self::Database(db::Error::Unsupported(_)) => ErrorReason::Unsupported,

@@ -6,6 +6,7 @@
 
 mod error;
 mod outputs;
+mod recover;
 mod restore;
 mod snapshots;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use url::Url;
 
 pub use error::Error;
 pub use outputs::OutputBackup;
+pub use recover::Recovery;
 pub use snapshots::Snapshots;
 
 use crate::{

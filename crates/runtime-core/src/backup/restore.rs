@@ -8,7 +8,7 @@ use super::{BackupEntry, BackupPolicy, Error};
 use crate::artifacts::Kind;
 
 /// What SQLite keeps beside a database: with a restored database it would damage it.
-const SQLITE_COMPANIONS: [&str; 2] = ["-wal", "-shm"];
+pub(super) const SQLITE_COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
 impl BackupPolicy {
     /// Restores a copy ([`BackupPolicy::find`] says which) to `to`. What is there stays untouched unless `force`, and even then until the
@@ -86,12 +86,12 @@ fn there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut text = path.as_os_str().to_owned();
     text.push(suffix);
     text.into()
 }
 
-fn io_error(path: &Path, source: io::Error) -> Error {
+pub(super) fn io_error(path: &Path, source: io::Error) -> Error {
     Error::Io { path: path.to_owned(), source }
 }

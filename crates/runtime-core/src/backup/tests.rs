@@ -180,6 +180,77 @@ async fn a_study_is_copied_after_each_trial_and_restored_over_a_newer_one() {
     assert!(check_database(&path).is_err());
 }
 
+/// A database whose second copy is damaged in the backup, and whose file then breaks.
+async fn broken(place: &Place) -> (std::path::PathBuf, String, Vec<super::BackupEntry>, Vec<u8>) {
+    let path = place.path("hpo.db");
+    let mut copies = Vec::new();
+    let db = open(&place.path("before.db"));
+    for number in 0..2 {
+        add_trial(&db, number).await;
+        copies.push(made(place.policy.backup_database("databases/hpo", &db).await.unwrap()));
+    }
+    add_trial(&db, 2).await;
+    // A file that nobody has open, for certain.
+    db.snapshot(&path).await.unwrap();
+    let stored = walkdir::WalkDir::new(place.path("backups").join(copies[1].id())).into_iter().map(Result::unwrap);
+    let stored = stored.filter(|item| item.file_name() == "database.db").next().unwrap();
+    fs::write(stored.path(), "cut").unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let half = bytes.len() / 2;
+    bytes[half..].fill(0xA5);
+    fs::write(&path, &bytes).unwrap();
+    (path.clone(), format!("sqlite://{}", path.display()), copies, bytes)
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_kept_aside_and_restored_from_its_newest_sound_copy() {
+    let place = Place::new(0);
+    let (path, url, copies, bytes) = broken(&place).await;
+    fs::write(place.path("hpo.db-wal"), "what its program left").unwrap();
+    let recovery = place.policy.recover("databases/hpo", &url).await.unwrap().expect("the damage is seen");
+    assert_eq!((&recovery.entry, &recovery.damage.path), (&copies[0], &path), "not the one that is damaged itself");
+    let beside = |suffix: &str| std::path::PathBuf::from(format!("{}{suffix}", recovery.kept.display()));
+    assert_eq!(fs::read(&recovery.kept).unwrap(), bytes);
+    assert_eq!(fs::read(beside("-wal")).unwrap(), b"what its program left");
+    assert!(recovery.kept.display().to_string().starts_with(&format!("{}.corrupt-20", path.display())));
+    assert!(!place.path("hpo.db-wal").exists());
+    assert_eq!(trials(&open(&path)).await, 1);
+    let told = recovery.to_string();
+    for part in [
+        "hpo.db was damaged (",
+        &copies[0].id(),
+        " old: what was written after 20",
+        " UTC is lost",
+        &recovery.kept.display().to_string(),
+    ] {
+        assert!(told.contains(part), "{told}: {part}");
+    }
+    assert_eq!(place.policy.recover("databases/hpo", &url).await.unwrap(), None, "it is sound now");
+}
+
+#[tokio::test]
+async fn without_a_sound_copy_a_damaged_database_stays_as_it_is() {
+    let place = Place::new(0);
+    let (path, url, ..) = broken(&place).await;
+    let bytes = fs::read(&path).unwrap();
+    for (policy, name, why) in [
+        (BackupPolicy::disabled(), "databases/hpo", "backup is off"),
+        (place.policy.clone(), "databases/other", "there is no sound backup of `databases/other`"),
+    ] {
+        let error = policy.recover(name, &url).await.unwrap_err();
+        assert!(
+            matches!(&error, Error::Beyond { path: of, why: told, .. } if *of == path && told.contains(why)),
+            "{error}"
+        );
+        let told = error.to_string();
+        assert!(told.contains("hpo.db: the database is damaged (") && told.contains("Move the file away"), "{told}");
+        assert_eq!(error.reason(), crate::status::ErrorReason::DataCorrupt);
+    }
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    let names: Vec<_> = fs::read_dir(place.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| !name.to_string_lossy().contains("corrupt")), "{names:?}");
+}
+
 #[tokio::test]
 async fn copies_can_be_read_when_backup_is_off() {
     let place = Place::new(0);

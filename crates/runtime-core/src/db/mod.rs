@@ -5,6 +5,7 @@
 //! second share few synced commits. PostgreSQL is served by the same shape, which beats many small transactions there too.
 
 mod checkpoints;
+mod damage;
 mod postgres;
 mod sqlite;
 pub mod testing;
@@ -20,6 +21,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
+pub use damage::{Damage, damage};
 pub use value::{Row, Value};
 pub(crate) use writer::Request;
 
@@ -72,8 +74,11 @@ pub enum Error {
     #[error("no space left for the database: {0}")]
     Full(String),
     /// Another program has kept the database locked for too long.
-    #[error("another program keeps the database locked: {0}")]
+    #[error("another program keeps the database locked; wait until it has ended, or end it: {0}")]
     Busy(String),
+    /// The file is no database or is damaged.
+    #[error("the database is damaged: {0}")]
+    Corrupt(String),
     /// The statement failed for another reason.
     #[error("database: {0}")]
     Statement(String),

@@ -14,7 +14,7 @@ use rusqlite::{
 use super::{Connection, Dialect, Error, Row, Tx, Value, checkpoints::Checkpoints};
 
 /// How long another program may keep the file locked. Optuna's transactions take milliseconds.
-const LOCK_PATIENCE: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(10) };
+pub(super) const LOCK_PATIENCE: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(10) };
 
 pub(super) struct Sqlite {
     connection: rusqlite::Connection,
@@ -34,7 +34,7 @@ impl Sqlite {
         } else {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
         };
-        let connection = rusqlite::Connection::open_with_flags(path, flags).map_err(|e| fail(e.to_string()))?;
+        let connection = rusqlite::Connection::open_with_flags(path, flags).map_err(|e| at_open(path, &e))?;
         let set_up = || -> rusqlite::Result<()> {
             connection.busy_timeout(LOCK_PATIENCE)?;
             if !read_only {
@@ -47,7 +47,7 @@ impl Sqlite {
             connection.set_prepared_statement_cache_capacity(128);
             Ok(())
         };
-        set_up().map_err(|e| fail(e.to_string()))?;
+        set_up().map_err(|e| at_open(path, &e))?;
         let checkpoints = if read_only { None } else { Some(Checkpoints::start(path)) };
         Ok(Self { connection, checkpoints })
     }
@@ -151,7 +151,18 @@ fn error(error: rusqlite::Error) -> Error {
         Some(ErrorCode::ConstraintViolation) => Error::Constraint(text),
         Some(ErrorCode::DiskFull) => Error::Full(text),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy(text),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::Corrupt(text),
         _ => Error::Statement(text),
+    }
+}
+
+/// An error before the database is in use, which names its file.
+pub(super) fn at_open(path: &Path, error: &rusqlite::Error) -> Error {
+    let text = format!("{}: {error}", path.display());
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy(text),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::Corrupt(text),
+        _ => Error::Open { database: path.display().to_string(), message: error.to_string() },
     }
 }
 

@@ -188,7 +188,7 @@ impl Writer<'_> {
 }
 
 /// The internal values of a domain, unless they are too many; those of a choice never are.
-fn points(distribution: &Distribution) -> Option<Vec<f64>> {
+pub(super) fn points(distribution: &Distribution) -> Option<Vec<f64>> {
     match distribution {
         Distribution::Categorical { choices } => Some((0..choices.len()).map(|index| index as f64).collect()),
         Distribution::Int { low, high, step, .. } => {

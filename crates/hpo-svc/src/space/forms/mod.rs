@@ -12,6 +12,7 @@ use super::{Condition, Distribution, DomainError, ParamValue, Parameter, Space, 
 
 mod azureml;
 mod azureml_write;
+mod detect;
 mod optuna;
 mod plain;
 mod scale;
@@ -20,8 +21,9 @@ mod tests;
 
 pub use azureml::from_azureml;
 pub use azureml_write::{Style, to_azureml};
+pub use detect::{Language, read_any};
 pub use optuna::{from_optuna, to_optuna};
-pub use plain::from_plain;
+pub use plain::{from_plain, to_plain};
 
 /// A space that was read, or what is wrong with every part of its document.
 pub type Read = Result<Space, Vec<FieldViolation>>;

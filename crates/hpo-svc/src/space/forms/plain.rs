@@ -1,10 +1,10 @@
 //! The plain form of configuration files: `{type: choice, values: [...]}`, `{type: uniform, min, max}` and
 //! `{type: loguniform, min, max}`, whose bounds are values, also of a `loguniform`: it looks like AzureML's, but means another thing.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::{Draft, ROOT, Read, brief};
-use crate::space::Distribution;
+use super::{Draft, Form, ROOT, Read, azureml_write::points, brief};
+use crate::space::{Distribution, Space};
 
 /// Reads the plain form. Numbers may be text, as `1e-5` is to readers of YAML 1.1.
 ///
@@ -59,12 +59,51 @@ fn distribution(draft: &mut Draft, path: &str, fields: &Map<String, Value>) -> O
     draft.built(path, Distribution::float(low?, high?, kind == "loguniform", None), &[("low", "min"), ("high", "max")])
 }
 
+/// Writes the plain form. What it cannot say is approximated, by more values rather than by less, and noted.
+pub fn to_plain(space: &Space) -> Form {
+    let mut document = Map::new();
+    let mut notes = Vec::new();
+    for parameter in space.parameters() {
+        let name = &parameter.name;
+        let distribution = &parameter.distribution;
+        let values = points(distribution);
+        let interval = |low: f64, high: f64, log: bool| json!({"type": if log { "loguniform" } else { "uniform" }, "min": low, "max": high});
+        let expression = match (distribution, values) {
+            (_, Some(points)) => {
+                if matches!(distribution, Distribution::Int { log: true, .. }) {
+                    notes.push(format!(
+                        "`{name}`: its values are taken as equally likely, for a choice has no logarithm"
+                    ));
+                }
+                let choice = |point: f64| distribution.external(point).to_json();
+                json!({"type": "choice", "values": points.into_iter().map(choice).collect::<Vec<_>>()})
+            }
+            (Distribution::Float { low, high, log, step }, None) => {
+                if step.is_some() {
+                    notes.push(format!("`{name}`: also gets values beside its grid, which is too long for a choice"));
+                }
+                interval(*low, *high, *log)
+            }
+            (Distribution::Int { low, high, log, .. }, None) => {
+                notes.push(format!("`{name}`: also gets fractions, for its integers are too many for a choice"));
+                interval(*low as f64, *high as f64, *log)
+            }
+            (Distribution::Categorical { .. }, None) => continue,
+        };
+        document.insert(name.clone(), expression);
+        if let Some((other, values)) = space.condition_text(parameter) {
+            notes.push(format!("`{name}`: exists whatever `{other}` is, not only when it is {values}"));
+        }
+    }
+    Form { document: Value::Object(document), notes }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::space::ParamValue;
+    use crate::space::{Condition, ParamValue};
 
     #[test]
     fn bounds_are_values() {
@@ -78,6 +117,29 @@ mod tests {
         assert_eq!(space.get("dropout"), Some(&Distribution::float(0.1, 0.3, false, None).unwrap()));
         let backbones = ["distilbert", "distilroberta"].map(|name| ParamValue::Text(name.into())).to_vec();
         assert_eq!(space.get("backbone"), Some(&Distribution::categorical(backbones).unwrap()));
+    }
+
+    #[test]
+    fn a_space_is_written_and_read_again() {
+        let document = json!({
+            "backbone": {"type": "choice", "values": ["distilbert", null, 2, 0.5]},
+            "learning_rate": {"type": "loguniform", "min": 1e-5, "max": 5e-5},
+            "dropout": {"type": "uniform", "min": 0.1, "max": 0.3},
+        });
+        let form = to_plain(&from_plain(&document).unwrap());
+        assert_eq!((form.document, form.notes.len()), (document, 0));
+        let mut space = Space::of([
+            ("layers", Distribution::int(2, 6, false, 2).unwrap()),
+            ("width", Distribution::int(1, 1 << 40, true, 1).unwrap()),
+            ("x", Distribution::float(0.0, 0.9, false, Some(0.3)).unwrap()),
+        ]);
+        space.set_condition(2, Condition { parameter: 0, values: vec![2.0, 4.0] });
+        let form = to_plain(&space);
+        assert_eq!(form.document["layers"], json!({"type": "choice", "values": [2, 4, 6]}));
+        assert_eq!(form.document["x"], json!({"type": "choice", "values": [0.0, 0.3, 0.6, 0.9]}));
+        assert_eq!(form.document["width"]["type"], "loguniform");
+        assert_eq!(form.notes.len(), 2, "{:?}", form.notes);
+        assert!(form.notes[1].ends_with("whatever `layers` is, not only when it is 2 or 4"), "{:?}", form.notes);
     }
 
     #[test]
