@@ -7,6 +7,9 @@
 //! `{"ask": true}` opens a trial and answers `{"number": 0, "params": {"x": 0.5}}`. `{"tell": 0.5, "number": 0}` ends it, or the trial
 //! asked for last without a number; several objectives are a list, and a trial that failed is told `null`. Beside it `constraints` may
 //! list numbers, of which those above 0 are broken. Any number of trials may be open.
+//!
+//! `{"add": {"x": 0.5}, "tell": 0.5}` adds a trial of somebody else's, running without `tell`, so that the answers to one history can be
+//! compared.
 
 use std::{
     collections::BTreeMap,
@@ -15,9 +18,10 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use hpo_svc::{
+    pyjson::PyValue,
     sampler::{self, Request, Sampler, Suggestion, suggest},
-    space::Space,
-    study::{Direction, State, Trial},
+    space::{ParamValue, Space},
+    study::{Direction, Param, State, Trial},
 };
 use quintet_proto::v1;
 use serde_json::{Map, Value, json};
@@ -43,10 +47,15 @@ fn main() -> anyhow::Result<()> {
             let mut out = stdout().lock();
             writeln!(out, "{}", study.ask())?;
             out.flush()?;
+        } else if let Some(params) = line.get("add") {
+            study.add(params)?;
+            if let Some(values) = line.get("tell") {
+                study.tell(&Value::Null, numbers(values)?, &numbers(&line["constraints"])?)?;
+            }
         } else if let Some(values) = line.get("tell") {
             study.tell(&line["number"], numbers(values)?, &numbers(&line["constraints"])?)?;
         } else {
-            bail!("neither new, ask nor tell: {line}");
+            bail!("neither new, ask, add nor tell: {line}");
         }
     }
     Ok(())
@@ -90,6 +99,12 @@ impl Study {
             Request { space: &self.space, directions: &self.directions, trials: &self.trials, number, seed: self.seed };
         let Suggestion { params, system_attrs } = suggest(&*self.sampler, &request, &[]);
         let external: Map<_, _> = params.iter().map(|param| (param.name.clone(), param.external().to_json())).collect();
+        self.open(params, system_attrs);
+        json!({"number": number, "params": external})
+    }
+
+    fn open(&mut self, params: Vec<Param>, system_attrs: BTreeMap<String, String>) {
+        let number = i64::try_from(self.trials.len()).unwrap_or(i64::MAX);
         self.trials.push(Trial {
             id: number,
             number,
@@ -102,7 +117,20 @@ impl Study {
             start: None,
             complete: None,
         });
-        json!({"number": number, "params": external})
+    }
+
+    fn add(&mut self, external: &Value) -> anyhow::Result<()> {
+        let mut params = Vec::new();
+        for parameter in self.space.parameters() {
+            let Some(value) = external.get(&parameter.name) else { continue };
+            let choice = ParamValue::choice(&PyValue::parse(&value.to_string())?);
+            let internal = parameter.distribution.internal(&choice);
+            let value = internal.with_context(|| format!("{value} is no value of {}", parameter.name))?;
+            let (name, distribution) = (parameter.name.clone(), parameter.distribution.clone());
+            params.push(Param { name, value, distribution });
+        }
+        self.open(params, BTreeMap::new());
+        Ok(())
     }
 
     fn tell(&mut self, number: &Value, values: Vec<f64>, constraints: &[f64]) -> anyhow::Result<()> {

@@ -66,14 +66,14 @@ def lost(one, many, random_search):
     """What is lost with many trials open, as shares.
 
     `of_quality`: quality is 1 - regret. `of_gain`: the gain is what lies between the regret of a random search of as many trials and
-    the regret.
+    the regret. Either is NaN where there is nothing to lose.
     """
     one, many, random_search = mean(one), mean(many), mean(random_search)
-    gain = random_search - one
+    gain, quality = random_search - one, 1 - one
     return {
         "regret_one": one,
         "regret_many": many,
         "regret_random": random_search,
-        "of_quality": (many - one) / (1 - one),
+        "of_quality": (many - one) / quality if quality > 0 else math.nan,
         "of_gain": (many - one) / gain if gain > 0 else math.nan,
     }

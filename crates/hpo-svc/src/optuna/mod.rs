@@ -192,7 +192,15 @@ impl StorageService for OptunaStorage {
         let peer = peer(&request);
         let request = request.into_inner();
         let new = match request.template_trial {
-            Some(template) if !request.template_trial_is_none => wire::new_trial(template)?,
+            Some(template) if !request.template_trial_is_none => {
+                let params = template.params.keys().map(|key| ("params", key));
+                let user = template.user_attributes.keys().map(|key| ("user_attributes", key));
+                let system = template.system_attributes.keys().map(|key| ("system_attributes", key));
+                for (field, key) in params.chain(user).chain(system) {
+                    check_name(&format!("template_trial.{field}"), key)?;
+                }
+                wire::new_trial(template)?
+            }
             None if !request.template_trial_is_none => {
                 return Err(status::invalid_field("template_trial", "is missing"));
             }
