@@ -255,9 +255,10 @@ impl AskTell {
         &self,
         open: &Open,
         number: i64,
+        state: Option<State>,
         change: impl FnOnce(&Trial) -> Edit + Send + 'static,
     ) -> Result<Arc<Trial>, Status> {
-        let edited = self.store.edit_numbered(open.study.id, number, change, Timestamp::now()).await;
+        let edited = self.store.edit_numbered(open.study.id, number, state, change, Timestamp::now()).await;
         edited.map_err(|error| self.failed(open, error))
     }
 
@@ -268,7 +269,7 @@ impl AskTell {
     pub async fn report(&self, request: ReportTrialRequest) -> Result<bool, Status> {
         let (open, number) = self.named(&request.name).await?;
         let reports = vec![(request.step, request.value)];
-        let trial = self.edit(&open, number, move |_| Edit::reports(reports)).await?;
+        let trial = self.edit(&open, number, None, move |_| Edit::reports(reports)).await?;
         let [direction] = open.search.directions[..] else { return Ok(false) };
         let mut history = open.history.lock().await;
         history.update(&self.store).await.map_err(|error| self.failed(&open, error))?;
@@ -297,7 +298,7 @@ impl AskTell {
             end
         };
         let study = open.study.clone();
-        match self.edit(&open, number, change).await {
+        match self.edit(&open, number, told.state, change).await {
             Ok(trial) => {
                 self.after_trials.ended();
                 Ok((study, trial))
