@@ -4,6 +4,7 @@
 //! nor a lost answer leaves a trial behind. Other programs may work on the same study at the same time, Optuna's clients too.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -27,7 +28,7 @@ use crate::{
     pruner::{Judged, Judgement},
     pyjson::{dump_text, float_repr},
     queued,
-    sampler::{Request, Suggestion, suggest},
+    sampler::{Request, Suggestion, suggest_from},
     space::ParamValue,
     storage::{Edit, Error, NewTrial, Store},
     study::{Param, State, Study, Trial},
@@ -163,7 +164,7 @@ impl AskTell {
             mark = Edit::user_attr(ATTR_CLIENT, dump_text(&request.client_id));
         }
         while trials.len() < count {
-            let waiting = queued::next(history.trials()).cloned();
+            let waiting = history.waiting().cloned();
             if waiting.is_none() && open.remaining(&history) == Some(0) {
                 break;
             }
@@ -347,8 +348,10 @@ impl Open {
         let trials = history.trials();
         let number = number.unwrap_or_else(|| history.next_number());
         let Search { space, directions, sampler, pruner, seed, .. } = &self.search;
-        let trials = &*pruner.comparable(&self.study.name, trials, number);
-        suggest(&**sampler, &Request { space, directions, trials, number, seed: *seed }, fixed)
+        let trials = pruner.comparable(&self.study.name, trials, number);
+        let columns = matches!(trials, Cow::Borrowed(all) if all.len() == history.trials().len());
+        let request = Request { space, directions, trials: &trials, number, seed: *seed };
+        suggest_from(&**sampler, &request, columns.then(|| history.columns()), fixed)
     }
 }
 

@@ -126,6 +126,22 @@ impl LogSum {
         self.sum += terms.map(f64::exp).sum::<f64>();
     }
 
+    /// What lies below this log need not be added.
+    pub(super) fn floor(&self) -> f64 {
+        self.max + Self::NEGLIGIBLE
+    }
+
+    /// Adds the exponential of a log, so many times.
+    pub(super) fn add_times(&mut self, log: f64, times: f64) {
+        if log > self.max {
+            self.sum *= (self.max - log).exp();
+            self.max = log;
+        }
+        if log > self.floor() {
+            self.sum += times * (log - self.max).exp();
+        }
+    }
+
     /// The log of the sum; minus infinity for none.
     pub(super) fn log(self) -> f64 {
         self.sum.ln() + self.max

@@ -1,93 +1,113 @@
 //! The Parzen estimator of TPE: one product kernel an observation and a prior kernel, mixed by weights.
 //!
-//! What a kernel's density has in common for all points is computed once, and everything is linear in the number of observations.
-
-use std::{collections::HashMap, ops::Range};
+//! What a kernel's density has in common for all points is computed once and kept while observations come and go; a point is
+//! compared with every kernel in its first dimension only, and in the others with those that can still matter.
 
 use rand::RngExt as _;
 
-use super::{Generator, random::on_grid, truncnorm};
+use super::{Generator, truncnorm::LogSum, widths::Changed};
 use crate::space::Distribution;
 
-/// A mixture of products of one-dimensional kernels. Kernel `k` of every dimension belongs to observation `k`; the last is the prior.
+mod dimension;
+mod near;
+
+use dimension::{At, Dimension};
+use near::{BLOCK, Near};
+
+/// A mixture of products of one-dimensional kernels. Kernel `k` of every dimension belongs to observation `k`; beside them is the prior.
 #[derive(Debug)]
 pub(crate) struct Mixture {
-    weights: Vec<f64>,
-    /// Of each kernel: log of its weight and of what its continuous densities share for all points.
-    log_shared: Vec<f64>,
+    weights: Weights,
+    /// Of each kernel: log of what its continuous densities share for all points.
+    shared: Vec<f64>,
     dimensions: Vec<Dimension>,
 }
 
-#[derive(Debug)]
-enum Dimension {
-    Categorical(Categorical),
-    Numeric(Numeric),
+/// The weights of `n` observations, oldest first: all 1 when there are fewer than 25 or all are as good; else a linear ramp up to the
+/// newest 25, which have 1. The prior has 1 too.
+#[derive(Debug, Clone, Copy)]
+struct Weights {
+    n: usize,
+    ageing: bool,
 }
 
-/// Probabilities of choices: a share of the prior everywhere and 1 at the observed choice, normalised; the prior is uniform.
-#[derive(Debug)]
-struct Categorical {
-    n_choices: usize,
-    /// The choice of each kernel; `n_choices` for the prior, the last.
-    observed: Vec<usize>,
-    /// Of a kernel: probability of its own choice, and of any other.
-    hit: f64,
-    miss: f64,
-}
+impl Weights {
+    const NEWEST: usize = 25;
 
-/// Truncated normals, in log space for log parameters, over cells of the grid for those with steps.
-#[derive(Debug)]
-struct Numeric {
-    mu: Vec<f64>,
-    sigma: Vec<f64>,
-    /// Bounds of the kernels: the domain widened by half a step, then in log space.
-    bounds: (f64, f64),
-    domain: (f64, f64),
-    log: bool,
-    density: Density,
-}
+    fn at(self, index: usize) -> f64 {
+        let ramp = self.n.saturating_sub(Self::NEWEST);
+        if !self.ageing || index >= ramp {
+            return 1.0;
+        }
+        let start = 1.0 / self.n as f64;
+        if ramp == 1 { start } else { start + (1.0 - start) * index as f64 / (ramp - 1) as f64 }
+    }
 
-#[derive(Debug)]
-enum Density {
-    /// 1 / (sigma sqrt 2) of each kernel.
-    Continuous(Vec<f64>),
-    Grid(Grid),
-}
-
-/// Kernels on a grid: those of the same observation and width are computed once.
-#[derive(Debug)]
-struct Grid {
-    step: f64,
-    /// mu, sigma and log mass within the bounds of each different kernel.
-    different: Vec<(f64, f64, f64)>,
-    /// Which of them each kernel is.
-    kernel: Vec<usize>,
+    /// Of all, the prior's among them.
+    fn total(self) -> f64 {
+        let ramp = if self.ageing { self.n.saturating_sub(Self::NEWEST) } else { 0 };
+        let flat = (self.n - ramp + 1) as f64;
+        match ramp {
+            0 => flat,
+            1 => flat + 1.0 / self.n as f64,
+            _ => flat + ramp as f64 * (1.0 + 1.0 / self.n as f64) / 2.0,
+        }
+    }
 }
 
 impl Mixture {
     /// From internal observations, oldest first, a column each dimension. With `ageing` the older of many weigh less.
     pub(super) fn new(distributions: &[&Distribution], observations: Vec<Vec<f64>>, ageing: bool) -> Self {
         let n = observations.first().map_or(0, Vec::len);
-        let mut weights = if ageing { weights(n) } else { vec![1.0; n] };
-        weights.push(1.0);
-        let total: f64 = weights.iter().sum();
-        weights.iter_mut().for_each(|weight| *weight /= total);
-        let mut log_shared: Vec<f64> = weights.iter().map(|weight| weight.ln()).collect();
-        let dimensions = distributions.iter().zip(observations);
-        let dimensions = dimensions.map(|(of, column)| Dimension::new(of, column, &mut log_shared)).collect();
-        Self { weights, log_shared, dimensions }
+        let dimensions =
+            distributions.iter().zip(observations).map(|(of, column)| Dimension::new(of, column)).collect();
+        let mut mixture = Self { weights: Weights { n, ageing }, shared: vec![0.0; n], dimensions };
+        mixture.share();
+        mixture
+    }
+
+    /// Adds an observation, a value each dimension, as the one at that index; those from there on are newer.
+    pub(super) fn insert(&mut self, index: usize, row: &[f64]) {
+        let mut changed = Changed { all: false, kernels: vec![index] };
+        for (dimension, value) in self.dimensions.iter_mut().zip(row) {
+            dimension.insert(index, *value, &mut changed);
+        }
+        self.shared.insert(index, 0.0);
+        self.weights.n += 1;
+        self.share_again(&changed);
+    }
+
+    /// Takes the observation at that index away.
+    pub(super) fn remove(&mut self, index: usize) {
+        let mut changed = Changed::default();
+        self.dimensions.iter_mut().for_each(|dimension| dimension.remove(index, &mut changed));
+        self.shared.remove(index);
+        self.weights.n -= 1;
+        self.share_again(&changed);
+    }
+
+    fn share(&mut self) {
+        self.shared.fill(0.0);
+        for norms in self.dimensions.iter().filter_map(Dimension::norms) {
+            self.shared.iter_mut().zip(norms).for_each(|(shared, norm)| *shared -= norm);
+        }
+    }
+
+    fn share_again(&mut self, changed: &Changed) {
+        if changed.all {
+            return self.share();
+        }
+        for index in &changed.kernels {
+            let norms = self.dimensions.iter().filter_map(Dimension::norms);
+            self.shared[*index] = norms.fold(0.0, |shared, norms| shared - norms[*index]);
+        }
     }
 
     /// Draws one point: a kernel by its weight, then each dimension from that kernel.
     pub(super) fn sample(&self, generator: &mut Generator) -> Vec<f64> {
-        let kernel = draw(self.weights.iter().copied(), generator);
-        self.dimensions
-            .iter()
-            .map(|dimension| match dimension {
-                Dimension::Categorical(categorical) => categorical.sample(kernel, generator),
-                Dimension::Numeric(numeric) => numeric.sample(kernel, generator),
-            })
-            .collect()
+        let total = self.weights.total();
+        let kernel = draw((0..=self.weights.n).map(|index| self.weights.at(index) / total), generator);
+        self.dimensions.iter().map(|dimension| dimension.sample(kernel, generator)).collect()
     }
 
     /// log density of a point: density where a dimension is continuous, mass of the grid cell or choice where it is discrete.
@@ -98,51 +118,38 @@ impl Mixture {
 
     /// [`Mixture::log_density`] of several points.
     pub(super) fn log_densities(&self, points: &[Vec<f64>]) -> Vec<f64> {
+        // Where continuous dimensions come first, most kernels are out of the question after one of them.
+        let mut dimensions: Vec<usize> = (0..self.dimensions.len()).collect();
+        dimensions.sort_by_key(|index| self.dimensions[*index].norms().is_none());
         let at = |point: &Vec<f64>| -> Vec<At> {
-            self.dimensions.iter().zip(point).map(|(dimension, x)| dimension.at(*x)).collect()
+            dimensions.iter().map(|index| self.dimensions[*index].at(point[*index])).collect()
         };
-        let points: Vec<Vec<At>> = points.iter().map(at).collect();
-        let mut sums = vec![truncnorm::LogSum::default(); points.len()];
-        let mut logs = [0.0; BLOCK];
+        let dimensions: Vec<&Dimension> = dimensions.iter().map(|index| &self.dimensions[*index]).collect();
+        let points: Vec<Vec<At>> = points.iter().map(|point| at(point)).collect();
+        // The prior's density is the least that there is.
+        let prior = |point: &Vec<At>| {
+            let mut sum = LogSum::default();
+            sum.add_times(point.iter().map(At::prior).sum(), 1.0);
+            sum
+        };
+        let mut sums: Vec<LogSum> = points.iter().map(prior).collect();
+        let mut near = Near::default();
         // All points look at a block of kernels while it is at hand.
-        for start in (0..self.log_shared.len()).step_by(BLOCK) {
-            let block = start..(start + BLOCK).min(self.log_shared.len());
+        for start in (0..self.weights.n).step_by(BLOCK) {
+            let block = start..(start + BLOCK).min(self.weights.n);
             for (point, sum) in points.iter().zip(&mut sums) {
-                let logs = &mut logs[..block.len()];
-                logs.copy_from_slice(&self.log_shared[block.clone()]);
-                for (dimension, at) in self.dimensions.iter().zip(point) {
-                    dimension.add_log_density(at, block.clone(), logs);
+                near.begin(&self.shared[block.clone()]);
+                for (dimension, at) in dimensions.iter().zip(point) {
+                    near.add(dimension, at, block.clone(), sum.floor());
                 }
-                sum.add(logs);
+                for (index, log) in near.left() {
+                    sum.add_times(log, self.weights.at(start + index));
+                }
             }
         }
-        sums.into_iter().map(truncnorm::LogSum::log).collect()
+        let total = self.weights.total().ln();
+        sums.into_iter().map(|sum| sum.log() - total).collect()
     }
-}
-
-/// Kernels of a block: what one dimension of them takes stays in the nearest cache.
-const BLOCK: usize = 512;
-
-/// A coordinate of a point, made ready for all kernels of its dimension.
-#[derive(Debug)]
-enum At {
-    /// In the kernels' scale.
-    Continuous(f64),
-    /// No kernel reaches there.
-    Outside,
-    /// log mass of each different kernel.
-    Masses(Vec<f64>),
-}
-
-/// The weights of `n` observations, oldest first: all 1 below 25, else a linear ramp up to the newest 25, which have 1.
-fn weights(n: usize) -> Vec<f64> {
-    if n < 25 {
-        return vec![1.0; n];
-    }
-    let ramp = n - 25;
-    let start = 1.0 / n as f64;
-    let at = |i: usize| if ramp == 1 { start } else { start + (1.0 - start) * i as f64 / (ramp - 1) as f64 };
-    (0..ramp).map(at).chain(std::iter::repeat_n(1.0, 25)).collect()
 }
 
 /// An index by its probability.
@@ -160,151 +167,19 @@ fn draw(probabilities: impl Iterator<Item = f64>, generator: &mut Generator) -> 
     last
 }
 
-impl Dimension {
-    fn at(&self, x: f64) -> At {
-        match self {
-            Self::Categorical(categorical) => categorical.at(x),
-            Self::Numeric(numeric) => numeric.at(x),
-        }
-    }
-
-    /// Adds the log densities of a block of kernels, but for what [`Mixture::log_shared`] has.
-    fn add_log_density(&self, at: &At, block: Range<usize>, logs: &mut [f64]) {
-        match (at, self) {
-            (At::Continuous(x), Self::Numeric(Numeric { mu, density: Density::Continuous(scales), .. })) => {
-                for ((log, mu), scale) in logs.iter_mut().zip(&mu[block.clone()]).zip(&scales[block]) {
-                    let z = (x - mu) * scale;
-                    *log -= z * z;
-                }
-            }
-            (At::Masses(masses), Self::Categorical(Categorical { observed: kernels, .. }))
-            | (
-                At::Masses(masses),
-                Self::Numeric(Numeric { density: Density::Grid(Grid { kernel: kernels, .. }), .. }),
-            ) => {
-                for (log, kernel) in logs.iter_mut().zip(&kernels[block]) {
-                    *log += masses[*kernel];
-                }
-            }
-            _ => logs.fill(f64::NEG_INFINITY),
-        }
-    }
-
-    fn new(distribution: &Distribution, observations: Vec<f64>, log_shared: &mut [f64]) -> Self {
-        let (low, high, step, log) = match distribution {
-            Distribution::Categorical { choices } => {
-                return Self::Categorical(Categorical::new(choices.len(), &observations));
-            }
-            Distribution::Float { low, high, log, step } => (*low, *high, *step, *log),
-            Distribution::Int { low, high, log, step } => (*low as f64, *high as f64, Some(*step as f64), *log),
-        };
-        Self::Numeric(Numeric::new((low, high), step, log, observations, log_shared))
-    }
-}
-
-impl Categorical {
-    fn new(n_choices: usize, observations: &[f64]) -> Self {
-        let share = 1.0 / (observations.len() + 1) as f64;
-        let total = share * n_choices as f64 + 1.0;
-        let observed = observations.iter().map(|choice| (*choice as usize).min(n_choices)).chain([n_choices]);
-        Self { n_choices, observed: observed.collect(), hit: (share + 1.0) / total, miss: share / total }
-    }
-
-    fn sample(&self, kernel: usize, generator: &mut Generator) -> f64 {
-        let probability = |choice| match self.observed[kernel] {
-            prior if prior == self.n_choices => 1.0 / self.n_choices as f64,
-            observed if observed == choice => self.hit,
-            _ => self.miss,
-        };
-        draw((0..self.n_choices).map(probability), generator) as f64
-    }
-
-    fn at(&self, x: f64) -> At {
-        let mut masses = vec![self.miss.ln(); self.n_choices];
-        if let Some(mass) = masses.get_mut(x as usize) {
-            *mass = self.hit.ln();
-        }
-        masses.push(-(self.n_choices as f64).ln());
-        At::Masses(masses)
-    }
-}
-
-impl Numeric {
-    /// For a continuous dimension, what its kernels' densities share for all points is added to `log_shared`.
-    fn new(domain: (f64, f64), step: Option<f64>, log: bool, observations: Vec<f64>, log_shared: &mut [f64]) -> Self {
-        let margin = step.unwrap_or(0.0) / 2.0;
-        let scale = |x: f64| if log { x.ln() } else { x };
-        let bounds = (scale(domain.0 - margin), scale(domain.1 + margin));
-        let mut mu: Vec<f64> = observations.into_iter().map(scale).collect();
-        let mut sigma = super::widths::sigmas(&mu, bounds.0, bounds.1);
-        mu.push(0.5 * (bounds.0 + bounds.1));
-        sigma.push(bounds.1 - bounds.0);
-        let mass = |mu: f64, sigma: f64| truncnorm::log_mass((bounds.0 - mu) / sigma, (bounds.1 - mu) / sigma);
-        let density = match step {
-            None => {
-                // Most kernels have the least width.
-                let (mut last, mut log_last) = (1.0, 0.0);
-                for ((shared, mu), sigma) in log_shared.iter_mut().zip(&mu).zip(&sigma) {
-                    if *sigma != last {
-                        (last, log_last) = (*sigma, sigma.ln());
-                    }
-                    *shared -= truncnorm::LOG_NORMALIZER + log_last + mass(*mu, *sigma);
-                }
-                Density::Continuous(sigma.iter().map(|sigma| std::f64::consts::FRAC_1_SQRT_2 / sigma).collect())
-            }
-            Some(step) => {
-                let mut known = HashMap::new();
-                let mut different = Vec::new();
-                let each = mu.iter().zip(&sigma).map(|(mu, sigma)| {
-                    *known.entry((mu.to_bits(), sigma.to_bits())).or_insert_with(|| {
-                        different.push((*mu, *sigma, mass(*mu, *sigma)));
-                        different.len() - 1
-                    })
-                });
-                let kernel = each.collect();
-                Density::Grid(Grid { step, different, kernel })
-            }
-        };
-        Self { mu, sigma, bounds, domain, log, density }
-    }
-
-    fn sample(&self, kernel: usize, generator: &mut Generator) -> f64 {
-        let (mu, sigma) = (self.mu[kernel], self.sigma[kernel]);
-        let (low, high) = self.bounds;
-        let z = truncnorm::quantile(generator.random::<f64>(), (low - mu) / sigma, (high - mu) / sigma);
-        let x = z * sigma + mu;
-        let x = if self.log { x.exp() } else { x };
-        let (low, high) = self.domain;
-        match &self.density {
-            Density::Grid(grid) => on_grid(x, low, high, grid.step),
-            Density::Continuous(_) => x.clamp(low, high),
-        }
-    }
-
-    fn at(&self, x: f64) -> At {
-        let scale = |x: f64| if self.log { x.ln() } else { x };
-        match &self.density {
-            Density::Continuous(_) => match scale(x) {
-                x if x < self.bounds.0 || x > self.bounds.1 => At::Outside,
-                x => At::Continuous(x),
-            },
-            Density::Grid(grid) => {
-                let (left, right) = (scale(x - grid.step / 2.0), scale(x + grid.step / 2.0));
-                let mass = |(mu, sigma, mass): &(f64, f64, f64)| {
-                    truncnorm::log_mass((left - mu) / sigma, (right - mu) / sigma) - mass
-                };
-                At::Masses(grid.different.iter().map(mass).collect())
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn weights_ramp_up_to_the_newest_25() {
+        let weights = |n| {
+            let weights = Weights { n, ageing: true };
+            let all: Vec<f64> = (0..n).map(|index| weights.at(index)).collect();
+            assert!((weights.total() - all.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{n}");
+            assert_eq!(Weights { ageing: false, ..weights }.total(), n as f64 + 1.0);
+            all
+        };
         assert_eq!(weights(3), [1.0; 3]);
         assert_eq!(weights(25), [1.0; 25]);
         assert_eq!(weights(26)[..2], [1.0 / 26.0, 1.0]);

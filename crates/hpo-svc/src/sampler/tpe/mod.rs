@@ -4,16 +4,19 @@
 //! Bergstra et al., "Algorithms for hyper-parameter optimization" (2011), and for several objectives Ozaki et al., "Multiobjective
 //! tree-structured Parzen estimator" (2022); constants and rules are those of Optuna 5.0.0.
 
-use super::{Generator, Joint, Request, Sampler, intersection, kernels::Mixture, random::uniform};
+use super::{Generator, Joint, Request, Sampler, columns::Columns, intersection, kernels::Mixture, random::uniform};
 use crate::{
     pyjson::PyValue,
     space::{Distribution, ParamValue, Parameter},
-    study::{State, Trial},
+    study::{Direction, Param, State, Trial},
 };
 
+mod kept;
 mod split;
 
+pub(crate) use kept::Kept;
 pub(crate) use split::split;
+pub(super) use split::{better, loss};
 
 /// The sampler's settings; the defaults are Optuna's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,10 @@ impl Sampler for Tpe {
         Joint { values, ..Joint::default() }
     }
 
+    fn joint_from(&self, request: &Request<'_>, columns: &Columns, generator: &mut Generator) -> Joint {
+        self.from_columns(request, columns, generator).unwrap_or_else(|| self.joint(request, generator))
+    }
+
     fn alone(&self, request: &Request<'_>, parameter: usize, generator: &mut Generator) -> f64 {
         let distribution = &request.space.parameters()[parameter].distribution;
         if self.starting(request) {
@@ -70,6 +77,36 @@ impl Tpe {
     /// Optuna's defaults for a study of that many objectives: with several the parameters are modelled one by one.
     pub fn for_objectives(objectives: usize) -> Self {
         Self { multivariate: objectives < 2, ..Self::default() }
+    }
+
+    /// What [`Sampler::joint`] does with one model of one objective, where the columns say which trials are good; otherwise `None`.
+    fn from_columns(&self, request: &Request<'_>, columns: &Columns, generator: &mut Generator) -> Option<Joint> {
+        if !self.multivariate || self.group || request.directions.len() > 1 {
+            return None;
+        }
+        if columns.ended().len() < self.n_startup_trials {
+            return Some(Joint::default());
+        }
+        let parameters = request.space.parameters();
+        let common = |index: &usize| columns.common(*index) && !parameters[*index].distribution.single();
+        let mut joint: Vec<usize> = (0..parameters.len()).filter(common).collect();
+        joint.sort_by(|a, b| parameters[*a].name.cmp(&parameters[*b].name));
+        let below = columns.below(request.directions.first().copied().unwrap_or(Direction::Minimize))?;
+        let mut values = vec![None; parameters.len()];
+        if !joint.is_empty() && !columns.ended().is_empty() {
+            let mut observations = vec![Vec::with_capacity(below.len()); joint.len()];
+            for row in below.iter().filter_map(|place| columns.row(&joint, *place)) {
+                observations.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+            }
+            let distributions: Vec<&Distribution> =
+                joint.iter().map(|index| &parameters[*index].distribution).collect();
+            let good = Mixture::new(&distributions, observations, true);
+            let mut kept = columns.kept();
+            let bad = Kept::update(&mut kept, self, request, columns, &joint, &below);
+            let point = self.choose(&good, bad, generator);
+            joint.into_iter().zip(point).for_each(|(index, value)| values[index] = Some(value));
+        }
+        Some(Joint { values, ..Joint::default() })
     }
 
     /// The parameters to model, as lists of those that go together; what is in none is left to [`Sampler::alone`].
@@ -113,6 +150,11 @@ impl Tpe {
         // With several objectives the good ones are a front, of which the old end is worth as much as the new one.
         let good = mixture(&space, below, request.directions.len() < 2);
         let bad = mixture(&space, above, true);
+        self.choose(&good, &bad, generator)
+    }
+
+    /// Of candidates drawn from the good the one that is the least likely among the bad.
+    fn choose(&self, good: &Mixture, bad: &Mixture, generator: &mut Generator) -> Vec<f64> {
         let points: Vec<Vec<f64>> = (0..self.n_ei_candidates.max(1)).map(|_| good.sample(generator)).collect();
         let (good, bad) = (good.log_densities(&points), bad.log_densities(&points));
         let mut best: Option<(f64, Vec<f64>)> = None;
@@ -182,25 +224,36 @@ fn observe(space: &[&Parameter], trial: &Trial, key: &str, row: &mut Vec<f64>) -
         let place = trial.param_place(&parameter.name, near);
         near = place.map_or(near, |place| place + 1);
         let value = match place.map(|place| &trial.params[place]) {
-            Some(param) if param.distribution == parameter.distribution => param.value,
-            // The index of a choice means nothing in another list of choices.
-            Some(param) => parameter.distribution.internal(&param.external())?,
             None => {
                 let external = announced.as_ref()?.get(&parameter.name).and_then(ParamValue::from_py)?;
-                parameter.distribution.internal(&external)?
+                usable(parameter, parameter.distribution.internal(&external)?)?
             }
+            param => observed(parameter, param)?,
         };
-        let log = match parameter.distribution {
-            Distribution::Float { log, .. } | Distribution::Int { log, .. } => log,
-            Distribution::Categorical { .. } => false,
-        };
-        // A logarithm of it is needed.
-        if log && value <= 0.0 {
-            return None;
-        }
         row.push(value);
     }
     Some(())
+}
+
+/// The internal value of a trial's parameter in the domain of `parameter`, if it has one there.
+pub(super) fn observed(parameter: &Parameter, param: Option<&Param>) -> Option<f64> {
+    let param = param?;
+    let value = match param.distribution == parameter.distribution {
+        true => param.value,
+        // The index of a choice means nothing in another list of choices.
+        false => parameter.distribution.internal(&param.external())?,
+    };
+    usable(parameter, value)
+}
+
+/// A value that a kernel can stand on.
+fn usable(parameter: &Parameter, value: f64) -> Option<f64> {
+    let log = match parameter.distribution {
+        Distribution::Float { log, .. } | Distribution::Int { log, .. } => log,
+        Distribution::Categorical { .. } => false,
+    };
+    // A logarithm of it is needed.
+    (!log || value > 0.0).then_some(value)
 }
 
 /// The parameters that a running trial of an Optuna worker has announced before it set them one by one.
