@@ -42,8 +42,6 @@ pub const ATTR_CLIENT: &str = "quintet:client";
 const MOST_OPEN: usize = 64;
 /// Trials of one call.
 const MOST_AT_ONCE: usize = 1000;
-/// Trials of which a sampler makes a suggestion before anybody notices.
-const FEW: usize = 1000;
 /// Optuna's column of names holds so many characters.
 const LONGEST_NAME: usize = 512;
 
@@ -323,8 +321,7 @@ async fn sample(
     number: Option<i64>,
     fixed: Vec<Option<f64>>,
 ) -> Result<(OwnedMutexGuard<History>, Suggestion), Status> {
-    let few = history.trials().len() < FEW && open.search.directions.len() == 1;
-    if few && open.search.sampler.quick() {
+    if open.search.directions.len() == 1 && open.search.sampler.quick(history.trials().len()) {
         let suggestion = open.sample(&history, number, &fixed);
         return Ok((history, suggestion));
     }

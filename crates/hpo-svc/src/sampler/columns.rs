@@ -1,7 +1,7 @@
 //! A study's history column by column, kept up with its trials: what a sampler would have to gather from all of them each time.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -34,9 +34,12 @@ pub struct Columns {
 const MOST_GOOD: usize = 25;
 const DIRECTIONS: [Direction; 2] = [Direction::Minimize, Direction::Maximize];
 
+/// TPE's models by the parameters that they model.
+pub(super) type Models = BTreeMap<Vec<usize>, Kept>;
+
 /// A place for what is computed from the columns; a clone starts with none.
 #[derive(Debug, Default)]
-struct Keep(Mutex<Option<Box<Kept>>>);
+struct Keep(Mutex<Models>);
 
 impl Clone for Columns {
     fn clone(&self) -> Self {
@@ -143,12 +146,17 @@ impl Columns {
     }
 
     /// What TPE keeps.
-    pub(super) fn kept(&self) -> MutexGuard<'_, Option<Box<Kept>>> {
-        self.kept.0.lock().unwrap_or_else(|poisoned| {
+    pub(super) fn kept(&self) -> MutexGuard<'_, Models> {
+        let mut kept = self.kept.0.lock().unwrap_or_else(|poisoned| {
             // Somebody has panicked in the middle of a change.
             let mut kept = PoisonError::into_inner(poisoned);
-            *kept = None;
+            kept.clear();
             kept
-        })
+        });
+        // What is modelled together changes with the trials: one of all, and one of each are in use at a time.
+        if kept.len() > self.values.len() + 1 {
+            kept.clear();
+        }
+        kept
     }
 }

@@ -86,9 +86,15 @@ pub trait Sampler: Send + Sync + fmt::Debug {
         random::uniform(&request.space.parameters()[parameter].distribution, generator)
     }
 
-    /// Whether a suggestion after a thousand trials takes less than a few milliseconds.
-    fn quick(&self) -> bool {
-        true
+    /// What [`Sampler::alone`] gives, with the columns of the history.
+    fn alone_from(&self, request: &Request<'_>, columns: &Columns, parameter: usize, generator: &mut Generator) -> f64 {
+        let _ = columns;
+        self.alone(request, parameter, generator)
+    }
+
+    /// Whether a suggestion after so many trials takes so little, less than a few milliseconds, that other calls may wait for it.
+    fn quick(&self, trials: usize) -> bool {
+        trials < 1000
     }
 
     /// How many more trials are of any use; `None` when there is no end.
@@ -135,7 +141,10 @@ pub fn suggest_from(
             at(fixed, index)
                 .or_else(|| parameter.distribution.single().then(|| parameter.distribution.first()))
                 .or_else(|| at(&joint.values, index))
-                .unwrap_or_else(|| sampler.alone(request, index, &mut generator))
+                .unwrap_or_else(|| match columns {
+                    Some(columns) => sampler.alone_from(request, columns, index, &mut generator),
+                    None => sampler.alone(request, index, &mut generator),
+                })
         });
         values.push(value);
     }

@@ -74,8 +74,11 @@ async fn sqlite_tells_commits_of_others_and_nobody_writes_after_begin() {
     // Theirs may take a while; not for ever.
     let hog = rusqlite::Connection::open(&path).unwrap();
     hog.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let locked = db.write(insert(5, "never")).await.unwrap_err();
-    assert!(matches!(locked, Error::Busy(_)), "{locked:?}");
+    let quick = WriteOptions { durability: Durability::Committed, quick: true, undo: None };
+    for options in [WriteOptions::default(), quick] {
+        let locked = db.write_with(options, insert(5, "never")).await.unwrap_err();
+        assert!(matches!(locked, Error::Busy(_)), "{locked:?}");
+    }
     hog.execute_batch("ROLLBACK").unwrap();
     db.write(insert(6, "then")).await.unwrap();
 }

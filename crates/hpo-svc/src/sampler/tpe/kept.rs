@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ANNOUNCED, Tpe, observation};
 use crate::{
-    sampler::{Request, columns::Columns, kernels::Mixture},
+    sampler::{
+        Request,
+        columns::{Columns, Models},
+        kernels::Mixture,
+    },
     space::{Distribution, Parameter},
     study::{Direction, State},
 };
@@ -14,8 +18,8 @@ use crate::{
 pub(crate) struct Kept {
     /// The parameters that it models.
     parameters: Vec<usize>,
-    direction: Direction,
     constant_liar: bool,
+    direction: Direction,
     /// How many of [`Columns::ended`] it knows.
     ended: usize,
     /// The good trials, by place.
@@ -33,7 +37,7 @@ const MANY: usize = 64;
 impl Kept {
     /// The model for these parameters, brought up to date.
     pub(super) fn update<'a>(
-        kept: &'a mut Option<Box<Self>>,
+        models: &'a mut Models,
         tpe: &Tpe,
         request: &Request<'_>,
         columns: &Columns,
@@ -41,22 +45,21 @@ impl Kept {
         below: &[usize],
     ) -> &'a Mixture {
         let direction = request.directions.first().copied().unwrap_or(Direction::Minimize);
-        let fits = kept.as_ref().is_some_and(|kept| {
-            kept.parameters == parameters
-                && kept.direction == direction
+        let fits = |kept: &Self| {
+            kept.direction == direction
                 && kept.constant_liar == tpe.constant_liar
                 && kept.ended + MANY >= columns.ended().len()
-        });
-        let mut current = match kept.take().filter(|_| fits) {
+        };
+        let mut current = match models.remove(parameters).filter(fits) {
             Some(mut current) => {
                 current.follow(request, columns, below);
                 current
             }
-            None => Box::new(Self::new(tpe, request, columns, parameters, below)),
+            None => Self::new(tpe, request, columns, parameters, below),
         };
         current.ended = columns.ended().len();
         current.below = below.to_vec();
-        &kept.insert(current).above
+        &models.entry(parameters.to_vec()).or_insert(current).above
     }
 
     fn new(tpe: &Tpe, request: &Request<'_>, columns: &Columns, parameters: &[usize], below: &[usize]) -> Self {
@@ -212,11 +215,11 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
         #[test]
-        fn what_is_kept_changes_no_suggestion(seed: u64, liar: bool, maximize: bool) {
+        fn what_is_kept_changes_no_suggestion(seed: u64, liar: bool, maximize: bool, multivariate: bool) {
             let space = space();
             let mut random = ChaCha8Rng::seed_from_u64(seed);
             let mut history = History::new(1, space.clone());
-            let tpe = Tpe { constant_liar: liar, ..Tpe::default() };
+            let tpe = Tpe { constant_liar: liar, multivariate, ..Tpe::default() };
             let directions = &[if maximize { Direction::Maximize } else { Direction::Minimize }];
             let mut compared = 0;
             for step in 0..260 {
@@ -230,7 +233,7 @@ mod tests {
                     let request = Request { space: &space, directions, trials: history.trials(), number, seed };
                     let ours = suggest_from(&tpe, &request, Some(history.columns()), &[]);
                     prop_assert_eq!(ours, suggest(&tpe, &request, &[]), "step {}", step);
-                    compared += usize::from(history.columns().kept().is_some());
+                    compared += usize::from(!history.columns().kept().is_empty());
                 }
             }
             prop_assert!(compared > 50, "the kept model was used {} times", compared);

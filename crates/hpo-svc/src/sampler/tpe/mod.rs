@@ -59,8 +59,27 @@ impl Sampler for Tpe {
         Joint { values, ..Joint::default() }
     }
 
+    fn quick(&self, trials: usize) -> bool {
+        let kept = self.multivariate && !self.group;
+        trials < if kept { 10_000 } else { 1000 }
+    }
+
     fn joint_from(&self, request: &Request<'_>, columns: &Columns, generator: &mut Generator) -> Joint {
         self.from_columns(request, columns, generator).unwrap_or_else(|| self.joint(request, generator))
+    }
+
+    fn alone_from(&self, request: &Request<'_>, columns: &Columns, parameter: usize, generator: &mut Generator) -> f64 {
+        let below = match request.directions.len() < 2 && columns.ended().len() >= self.n_startup_trials {
+            true => columns.below(first_direction(request)),
+            false => None,
+        };
+        match below {
+            Some(below) => {
+                let point = self.suggest_from(&[parameter], &below, request, columns, generator);
+                point.first().copied().unwrap_or_else(|| request.space.parameters()[parameter].distribution.first())
+            }
+            None => self.alone(request, parameter, generator),
+        }
     }
 
     fn alone(&self, request: &Request<'_>, parameter: usize, generator: &mut Generator) -> f64 {
@@ -79,34 +98,51 @@ impl Tpe {
         Self { multivariate: objectives < 2, ..Self::default() }
     }
 
-    /// What [`Sampler::joint`] does with one model of one objective, where the columns say which trials are good; otherwise `None`.
+    /// What [`Sampler::joint`] does for one objective, where the columns say which trials are good; otherwise `None`.
     fn from_columns(&self, request: &Request<'_>, columns: &Columns, generator: &mut Generator) -> Option<Joint> {
-        if !self.multivariate || self.group || request.directions.len() > 1 {
+        if (self.multivariate && self.group) || request.directions.len() > 1 {
             return None;
         }
         if columns.ended().len() < self.n_startup_trials {
             return Some(Joint::default());
         }
         let parameters = request.space.parameters();
-        let common = |index: &usize| columns.common(*index) && !parameters[*index].distribution.single();
-        let mut joint: Vec<usize> = (0..parameters.len()).filter(common).collect();
-        joint.sort_by(|a, b| parameters[*a].name.cmp(&parameters[*b].name));
-        let below = columns.below(request.directions.first().copied().unwrap_or(Direction::Minimize))?;
+        let several = (0..parameters.len()).filter(|index| !parameters[*index].distribution.single());
+        let parts = if self.multivariate {
+            let mut common: Vec<usize> = several.filter(|index| columns.common(*index)).collect();
+            common.sort_by(|a, b| parameters[*a].name.cmp(&parameters[*b].name));
+            Some(common).filter(|common| !common.is_empty() && !columns.ended().is_empty()).into_iter().collect()
+        } else {
+            several.map(|index| vec![index]).collect::<Vec<_>>()
+        };
+        let below = columns.below(first_direction(request))?;
         let mut values = vec![None; parameters.len()];
-        if !joint.is_empty() && !columns.ended().is_empty() {
-            let mut observations = vec![Vec::with_capacity(below.len()); joint.len()];
-            for row in below.iter().filter_map(|place| columns.row(&joint, *place)) {
-                observations.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
-            }
-            let distributions: Vec<&Distribution> =
-                joint.iter().map(|index| &parameters[*index].distribution).collect();
-            let good = Mixture::new(&distributions, observations, true);
-            let mut kept = columns.kept();
-            let bad = Kept::update(&mut kept, self, request, columns, &joint, &below);
-            let point = self.choose(&good, bad, generator);
-            joint.into_iter().zip(point).for_each(|(index, value)| values[index] = Some(value));
+        for part in parts {
+            let point = self.suggest_from(&part, &below, request, columns, generator);
+            part.into_iter().zip(point).for_each(|(index, value)| values[index] = Some(value));
         }
         Some(Joint { values, ..Joint::default() })
+    }
+
+    /// What [`Tpe::suggest`] gives, with the model of the bad trials that is kept; the good ones are at the places `below`.
+    fn suggest_from(
+        &self,
+        indices: &[usize],
+        below: &[usize],
+        request: &Request<'_>,
+        columns: &Columns,
+        generator: &mut Generator,
+    ) -> Vec<f64> {
+        let mut observations = vec![Vec::with_capacity(below.len()); indices.len()];
+        for row in below.iter().filter_map(|place| columns.row(indices, *place)) {
+            observations.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+        }
+        let distributions: Vec<&Distribution> =
+            indices.iter().map(|index| &request.space.parameters()[*index].distribution).collect();
+        let good = Mixture::new(&distributions, observations, true);
+        let mut models = columns.kept();
+        let bad = Kept::update(&mut models, self, request, columns, indices, below);
+        self.choose(&good, bad, generator)
     }
 
     /// The parameters to model, as lists of those that go together; what is in none is left to [`Sampler::alone`].
@@ -166,6 +202,10 @@ impl Tpe {
         }
         best.map(|(_, point)| point).unwrap_or_default()
     }
+}
+
+fn first_direction(request: &Request<'_>) -> Direction {
+    request.directions.first().copied().unwrap_or(Direction::Minimize)
 }
 
 /// The good and the bad trials.
