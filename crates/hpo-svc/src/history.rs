@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
+    sampler::Columns,
     space::Space,
     storage::{Error, Store},
-    study::Trial,
+    study::{State, Trial},
 };
 
 /// The trials of one study. It costs a second copy of them, and little to keep up.
@@ -18,12 +19,15 @@ pub struct History {
     open: BTreeSet<i64>,
     /// What is sampled: trials share its distributions, so that they are compared at a glance.
     space: Space,
+    /// Of the trials, for samplers.
+    columns: Columns,
 }
 
 impl History {
     /// Of the study of that id, whose parameters are sampled from a space; knows nothing yet.
     pub fn new(study: i64, space: Space) -> Self {
-        Self { study, trials: Vec::new(), open: BTreeSet::new(), space }
+        let columns = Columns::new(&space);
+        Self { study, trials: Vec::new(), open: BTreeSet::new(), space, columns }
     }
 
     /// Takes over what has changed since the last time.
@@ -51,10 +55,44 @@ impl History {
                 }
             }
             match self.trials.binary_search_by_key(&trial.id, |known| known.id) {
-                Ok(place) => self.trials[place] = own,
-                Err(place) => self.trials.insert(place, own),
+                Ok(place) => self.replace(place, own),
+                Err(place) => {
+                    self.trials.insert(place, own);
+                    if place + 1 == self.trials.len() {
+                        self.columns.note(&self.space, place, &self.trials[place]);
+                    } else {
+                        self.note_all();
+                    }
+                }
             }
         }
+    }
+
+    fn replace(&mut self, place: usize, new: Trial) {
+        let old = std::mem::replace(&mut self.trials[place], new);
+        if !old.state.finished() {
+            self.columns.note(&self.space, place, &self.trials[place]);
+        } else if old != self.trials[place] {
+            // Nobody who keeps the rules changes an ended trial.
+            self.note_all();
+        }
+    }
+
+    fn note_all(&mut self) {
+        self.columns = Columns::new(&self.space);
+        for (place, trial) in self.trials.iter().enumerate() {
+            self.columns.note(&self.space, place, trial);
+        }
+    }
+
+    /// The columns of the trials, for [`crate::sampler::suggest_from`] with a request that has all of them.
+    pub fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// The queued trial that comes first.
+    pub fn waiting(&self) -> Option<&Trial> {
+        self.open().find(|trial| trial.state == State::Waiting)
     }
 
     /// The trials in order of their number, as of the last update.

@@ -12,7 +12,7 @@ use quintet_proto::{
 use runtime_core::{
     backup::{BackupPolicy, Snapshots},
     client::{Connection, JobClient},
-    config::Service,
+    config::{Service, StudySync},
     host::{Error as HostError, Host, PATIENCE},
     jobs::Validator,
     limited,
@@ -64,6 +64,8 @@ pub struct Options {
     pub patience: Duration,
     /// How long an Optuna client may stay away before its running trials fail; zero leaves them running.
     pub trial_grace: Duration,
+    /// Whether also what is written to trials that have not ended is on the disk before it is answered.
+    pub sync_all: bool,
 }
 
 impl fmt::Debug for Options {
@@ -87,7 +89,7 @@ pub struct Hpo {
 /// # Errors
 /// The store cannot be opened.
 pub fn build(options: Options) -> Result<Hpo, storage::Error> {
-    let store = storage::Store::open(&options.database)?;
+    let store = storage::Store::open(&options.database)?.synced(options.sync_all);
     Ok(Hpo { options, store, snapshots: None, after_trials: AfterTrials::default() })
 }
 
@@ -134,7 +136,9 @@ impl Hpo {
 
     /// Claims and executes sweep jobs of the server behind `connection` until the drain begins.
     pub async fn work(self, connection: Connection, drain: Drain) {
-        let mut runner = Runner::new(self.store.clone(), connection.clone(), self.options.patience);
+        // The jobs of its trials are synced: a trial that is lost would leave one that nobody knows.
+        let store = self.store.clone().synced(true);
+        let mut runner = Runner::new(store, connection.clone(), self.options.patience);
         if let Some(hook) = self.hook() {
             runner = runner.after_trial(hook);
         }
@@ -166,6 +170,7 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
         data_dir: host.config().data_path("")?,
         patience: PATIENCE,
         trial_grace: host.config().lease.trial.into(),
+        sync_all: host.config().hpo.sync == StudySync::All,
     };
     let limits = host.config().server_options()?;
     let failed = |message: String| HostError::Mount { service: "hpo", message };

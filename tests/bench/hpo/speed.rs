@@ -4,7 +4,8 @@
 //! `cargo test --benches` runs it, a short history shows that everything works.
 //!
 //! 5 floats and 2 categoricals, TPE with default settings. A study is filled with random finished trials; then a client asks for a
-//! trial and tells its value, two calls over a socket to a server process, and the median of the rounds counts. Peers: `speed_peers.py`.
+//! trial and tells its value, two calls over a socket to a server process, and the median of the rounds counts. Beside it stands the
+//! CPU time of the server, which does not depend on what else the machine does. Peers: `speed_peers.py`.
 
 use std::{
     collections::BTreeMap,
@@ -37,6 +38,8 @@ use runtime_core::{
 };
 use serde_json::Value;
 
+/// Trials before those that count.
+const WARM: usize = 3;
 /// Set in the process that is the server, to its folder.
 const SERVER: &str = "QUINTET_BENCH_HPO_SERVER";
 const CHOICES: [&str; 3] = ["a", "b", "c"];
@@ -60,11 +63,14 @@ struct Options {
 
 fn main() -> anyhow::Result<()> {
     if let Some(folder) = std::env::var_os(SERVER) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        // As many threads as a server has.
+        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
         return runtime.block_on(serve(Path::new(&folder)));
     }
     let options = Options::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    // One client that waits for each answer has no use for a second thread.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(measure(&options))
 }
 
@@ -173,14 +179,37 @@ fn value_of(trial: &Trial) -> anyhow::Result<f64> {
     Ok(loss(x.into_iter(), first))
 }
 
-/// Median milliseconds of suggest and tell after `count` trials.
-async fn ours(count: usize, rounds: usize) -> anyhow::Result<f64> {
+/// What a trial takes, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    /// From the request for a trial to the answer that it has ended: the median.
+    wall: f64,
+    /// CPU of the server: the mean.
+    cpu: f64,
+}
+
+/// Seconds of CPU that the threads of a process have had.
+fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
+    let mut nanoseconds = 0.0;
+    for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        // A thread may end meanwhile.
+        let Ok(figures) = std::fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        nanoseconds += figures.split(' ').next().context("no figures")?.parse::<f64>()?;
+    }
+    Ok(nanoseconds / 1e9)
+}
+
+/// The cost of suggest and tell after `count` trials.
+async fn ours(count: usize, rounds: usize) -> anyhow::Result<Cost> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    let (_server, mut client) = start(folder.path()).await?;
+    let (server, mut client) = start(folder.path()).await?;
     client.create_study(CreateStudyRequest { study_name: "speed".into(), spec: Some(spec()) }).await?;
     fill(folder.path(), count).await?;
-    let mut times = Vec::new();
-    for _ in 0..rounds + 3 {
+    let (mut times, mut cpu) = (Vec::new(), 0.0);
+    for round in 0..rounds + WARM {
+        if round == WARM {
+            cpu = cpu_seconds(server.0.id())?;
+        }
         let start = Instant::now();
         let request = SuggestTrialsRequest { study: "studies/speed".into(), client_id: "bench".into(), count: 1 };
         let trial = client.suggest_trials(request).await?.into_inner().trials.pop().context("no trial")?;
@@ -188,9 +217,10 @@ async fn ours(count: usize, rounds: usize) -> anyhow::Result<f64> {
         client.tell_trial(TellTrialRequest { name: trial.name, values, ..TellTrialRequest::default() }).await?;
         times.push(start.elapsed());
     }
-    let mut times = times.split_off(3);
+    let cpu = (cpu_seconds(server.0.id())? - cpu) / rounds as f64 * 1e3;
+    let mut times = times.split_off(WARM);
     times.sort_unstable();
-    Ok(times[times.len() / 2].as_secs_f64() * 1e3)
+    Ok(Cost { wall: times[times.len() / 2].as_secs_f64() * 1e3, cpu })
 }
 
 fn peers(python: &Path, counts: &[usize], rounds: usize) -> anyhow::Result<BTreeMap<String, BTreeMap<String, f64>>> {
@@ -215,13 +245,16 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
     let python = options.python.as_deref();
     let peers = python.map(|python| peers(python, &counts, rounds)).transpose()?.unwrap_or_default();
     println!("ms a trial (suggest + tell), median of {rounds}");
-    println!("{:>8} {:>16} {:>18} {:>19}", "trials", "quintet, durable", "optuna, in memory", "rustuna, in memory");
-    for (count, time) in rows {
+    println!(
+        "{:>8} {:>16} {:>18} {:>19} {:>18}",
+        "trials", "quintet, durable", "optuna, in memory", "rustuna, in memory", "our server's CPU"
+    );
+    for (count, Cost { wall: time, cpu }) in rows {
         let peer = |name: &str| match peers.get(name).and_then(|times| times.get(&count.to_string())) {
             Some(theirs) => format!("{theirs:.2} ({:.1}x)", theirs / time),
             None => "-".to_owned(),
         };
-        println!("{count:>8} {time:>16.2} {:>18} {:>19}", peer("optuna"), peer("rustuna"));
+        println!("{count:>8} {time:>16.2} {:>18} {:>19} {cpu:>18.2}", peer("optuna"), peer("rustuna"));
     }
     Ok(())
 }

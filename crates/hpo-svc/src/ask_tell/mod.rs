@@ -4,6 +4,7 @@
 //! nor a lost answer leaves a trial behind. Other programs may work on the same study at the same time, Optuna's clients too.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -27,7 +28,7 @@ use crate::{
     pruner::{Judged, Judgement},
     pyjson::{dump_text, float_repr},
     queued,
-    sampler::{Request, Suggestion, suggest},
+    sampler::{Request, Suggestion, suggest_from},
     space::ParamValue,
     storage::{Edit, Error, NewTrial, Store},
     study::{Param, State, Study, Trial},
@@ -41,8 +42,6 @@ pub const ATTR_CLIENT: &str = "quintet:client";
 const MOST_OPEN: usize = 64;
 /// Trials of one call.
 const MOST_AT_ONCE: usize = 1000;
-/// Trials of which a sampler makes a suggestion before anybody notices.
-const FEW: usize = 1000;
 /// Optuna's column of names holds so many characters.
 const LONGEST_NAME: usize = 512;
 
@@ -182,7 +181,7 @@ impl AskTell {
             mark = Edit::user_attr(ATTR_CLIENT, dump_text(&request.client_id));
         }
         while trials.len() < count {
-            let waiting = queued::next(history.trials()).cloned();
+            let waiting = history.waiting().cloned();
             if waiting.is_none() && open.remaining(&history) == Some(0) {
                 break;
             }
@@ -274,9 +273,10 @@ impl AskTell {
         &self,
         open: &Open,
         number: i64,
+        state: Option<State>,
         change: impl FnOnce(&Trial) -> Edit + Send + 'static,
     ) -> Result<Arc<Trial>, Status> {
-        let edited = self.store.edit_numbered(open.study.id, number, change, Timestamp::now()).await;
+        let edited = self.store.edit_numbered(open.study.id, number, state, change, Timestamp::now()).await;
         edited.map_err(|error| self.failed(open, error))
     }
 
@@ -287,7 +287,7 @@ impl AskTell {
     pub async fn report(&self, request: ReportTrialRequest) -> Result<bool, Status> {
         let (open, number) = self.named(&request.name).await?;
         let reports = vec![(request.step, request.value)];
-        let trial = self.edit(&open, number, move |_| Edit::reports(reports)).await?;
+        let trial = self.edit(&open, number, None, move |_| Edit::reports(reports)).await?;
         let [direction] = open.search.directions[..] else { return Ok(false) };
         let mut history = open.history.lock().await;
         history.update(&self.store).await.map_err(|error| self.failed(&open, error))?;
@@ -316,7 +316,7 @@ impl AskTell {
             end
         };
         let study = open.study.clone();
-        match self.edit(&open, number, change).await {
+        match self.edit(&open, number, told.state, change).await {
             Ok(trial) => {
                 self.after_trials.ended();
                 Ok((study, trial))
@@ -340,8 +340,7 @@ async fn sample(
     number: Option<i64>,
     fixed: Vec<Option<f64>>,
 ) -> Result<(OwnedMutexGuard<History>, Suggestion), Status> {
-    let few = history.trials().len() < FEW && open.search.directions.len() == 1;
-    if few && open.search.sampler.quick() {
+    if open.search.directions.len() == 1 && open.search.sampler.quick(history.trials().len()) {
         let suggestion = open.sample(&history, number, &fixed);
         return Ok((history, suggestion));
     }
@@ -365,8 +364,10 @@ impl Open {
         let trials = history.trials();
         let number = number.unwrap_or_else(|| history.next_number());
         let Search { space, directions, sampler, pruner, seed, .. } = &self.search;
-        let trials = &*pruner.comparable(&self.study.name, trials, number);
-        suggest(&**sampler, &Request { space, directions, trials, number, seed: *seed }, fixed)
+        let trials = pruner.comparable(&self.study.name, trials, number);
+        let columns = matches!(trials, Cow::Borrowed(all) if all.len() == history.trials().len());
+        let request = Request { space, directions, trials: &trials, number, seed: *seed };
+        suggest_from(&**sampler, &request, columns.then(|| history.columns()), fixed)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod cmaes;
+mod columns;
 mod cube;
 mod gp;
 mod grid;
@@ -27,6 +28,7 @@ mod truncnorm;
 mod widths;
 
 pub use cmaes::CmaEs;
+pub use columns::Columns;
 pub use gp::Gp;
 pub use grid::Grid;
 pub use nsga2::{Crossover, Mutation, NsgaII};
@@ -73,14 +75,26 @@ pub trait Sampler: Send + Sync + fmt::Debug {
     /// The parameters that are modelled together.
     fn joint(&self, request: &Request<'_>, generator: &mut Generator) -> Joint;
 
+    /// What [`Sampler::joint`] gives, by a sampler that need not look at every trial when it has the columns of the history.
+    fn joint_from(&self, request: &Request<'_>, columns: &Columns, generator: &mut Generator) -> Joint {
+        let _ = columns;
+        self.joint(request, generator)
+    }
+
     /// The internal value of one more parameter, given by its index in the space, that [`Sampler::joint`] left open.
     fn alone(&self, request: &Request<'_>, parameter: usize, generator: &mut Generator) -> f64 {
         random::uniform(&request.space.parameters()[parameter].distribution, generator)
     }
 
-    /// Whether a suggestion after a thousand trials takes less than a few milliseconds.
-    fn quick(&self) -> bool {
-        true
+    /// What [`Sampler::alone`] gives, with the columns of the history.
+    fn alone_from(&self, request: &Request<'_>, columns: &Columns, parameter: usize, generator: &mut Generator) -> f64 {
+        let _ = columns;
+        self.alone(request, parameter, generator)
+    }
+
+    /// Whether a suggestion after so many trials takes so little, less than a few milliseconds, that other calls may wait for it.
+    fn quick(&self, trials: usize) -> bool {
+        trials < 1000
     }
 
     /// How many more trials are of any use; `None` when there is no end.
@@ -101,12 +115,25 @@ pub struct Suggestion {
 
 /// Suggests a trial. `fixed` are internal values that were decided before, in the order of the space; it may be shorter.
 pub fn suggest(sampler: &dyn Sampler, request: &Request<'_>, fixed: &[Option<f64>]) -> Suggestion {
+    suggest_from(sampler, request, None, fixed)
+}
+
+/// What [`suggest`] gives, sooner where there are the columns of the very trials that the request has.
+pub fn suggest_from(
+    sampler: &dyn Sampler,
+    request: &Request<'_>,
+    columns: Option<&Columns>,
+    fixed: &[Option<f64>],
+) -> Suggestion {
     let parameters = request.space.parameters();
     // A stream of its own for each trial: it does not depend on the order in which trials are asked for.
     let mut generator = ChaCha12Rng::seed_from_u64(request.seed);
     generator.set_stream(request.number.unsigned_abs());
     // Also when all values are fixed: the sampler may want its attributes at the trial.
-    let joint = sampler.joint(request, &mut generator);
+    let joint = match columns {
+        Some(columns) => sampler.joint_from(request, columns, &mut generator),
+        None => sampler.joint(request, &mut generator),
+    };
     let at = |values: &[Option<f64>], index: usize| values.get(index).copied().flatten();
     let mut values: Vec<Option<f64>> = Vec::with_capacity(parameters.len());
     for (index, parameter) in parameters.iter().enumerate() {
@@ -114,7 +141,10 @@ pub fn suggest(sampler: &dyn Sampler, request: &Request<'_>, fixed: &[Option<f64
             at(fixed, index)
                 .or_else(|| parameter.distribution.single().then(|| parameter.distribution.first()))
                 .or_else(|| at(&joint.values, index))
-                .unwrap_or_else(|| sampler.alone(request, index, &mut generator))
+                .unwrap_or_else(|| match columns {
+                    Some(columns) => sampler.alone_from(request, columns, index, &mut generator),
+                    None => sampler.alone(request, index, &mut generator),
+                })
         });
         values.push(value);
     }

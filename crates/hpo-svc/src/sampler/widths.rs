@@ -3,10 +3,129 @@
 /// Above this number of observations the least width no longer shrinks, and what lies closer together need not be sorted.
 const MANY: usize = 200;
 
-/// The width of each kernel: the larger distance to its neighbours, the ends of the domain counting for a single observation
-/// only; never below a part of the domain that shrinks with the number of observations up to 98.
-pub(super) fn sigmas(mu: &[f64], low: f64, high: f64) -> Vec<f64> {
-    let least = (high - low) / 100.0_f64.min(mu.len() as f64 + 2.0);
+/// Observations in the kernels' scale and the width of each one's kernel, kept up while observations come and go.
+#[derive(Debug)]
+pub(super) struct Widths {
+    /// The ends of the domain.
+    low: f64,
+    high: f64,
+    /// The observations.
+    mu: Vec<f64>,
+    sigma: Vec<f64>,
+    /// Indices of the observations in order of their values, equal ones in that of their indices; empty until something changes.
+    order: Vec<u32>,
+}
+
+/// Which kernels have another width than before.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    /// All of them.
+    pub(super) all: bool,
+    /// By their indices; some of them twice.
+    pub(super) kernels: Vec<usize>,
+}
+
+impl Widths {
+    /// Of observations within `low` and `high`.
+    pub(super) fn new(mu: Vec<f64>, low: f64, high: f64) -> Self {
+        let sigma = sigmas(&mu, low, high);
+        Self { low, high, mu, sigma, order: Vec::new() }
+    }
+
+    /// The observations, which are the means of their kernels.
+    pub(super) fn mu(&self) -> &[f64] {
+        &self.mu
+    }
+
+    /// The widths.
+    pub(super) fn sigma(&self) -> &[f64] {
+        &self.sigma
+    }
+
+    /// Puts an observation at that index; those from there on move up.
+    pub(super) fn insert(&mut self, index: usize, mu: f64, changed: &mut Changed) {
+        self.mu.insert(index, mu);
+        self.sigma.insert(index, 0.0);
+        if self.order.len() + 1 != self.mu.len() || self.least_differs_from(self.mu.len() - 1) {
+            return self.anew(changed);
+        }
+        if index + 1 < self.mu.len() {
+            self.order.iter_mut().filter(|other| **other as usize >= index).for_each(|other| *other += 1);
+        }
+        let rank = self.rank(index);
+        self.order.insert(rank, index as u32);
+        self.renew(rank.saturating_sub(1)..(rank + 2).min(self.order.len()), changed);
+    }
+
+    /// Takes the observation at that index away; those behind it move down.
+    pub(super) fn remove(&mut self, index: usize, changed: &mut Changed) {
+        if self.order.len() != self.mu.len() || self.least_differs_from(self.mu.len() - 1) {
+            self.mu.remove(index);
+            self.sigma.remove(index);
+            return self.anew(changed);
+        }
+        let rank = self.rank(index);
+        self.order.remove(rank);
+        self.mu.remove(index);
+        self.sigma.remove(index);
+        if index < self.mu.len() {
+            self.order.iter_mut().filter(|other| **other as usize > index).for_each(|other| *other -= 1);
+        }
+        self.renew(rank.saturating_sub(1)..(rank + 1).min(self.order.len()), changed);
+    }
+
+    fn anew(&mut self, changed: &mut Changed) {
+        self.sigma = sigmas(&self.mu, self.low, self.high);
+        self.order = by_sorting(&self.mu).into_iter().map(|(index, _)| index as u32).collect();
+        changed.all = true;
+    }
+
+    fn least_differs_from(&self, n: usize) -> bool {
+        least(self.mu.len(), self.low, self.high) != least(n, self.low, self.high)
+    }
+
+    /// Where the observation stands in the order, or belongs.
+    fn rank(&self, index: usize) -> usize {
+        let here = (self.mu[index], index);
+        self.order.partition_point(|other| {
+            let other = *other as usize;
+            self.mu[other].total_cmp(&here.0).then(other.cmp(&here.1)).is_lt()
+        })
+    }
+
+    fn renew(&mut self, ranks: std::ops::Range<usize>, changed: &mut Changed) {
+        let n = self.order.len();
+        let least = least(n, self.low, self.high);
+        let at = |rank: usize| self.mu[self.order[rank] as usize];
+        for rank in ranks {
+            let left = if rank == 0 { self.low } else { at(rank - 1) };
+            let right = if rank + 1 == n { self.high } else { at(rank + 1) };
+            let index = self.order[rank] as usize;
+            self.sigma[index] = wide(rank, n, [left, at(rank), right]).clamp(least, self.high - self.low);
+            changed.kernels.push(index);
+        }
+    }
+}
+
+/// The least width among `n` kernels: a part of the domain that shrinks with their number up to 98.
+fn least(n: usize, low: f64, high: f64) -> f64 {
+    (high - low) / 100.0_f64.min(n as f64 + 2.0)
+}
+
+/// The larger distance to the neighbours of the observation of that rank, the ends of the domain counting for a single one only.
+fn wide(rank: usize, n: usize, [left, here, right]: [f64; 3]) -> f64 {
+    if n >= 2 && rank == 0 {
+        right - here
+    } else if n >= 2 && rank + 1 == n {
+        here - left
+    } else {
+        (here - left).max(right - here)
+    }
+}
+
+/// The width of each kernel: the distance to its neighbours, but never below [`least`].
+fn sigmas(mu: &[f64], low: f64, high: f64) -> Vec<f64> {
+    let least = least(mu.len(), low, high);
     let mut sigma = vec![least; mu.len()];
     // A bucket is half the least width: neighbours of one bucket are too close to matter.
     let neighbours = if mu.len() > MANY { by_buckets(mu, low, least / 2.0) } else { by_sorting(mu) };
@@ -14,14 +133,7 @@ pub(super) fn sigmas(mu: &[f64], low: f64, high: f64) -> Vec<f64> {
     for (rank, (index, here)) in neighbours.iter().enumerate() {
         let left = if rank == 0 { low } else { neighbours[rank - 1].1 };
         let right = if rank + 1 == n { high } else { neighbours[rank + 1].1 };
-        let wide = if mu.len() >= 2 && rank == 0 {
-            right - here
-        } else if mu.len() >= 2 && rank + 1 == n {
-            here - left
-        } else {
-            (here - left).max(right - here)
-        };
-        sigma[*index] = wide.clamp(least, high - low);
+        sigma[*index] = wide(rank, n, [left, *here, right]).clamp(least, high - low);
     }
     sigma
 }
@@ -93,6 +205,43 @@ mod tests {
     }
 
     proptest! {
+        /// Few and many, so that the least width changes too.
+        #[test]
+        fn widths_that_were_kept_are_those_of_what_is_there(
+            start in proptest::collection::vec(0.0..1.0f64, 0..130),
+            changes in proptest::collection::vec((any::<bool>(), any::<proptest::sample::Index>(), prop_oneof![
+                0.0..=1.0f64, 0.4..0.41f64, (0..=8i32).prop_map(|i| f64::from(i) / 8.0)
+            ]), 1..60),
+        ) {
+            let mut widths = Widths::new(start.clone(), 0.0, 1.0);
+            let (mut mu, mut seen) = (start, widths.sigma().to_vec());
+            for (adds, place, value) in changes {
+                let mut changed = Changed::default();
+                if adds || mu.is_empty() {
+                    let place = place.index(mu.len() + 1);
+                    mu.insert(place, value);
+                    seen.insert(place, f64::NAN);
+                    widths.insert(place, value, &mut changed);
+                } else {
+                    let place = place.index(mu.len());
+                    mu.remove(place);
+                    seen.remove(place);
+                    widths.remove(place, &mut changed);
+                }
+                let expected = sigmas(&mu, 0.0, 1.0);
+                prop_assert_eq!(widths.mu(), &mu[..]);
+                prop_assert_eq!(widths.sigma(), &expected[..]);
+                // Whoever follows what has changed knows all of it.
+                for index in changed.kernels {
+                    seen[index] = widths.sigma()[index];
+                }
+                if changed.all {
+                    seen = widths.sigma().to_vec();
+                }
+                prop_assert_eq!(&seen, &expected);
+            }
+        }
+
         /// Many close together, some far away, duplicates, the ends of the domain.
         #[test]
         fn many_observations_have_the_same_widths_as_if_they_were_sorted(

@@ -6,7 +6,6 @@ use runtime_core::status::{FieldViolation, violation};
 mod decimal;
 mod distribution;
 pub mod forms;
-mod stored;
 mod value;
 mod written;
 

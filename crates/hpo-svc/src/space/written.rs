@@ -1,9 +1,9 @@
 //! A space in the words in which it travels and is kept: the messages of a specification, and the text in a study's attribute.
 
 use quintet_proto::v1::{self, parameter::Domain};
-use serde_json::{Map, Value};
 
 use super::{Condition, Distribution, ParamValue, Parameter, Space};
+use crate::pyjson::PyValue;
 
 impl Space {
     /// The parameters of a specification, which [`Space::from_proto`] reads. A choice that is not a finite number becomes text.
@@ -26,11 +26,12 @@ impl Space {
     /// # Errors
     /// What is no such text.
     pub fn from_json(text: &str) -> Result<Self, String> {
-        let entries: Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let PyValue::Object(entries) = PyValue::parse(text).map_err(|error| error.to_string())? else {
+            return Err("a search space is an object of distributions by name".into());
+        };
         let mut space = Self { parameters: Vec::with_capacity(entries.len()), notes: Vec::new() };
         for (key, value) in entries {
-            let distribution =
-                Distribution::from_json(&value.to_string()).map_err(|error| format!("{key}: {error}"))?;
+            let distribution = Distribution::from_json(&value.dump()).map_err(|error| format!("{key}: {error}"))?;
             let (name, condition) = space.split(&key);
             space.parameters.push(Parameter { name, distribution, condition });
         }

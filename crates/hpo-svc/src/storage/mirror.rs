@@ -1,6 +1,6 @@
-//! What the store knows without asking the database: the trials of the studies in use, kept on the database's writing thread.
+//! What the store knows without asking the database: the trials of the studies in use, kept by whoever writes to the database.
 //!
-//! Everything that reads or changes trials runs on that thread, one after the other, and is answered after its commit: the mirror
+//! Everything that reads or changes trials does so as the writer, one after the other, and is answered after its commit: the mirror
 //! may change before the commit, because nobody sees it, and is thrown away when a commit fails.
 //!
 //! Others may write to the same tables, a script with Optuna for example. SQLite tells when somebody else has committed, and its
@@ -14,7 +14,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use runtime_core::db::{Dialect, Tx};
+use runtime_core::db::{Dialect, Tx, may_block};
 
 use super::{Edit, Error, NewTrial, Past, check_compatible, read, write};
 use crate::{
@@ -35,6 +35,10 @@ pub(super) struct Mirror {
     version: Option<i64>,
     /// Counts uses.
     clock: u64,
+    /// Ids are to be left out, because a power cut may have taken trials that had them: their clients still know them.
+    skip_ids: bool,
+    /// They were.
+    skipped: bool,
 }
 
 #[derive(Debug, Default)]
@@ -85,9 +89,14 @@ struct Open {
 }
 
 impl Mirror {
+    /// Of a database that was closed, or of one that was not since somebody has `crashed`.
+    pub(super) fn new(crashed: bool) -> Self {
+        Self { skip_ids: crashed, ..Self::default() }
+    }
+
     /// Forgets everything: a commit has failed.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.skip_ids);
     }
 
     /// Forgets a study.
@@ -106,9 +115,9 @@ impl Mirror {
         }
         self.clock += 1;
         if !self.studies.contains_key(&study) {
-            self.load(tx, study)?;
+            may_block(|| self.load(tx, study))?;
         } else if self.studies.get(&study).is_some_and(|mirrored| mirrored.stale) {
-            self.refresh(tx, study)?;
+            may_block(|| self.refresh(tx, study))?;
         }
         let mirrored = self.studies.entry(study).or_default();
         mirrored.used = self.clock;
@@ -222,6 +231,10 @@ impl Mirror {
         let Past { state, values, intermediate, .. } = past;
         let mut trial =
             Trial { id: 0, number, state, values, params, intermediate, user_attrs, system_attrs, start, complete };
+        if self.skip_ids && !self.skipped {
+            write::skip_ids(tx)?;
+            self.skipped = true;
+        }
         trial.id = write::insert_trial(tx, study, &trial)?;
         if let Some(mirrored) = self.studies.get_mut(&study) {
             self.owners.insert(trial.id, study);

@@ -1,6 +1,8 @@
 //! The durable store of studies: Optuna's RDB schema on SQLite or PostgreSQL, so that `optuna.load_study` opens it.
 //!
-//! Every write is one group-committed transaction and answered after the commit. Times are UTC, as in Optuna 5.
+//! Every write is one transaction and answered after the commit. What ends a trial and what belongs to a study is on the disk then;
+//! what is written to a trial that still runs or waits survives the end of the process, and is synced soon after. Times are UTC, as
+//! in Optuna 5.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use runtime_core::db::{self, Db, Tx};
+use runtime_core::db::{self, Db, Durability, Tx, WriteOptions};
 
 use crate::{
     space::Distribution,
@@ -144,8 +146,10 @@ pub enum StudyAttributes {
 pub struct Store {
     db: Db,
     url: String,
-    /// The writing thread's alone.
+    /// Of whoever writes, who is alone.
     mirror: Arc<Mutex<Mirror>>,
+    /// What is written to trials that have not ended.
+    open_trials: Durability,
 }
 
 impl Store {
@@ -154,8 +158,28 @@ impl Store {
     /// # Errors
     /// The database cannot be opened, or has another revision of Optuna's schema.
     pub fn open(url: &str) -> Result<Self, Error> {
+        // Whoever closes the database last takes its log away.
+        let log = url.strip_prefix("sqlite://").map(|path| format!("{path}-wal"));
+        let crashed = log.is_some_and(|log| std::fs::metadata(log).is_ok_and(|log| log.len() > 0));
         let db = Db::open(url, schema::MIGRATIONS)?;
-        Ok(Self { db, url: url::for_optuna(url), mirror: Arc::default() })
+        let mirror = Arc::new(Mutex::new(Mirror::new(crashed)));
+        Ok(Self { db, url: url::for_optuna(url), mirror, open_trials: Durability::Committed })
+    }
+
+    /// With `all`, also what is written to trials that have not ended is on the disk before it is answered. Without, a power cut may
+    /// take the last moment of it ([`Durability::Committed`]).
+    #[must_use]
+    pub fn synced(mut self, all: bool) -> Self {
+        self.open_trials = if all { Durability::Synced } else { Durability::Committed };
+        self
+    }
+
+    /// What a trial's change survives, by the state that it brings.
+    fn durability(&self, state: Option<State>) -> Durability {
+        match state {
+            Some(state) if state.finished() => Durability::Synced,
+            _ => self.open_trials,
+        }
     }
 
     /// Refuses a schema of another revision; to be called once before the first use.
@@ -204,7 +228,7 @@ impl Store {
     /// # Errors
     /// [`Error::NoStudy`], or the database's.
     pub async fn delete_study(&self, study: i64) -> Result<(), Error> {
-        self.with_trials(move |trials, tx| {
+        self.with_trials(Durability::Synced, move |trials, tx| {
             write::delete_study(tx, study)?;
             trials.forget(study);
             Ok(())
@@ -212,9 +236,10 @@ impl Store {
         .await
     }
 
-    /// Runs `f` on the trials, on the writing thread.
+    /// Runs `f` on the trials, alone.
     async fn with_trials<T: Send + 'static>(
         &self,
+        durability: Durability,
         f: impl FnOnce(&mut Mirror, &mut dyn Tx) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (mirror, failed) = (self.mirror.clone(), self.mirror.clone());
@@ -228,7 +253,17 @@ impl Store {
             });
             f(&mut mirror, tx)
         };
-        self.db.write_or(run, move || failed.lock().unwrap_or_else(PoisonError::into_inner).clear()).await
+        let undo = move || failed.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.db.write_with(WriteOptions { durability, quick: true, undo: Some(Box::new(undo)) }, run).await
+    }
+
+    /// Looks at the trials.
+    async fn look<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Mirror, &mut dyn Tx) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        // There is nothing to sync.
+        self.with_trials(Durability::Committed, f).await
     }
 
     /// Creates a study with its trials, which get their numbers in the order given; all of it or nothing.
@@ -239,7 +274,7 @@ impl Store {
     where
         T: Into<NewTrial> + Send + 'static,
     {
-        self.with_trials(move |mirror, tx| {
+        self.with_trials(Durability::Synced, move |mirror, tx| {
             tx.begin()?;
             let Study { name, directions, user_attrs, system_attrs, .. } = study;
             let made = write::create_study(tx, name, directions, user_attrs, system_attrs)?;
@@ -285,7 +320,8 @@ impl Store {
     /// # Errors
     /// [`Error::NoStudy`], [`Error::Incompatible`], [`Error::NotANumber`], or the database's.
     pub async fn create_trial(&self, study: i64, new: NewTrial, now: Timestamp) -> Result<Arc<Trial>, Error> {
-        self.with_trials(move |trials, tx| trials.create(tx, study, new, now)).await
+        let durability = self.durability(new.past.as_ref().map(|past| past.state));
+        self.with_trials(durability, move |trials, tx| trials.create(tx, study, new, now)).await
     }
 
     /// All trials of a study in order of id, which is that of their numbers.
@@ -293,7 +329,7 @@ impl Store {
     /// # Errors
     /// [`Error::NoStudy`], the database's, or [`Error::Corrupt`].
     pub async fn trials(&self, study: i64) -> Result<Vec<Arc<Trial>>, Error> {
-        self.with_trials(move |trials, tx| trials.trials(tx, study)).await
+        self.look(move |trials, tx| trials.trials(tx, study)).await
     }
 
     /// The trials of a study with an id above `after`, and those of the ids in `also`, in order of id.
@@ -301,7 +337,7 @@ impl Store {
     /// # Errors
     /// [`Error::NoStudy`], the database's, or [`Error::Corrupt`].
     pub async fn trials_since(&self, study: i64, after: i64, also: BTreeSet<i64>) -> Result<Vec<Arc<Trial>>, Error> {
-        self.with_trials(move |trials, tx| trials.since(tx, study, after, &also)).await
+        self.look(move |trials, tx| trials.since(tx, study, after, &also)).await
     }
 
     /// The trial of that number.
@@ -309,7 +345,7 @@ impl Store {
     /// # Errors
     /// [`Error::NoStudy`], [`Error::NoTrialNumber`], or the database's.
     pub async fn numbered_trial(&self, study: i64, number: i64) -> Result<Arc<Trial>, Error> {
-        self.with_trials(move |trials, tx| trials.numbered(tx, study, number)).await
+        self.look(move |trials, tx| trials.numbered(tx, study, number)).await
     }
 
     /// One trial.
@@ -317,7 +353,7 @@ impl Store {
     /// # Errors
     /// [`Error::NoTrial`], or the database's.
     pub async fn trial(&self, trial: i64) -> Result<Arc<Trial>, Error> {
-        self.with_trials(move |trials, tx| trials.trial(tx, trial)).await
+        self.look(move |trials, tx| trials.trial(tx, trial)).await
     }
 
     /// Number of trials of a study by state.
@@ -334,10 +370,11 @@ impl Store {
     /// # Errors
     /// [`Error::NoTrial`], [`Error::TrialFinished`], [`Error::Incompatible`], [`Error::NotANumber`], in this order; or the database's.
     pub async fn edit(&self, trial: i64, edit: Edit, now: Timestamp) -> Result<bool, Error> {
-        self.with_trials(move |trials, tx| trials.edit(tx, trial, &edit, now)).await
+        let durability = self.durability(edit.state);
+        self.with_trials(durability, move |trials, tx| trials.edit(tx, trial, &edit, now)).await
     }
 
-    /// Changes the trial of that number by what `change` makes of it, and gives it as it is then.
+    /// Changes the trial of that number by what `change` makes of it, which brings `state` if any, and gives it as it is then.
     ///
     /// # Errors
     /// As [`Store::edit`]; [`Error::NoTrialNumber`], and [`Error::NotSuggested`] for a trial that waits.
@@ -345,16 +382,17 @@ impl Store {
         &self,
         study: i64,
         number: i64,
+        state: Option<State>,
         change: impl FnOnce(&Trial) -> Edit + Send + 'static,
         now: Timestamp,
     ) -> Result<Arc<Trial>, Error> {
-        self.with_trials(move |trials, tx| {
+        self.with_trials(self.durability(state), move |trials, tx| {
             tx.begin()?;
             let trial = trials.numbered(tx, study, number)?;
             if trial.state == State::Waiting {
                 return Err(Error::NotSuggested { number });
             }
-            trials.edit(tx, trial.id, &change(&trial), now)?;
+            trials.edit(tx, trial.id, &Edit { state, ..change(&trial) }, now)?;
             trials.trial(tx, trial.id)
         })
         .await

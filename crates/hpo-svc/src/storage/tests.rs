@@ -188,9 +188,51 @@ async fn others_write_too(url: &str) {
     assert_eq!(stores[1].trial(last).await, Err(Error::NoTrial(last)));
 }
 
+/// The syncs that a change takes: one or none.
+async fn syncs<T>(store: &Store, change: impl Future<Output = Result<T, Error>>) -> (T, u64) {
+    let before = store.db().commits();
+    let result = change.await.unwrap();
+    let after = store.db().commits();
+    assert_eq!(after.synced + after.committed, before.synced + before.committed + 1);
+    (result, after.synced - before.synced)
+}
+
+async fn what_ends_a_trial_and_what_belongs_to_a_study_is_synced(store: &Store, every: u64) {
+    let none = Attributes::new;
+    let (study, created) = syncs(store, store.create_study("durable", &[Direction::Minimize], none(), none())).await;
+    let attribute = store.set_study_attributes(StudyAttributes::User(study.id), attributes(&[("a", "1")]));
+    assert_eq!((created, syncs(store, attribute).await.1), (1, 1));
+    let waiting = NewTrial { past: Some(Past::of(State::Waiting)), ..NewTrial::default() };
+    let (trial, queued) = syncs(store, store.create_trial(study.id, waiting, at(0))).await;
+    assert_eq!(queued, every);
+    let changes = [
+        (Edit::state(State::Running, vec![]), every),
+        (Edit { params: params(), ..Edit::default() }, every),
+        (Edit::reports(vec![(1, 0.5)]), every),
+        (Edit::user_attr("a", "1".into()), every),
+        (Edit { reports: vec![(2, 0.5)], ..Edit::state(State::Complete, vec![1.0]) }, 1),
+    ];
+    for (change, expected) in changes {
+        assert_eq!(syncs(store, edit(store, trial.id, change.clone(), 1)).await, (true, expected), "{change:?}");
+    }
+    let (_, begun) = syncs(store, store.create_trial(study.id, NewTrial::default(), at(2))).await;
+    let report = |_: &Trial| Edit::reports(vec![(1, 0.5)]);
+    let (_, reported) = syncs(store, store.edit_numbered(study.id, 1, None, report, at(3))).await;
+    let end = |_: &Trial| Edit { values: vec![0.5], ..Edit::default() };
+    let (told, ended) = syncs(store, store.edit_numbered(study.id, 1, Some(State::Complete), end, at(4))).await;
+    assert_eq!((begun, reported, ended, told.state), (every, every, 1, State::Complete));
+    let past = Past { values: vec![1.0], ..Past::of(State::Complete) };
+    let (_, added) =
+        syncs(store, store.create_trial(study.id, NewTrial { past: Some(past), ..NewTrial::default() }, at(0))).await;
+    let ((), deleted) = syncs(store, store.delete_study(study.id)).await;
+    assert_eq!((added, deleted), (1, 1));
+}
+
 async fn contract(url: &str) {
     let store = Store::open(url).unwrap();
     everything_comes_back(&store).await;
+    what_ends_a_trial_and_what_belongs_to_a_study_is_synced(&store, 0).await;
+    what_ends_a_trial_and_what_belongs_to_a_study_is_synced(&store.clone().synced(true), 1).await;
     what_is_not_allowed_changes_nothing(&store).await;
     numbers_are_dense_and_ids_grow_under_concurrency(&store).await;
     others_write_too(url).await;
@@ -227,4 +269,24 @@ async fn another_revision_is_refused_and_ids_are_never_used_again() {
     assert_eq!(store.check_revision().await, Err(Error::Revision("v2.6.0.a".into())));
     other.execute("UPDATE trials SET state = 'GONE'", []).unwrap();
     assert!(matches!(store.trials(study.id).await, Err(Error::Corrupt(_))));
+}
+
+#[tokio::test]
+async fn ids_that_a_power_cut_may_have_taken_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, after] = ["studies.db", "after.db"].map(|name| folder.path().join(name));
+    let url = |path: &Path| format!("sqlite://{}", path.display());
+    let store = Store::open(&url(&path)).unwrap();
+    let study = store.create_study("s", &[Direction::Minimize], Attributes::new(), Attributes::new()).await.unwrap().id;
+    let kept = store.create_trial(study, NewTrial::default(), at(0)).await.unwrap();
+    edit(&store, kept.id, Edit::state(State::Complete, vec![1.0]), 1).await.unwrap();
+    let log = |path: &Path| format!("{}-wal", path.display());
+    std::fs::copy(&path, &after).unwrap();
+    std::fs::copy(log(&path), log(&after)).unwrap();
+    let lost = store.create_trial(study, NewTrial::default(), at(2)).await.unwrap();
+    let restarted = Store::open(&url(&after)).unwrap();
+    let [next, other] = [at(3), at(4)].map(|now| restarted.create_trial(study, NewTrial::default(), now));
+    let (next, other) = (next.await.unwrap(), other.await.unwrap());
+    assert!(next.id > lost.id && next.number == lost.number && other.id == next.id + 1, "{next:?} {lost:?}");
+    assert_eq!(restarted.trial(lost.id).await, Err(Error::NoTrial(lost.id)));
 }

@@ -16,7 +16,7 @@ pub use args::ConfigArgs;
 pub use load::{Error, Loader, RESERVED};
 pub use secret::{MASK, Secret, SecretUrl};
 pub use tree::{
-    Artifacts, Auth, Backup, Config, Database, Endpoints, Lease, Limits, Log, LogFormat, Service, Shutdown, Telemetry,
-    Tls, Worker,
+    Artifacts, Auth, Backup, Config, Database, Endpoints, Hpo, Lease, Limits, Log, LogFormat, Service, Shutdown,
+    StudySync, Telemetry, Tls, Worker,
 };
 pub use units::{ByteSize, Duration};

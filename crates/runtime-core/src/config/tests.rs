@@ -74,6 +74,7 @@ fn an_error_names_where_and_what() {
         ("QUINTET_WORKER__CPUS", "many", "`many`"),
         ("QUINTET_SERVICES", "hpo,cook", "`cook` is no service"),
         ("QUINTET_LOG__FORMAT", "xml", "`xml` is not one of text, json"),
+        ("QUINTET_HPO__SYNC", "none", "`none` is not one of ends, all"),
         ("QUINTET_LISTEN", "7700", "`7700` is not HOST:PORT"),
         ("QUINTET_LOG__LEVEL", "no=such=level", "no=such=level"),
         ("QUINTET_BACKUP__ENABLED", "true", "needs `backup.location`"),

@@ -30,6 +30,8 @@ pub struct Config {
     pub worker: Worker,
     /// How long a silent worker keeps its job.
     pub lease: Lease,
+    /// How the studies of searches are kept.
+    pub hpo: Hpo,
     /// What is logged.
     pub log: Log,
     /// Where traces go.
@@ -59,6 +61,7 @@ impl Default for Config {
             backup: Backup::default(),
             worker: Worker::default(),
             lease: Lease::default(),
+            hpo: Hpo::default(),
             log: Log::default(),
             telemetry: Telemetry::default(),
             tls: Tls::default(),
@@ -191,6 +194,27 @@ impl Default for Lease {
     fn default() -> Self {
         Self { term: Duration::from_secs(30), check_interval: Duration::from_secs(1), trial: Duration::from_secs(60) }
     }
+}
+
+/// How the studies of searches are kept.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hpo {
+    /// What is on the disk before a client hears of it: `ends` for all that ends a trial or belongs to a study, `all` for what is
+    /// written to running and waiting trials too. Either way a write survives the end of the server, however it ends; with `ends` a
+    /// power cut or a crash of the system may take the last 100 ms (PostgreSQL: 600 ms) of trials that still run. Default ends.
+    pub sync: StudySync,
+}
+
+/// What is on the disk before a client hears of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StudySync {
+    /// What ends a trial or belongs to a study.
+    #[default]
+    Ends,
+    /// Everything.
+    All,
 }
 
 /// What is logged, to standard error.

@@ -1,22 +1,29 @@
-//! Empties the write-ahead log of a SQLite database beside its writer, so that no commit waits for it.
+//! Syncs and empties the write-ahead log of a SQLite database beside its writer, so that no commit waits for it.
 //!
 //! SQLite empties the log inside the commit that makes it long: some milliseconds, four times a second under load. Here a thread
 //! does it, which holds no writer up. The log can only begin anew when it is empty at the beginning of a commit, which it never
 //! is while commits follow each other closely; so when it has grown long, the writer moves the few pages that the thread has
 //! left (<https://sqlite.org/wal.html#avoiding_excessively_large_wal_files>).
+//!
+//! The thread also syncs what the writer has committed without: a frame of the log counts only with all that stand before it, so
+//! whatever a power cut takes, the database is as it was after some commit, and not before the last synced one.
 
 use std::{
-    path::Path,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-/// Commits gather this long: a page that is written again and again goes to the database once.
-const PAUSE: Duration = Duration::from_millis(200);
+use super::durability::{Durability, SYNC_DELAY};
+
+/// Commits gather this many times [`SYNC_DELAY`]: a page that is written again and again goes to the database once.
+const ROUNDS: u32 = 2;
 /// Pages of the log from which on it should begin anew: 32 MiB.
 const LONG: i64 = 8192;
 
@@ -25,6 +32,8 @@ const LONG: i64 = 8192;
 struct Flags {
     /// There was a commit since the thread began to empty the log.
     committed: AtomicBool,
+    /// The log holds a commit that was not synced.
+    unsynced: AtomicBool,
     /// The log has grown long.
     long: AtomicBool,
     /// The writer has gone.
@@ -43,9 +52,11 @@ impl Checkpoints {
         let flags = Arc::new(Flags::default());
         let start = || {
             let connection = rusqlite::Connection::open(path).map_err(|error| error.to_string())?;
+            // SQLite has followed links.
+            let log = PathBuf::from(format!("{}-wal", connection.path().ok_or("the database has no file")?));
             let flags = flags.clone();
             let thread = thread::Builder::new().name("db-checkpoints".into());
-            thread.spawn(move || keep_short(&connection, &flags)).map_err(|error| error.to_string())
+            thread.spawn(move || keep_short(&connection, &log, &flags)).map_err(|error| error.to_string())
         };
         let thread = start();
         if let Err(error) = &thread {
@@ -56,11 +67,15 @@ impl Checkpoints {
     }
 
     /// Tells of a commit of the writer's connection.
-    pub(super) fn committed(&self, writer: &rusqlite::Connection) {
+    pub(super) fn committed(&self, writer: &rusqlite::Connection, durability: Durability) {
         let Some(thread) = &self.thread else {
             empty(writer);
             return;
         };
+        // A synced commit may have written nothing, and so synced nothing.
+        if durability < Durability::Synced {
+            self.flags.unsynced.store(true, Ordering::Release);
+        }
         if self.flags.long.swap(false, Ordering::AcqRel) {
             empty(writer);
         }
@@ -81,17 +96,28 @@ impl Drop for Checkpoints {
     }
 }
 
-fn keep_short(connection: &rusqlite::Connection, flags: &Flags) {
+fn keep_short(connection: &rusqlite::Connection, log: &Path, flags: &Flags) {
     let ended = || flags.ended.load(Ordering::Acquire);
+    let due = || flags.committed.load(Ordering::Acquire) || flags.unsynced.load(Ordering::Acquire);
+    let sync = || {
+        if flags.unsynced.swap(false, Ordering::AcqRel)
+            && let Err(error) = sync_log(log)
+        {
+            tracing::error!(%error, log = %log.display(), "the log of the database could not be synced");
+        }
+    };
     loop {
-        while !flags.committed.load(Ordering::Acquire) && !ended() {
+        while !due() && !ended() {
             thread::park();
         }
-        let until = Instant::now() + PAUSE;
-        while let Some(left) = until.checked_duration_since(Instant::now())
-            && !ended()
-        {
-            thread::park_timeout(left);
+        for _ in 0..ROUNDS {
+            let until = Instant::now() + SYNC_DELAY;
+            while let Some(left) = until.checked_duration_since(Instant::now())
+                && !ended()
+            {
+                thread::park_timeout(left);
+            }
+            sync();
         }
         if ended() {
             // Closing the last connection empties the log.
@@ -102,6 +128,12 @@ fn keep_short(connection: &rusqlite::Connection, flags: &Flags) {
             flags.long.store(true, Ordering::Release);
         }
     }
+}
+
+/// Syncs what SQLite has written to its log. It has no call for that alone; the file's locks are not on this file, so that closing it
+/// loses none.
+fn sync_log(log: &Path) -> io::Result<()> {
+    File::open(log)?.sync_data()
 }
 
 /// Moves what can be moved without waiting for anybody; returns the pages that the log holds, moved or not.

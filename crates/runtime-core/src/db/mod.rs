@@ -3,9 +3,11 @@
 //! SQLite has one writer. Rather than let callers queue on its lock, a single thread takes what has queued up, runs every
 //! request in a savepoint of one transaction and answers each caller after the commit, so that thousands of durable writes a
 //! second share few synced commits. PostgreSQL is served by the same shape, which beats many small transactions there too.
+//! What need not be synced says so ([`Durability`]).
 
 mod checkpoints;
 mod damage;
+mod durability;
 mod postgres;
 mod sqlite;
 pub mod testing;
@@ -22,7 +24,9 @@ use std::{
 use tokio::sync::Semaphore;
 
 pub use damage::{Damage, damage};
+pub use durability::{Durability, SYNC_DELAY, WriteOptions, may_block};
 pub use value::{Row, Value};
+pub use writer::Commits;
 pub(crate) use writer::Request;
 
 /// Which database a statement runs on.
@@ -145,6 +149,8 @@ pub trait Tx {
 
 /// A connection that the writer or a reader owns.
 trait Connection: Tx + Send {
+    /// Begins a transaction whose commit is that durable.
+    fn begin_as(&mut self, durability: Durability) -> Result<(), Error>;
     /// Runs statements without parameters.
     fn batch(&mut self, sql: &str) -> Result<(), Error>;
     /// Whether the connection is gone for good.
@@ -309,22 +315,25 @@ impl Db {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        self.writer.run(f, None).await
+        self.write_with(WriteOptions::default(), f).await
     }
 
-    /// Like [`Db::write`], for a caller that keeps in memory what it has written: `undo` runs when `f` had succeeded and could not be
-    /// committed, on the writing thread and before anything else runs there.
+    /// Like [`Db::write`], as the options say.
     ///
     /// # Errors
     /// As [`Db::write`].
-    pub async fn write_or<T, E, F, U>(&self, f: F, undo: U) -> Result<T, E>
+    pub async fn write_with<T, E, F>(&self, options: WriteOptions, f: F) -> Result<T, E>
     where
         F: FnOnce(&mut dyn Tx) -> Result<T, E> + Send + 'static,
-        U: FnOnce() + Send + 'static,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        self.writer.run(f, Some(Box::new(undo))).await
+        self.writer.run(f, options).await
+    }
+
+    /// What was committed since it was opened. Waits for the write that runs.
+    pub fn commits(&self) -> Commits {
+        self.writer.commits()
     }
 
     /// Queues a request of any form; it hears of everything itself.

@@ -9,7 +9,7 @@ use postgres::{
     types::{IsNull, ToSql, Type, to_sql_checked},
 };
 
-use super::{Connection, Dialect, Error, Row, Tx, Value};
+use super::{Connection, Dialect, Durability, Error, Row, Tx, Value};
 
 pub(super) struct Postgres {
     client: Client,
@@ -105,6 +105,13 @@ impl Tx for Postgres {
 }
 
 impl Connection for Postgres {
+    fn begin_as(&mut self, durability: Durability) -> Result<(), Error> {
+        self.batch(match durability {
+            Durability::Committed => "BEGIN; SET LOCAL synchronous_commit TO off",
+            Durability::Synced => "BEGIN",
+        })
+    }
+
     fn batch(&mut self, sql: &str) -> Result<(), Error> {
         self.client.batch_execute(sql).map_err(error)
     }

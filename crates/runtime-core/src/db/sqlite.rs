@@ -11,13 +11,15 @@ use rusqlite::{
     types::{ToSqlOutput, ValueRef},
 };
 
-use super::{Connection, Dialect, Error, Row, Tx, Value, checkpoints::Checkpoints};
+use super::{Connection, Dialect, Durability, Error, Row, Tx, Value, checkpoints::Checkpoints, durability::may_block};
 
 /// How long another program may keep the file locked. Optuna's transactions take milliseconds.
 pub(super) const LOCK_PATIENCE: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(10) };
 
 pub(super) struct Sqlite {
     connection: rusqlite::Connection,
+    /// What a commit does: `synchronous` is NORMAL or FULL.
+    durability: Durability,
     /// The writer's.
     checkpoints: Option<Checkpoints>,
 }
@@ -34,9 +36,9 @@ impl Sqlite {
         } else {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
         };
-        let connection = rusqlite::Connection::open_with_flags(path, flags).map_err(|e| at_open(path, &e))?;
-        let set_up = || -> rusqlite::Result<()> {
-            connection.busy_timeout(LOCK_PATIENCE)?;
+        let mut connection = rusqlite::Connection::open_with_flags(path, flags).map_err(|e| at_open(path, &e))?;
+        let mut set_up = || -> rusqlite::Result<()> {
+            connection.busy_handler(Some(wait_for_others))?;
             if !read_only {
                 connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
                 connection.pragma_update(None, "synchronous", "full")?;
@@ -49,8 +51,25 @@ impl Sqlite {
         };
         set_up().map_err(|e| at_open(path, &e))?;
         let checkpoints = if read_only { None } else { Some(Checkpoints::start(path)) };
-        Ok(Self { connection, checkpoints })
+        Ok(Self { connection, durability: Durability::Synced, checkpoints })
     }
+}
+
+/// Waits while another program has the file locked: a little longer each time. False gives up.
+fn wait_for_others(tries: i32) -> bool {
+    const LONGEST: u64 = 25;
+    let tries = u64::try_from(tries).unwrap_or(u64::MAX);
+    // 1, 2, ... 25 ms, then 25 ms each.
+    let waited = if tries <= LONGEST {
+        tries * (tries + 1) / 2
+    } else {
+        LONGEST * (LONGEST + 1) / 2 + (tries - LONGEST) * LONGEST
+    };
+    if Duration::from_millis(waited) >= LOCK_PATIENCE {
+        return false;
+    }
+    may_block(|| std::thread::sleep(Duration::from_millis((tries + 1).min(LONGEST))));
+    true
 }
 
 impl rusqlite::ToSql for Value {
@@ -126,6 +145,20 @@ impl Tx for Sqlite {
 }
 
 impl Connection for Sqlite {
+    fn begin_as(&mut self, durability: Durability) -> Result<(), Error> {
+        if durability != self.durability {
+            // NORMAL leaves the log unsynced at a commit; FULL syncs all of it. SQLite acts on this when it is prepared, not when it
+            // runs, and refuses it inside of a transaction.
+            let level = match durability {
+                Durability::Committed => "PRAGMA synchronous = NORMAL",
+                Durability::Synced => "PRAGMA synchronous = FULL",
+            };
+            self.connection.execute_batch(level).map_err(error)?;
+            self.durability = durability;
+        }
+        self.batch("BEGIN")
+    }
+
     fn batch(&mut self, sql: &str) -> Result<(), Error> {
         // Those of every commit are not parsed each time.
         if matches!(sql, "BEGIN" | "COMMIT" | "ROLLBACK") {
@@ -133,7 +166,7 @@ impl Connection for Sqlite {
             let sql = if sql == "BEGIN" && self.checkpoints.is_some() { "BEGIN IMMEDIATE" } else { sql };
             self.connection.prepare_cached(sql).and_then(|mut statement| statement.raw_execute()).map_err(error)?;
             if let (Some(checkpoints), "COMMIT") = (&self.checkpoints, sql) {
-                checkpoints.committed(&self.connection);
+                checkpoints.committed(&self.connection, self.durability);
             }
             return Ok(());
         }

@@ -74,8 +74,11 @@ async fn sqlite_tells_commits_of_others_and_nobody_writes_after_begin() {
     // Theirs may take a while; not for ever.
     let hog = rusqlite::Connection::open(&path).unwrap();
     hog.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let locked = db.write(insert(5, "never")).await.unwrap_err();
-    assert!(matches!(locked, Error::Busy(_)), "{locked:?}");
+    let quick = WriteOptions { durability: Durability::Committed, quick: true, undo: None };
+    for options in [WriteOptions::default(), quick] {
+        let locked = db.write_with(options, insert(5, "never")).await.unwrap_err();
+        assert!(matches!(locked, Error::Busy(_)), "{locked:?}");
+    }
     hog.execute_batch("ROLLBACK").unwrap();
     db.write(insert(6, "then")).await.unwrap();
 }
@@ -89,19 +92,17 @@ async fn what_cannot_be_committed_is_undone_in_memory_before_anything_else_runs(
         postgres: "CREATE TABLE a (id BIGINT PRIMARY KEY); \
                    CREATE TABLE b (a BIGINT REFERENCES a (id) DEFERRABLE INITIALLY DEFERRED)",
     }];
-    let suite = async |url: String| {
+    let suite = async |url: String, durability: Durability| {
         let db = Db::open(&url, DEFERRED).unwrap();
         let memory = Arc::new(std::sync::Mutex::new(Vec::new()));
         let write = |sql: &'static str, note: i64| {
             let (of_f, of_undo) = (memory.clone(), memory.clone());
-            db.write_or(
-                move |tx| {
-                    tx.execute(sql, &[note.into()])?;
-                    of_f.lock().unwrap().push(note);
-                    Ok::<_, Error>(of_f.lock().unwrap().clone())
-                },
-                move || of_undo.lock().unwrap().retain(|other| *other != note),
-            )
+            let undo = move || of_undo.lock().unwrap().retain(|other| *other != note);
+            db.write_with(WriteOptions { undo: Some(Box::new(undo)), durability, quick: true }, move |tx| {
+                tx.execute(sql, &[note.into()])?;
+                of_f.lock().unwrap().push(note);
+                Ok::<_, Error>(of_f.lock().unwrap().clone())
+            })
         };
         assert_eq!(write("INSERT INTO a VALUES ($1)", 1).await, Ok(vec![1]));
         // It is the commit that fails.
@@ -109,9 +110,145 @@ async fn what_cannot_be_committed_is_undone_in_memory_before_anything_else_runs(
         assert_eq!(write("INSERT INTO b VALUES ($1 - 2)", 3).await, Ok(vec![1, 3]));
     };
     let folder = tempfile::tempdir().unwrap();
-    suite(format!("sqlite://{}/test.db", folder.path().display())).await;
     let server = testing::PostgresServer::start().unwrap();
-    suite(with_schema(&server.database().unwrap(), "pairs")).await;
+    for durability in [Durability::Synced, Durability::Committed] {
+        suite(format!("sqlite://{}/{durability:?}.db", folder.path().display()), durability).await;
+        suite(with_schema(&server.database().unwrap(), "pairs"), durability).await;
+    }
+}
+
+/// What the database itself says about the commit to come.
+fn level(tx: &mut dyn Tx) -> Result<String, Error> {
+    tx.begin()?;
+    match tx.dialect() {
+        Dialect::Sqlite => Ok(tx.query("PRAGMA synchronous", &[])?[0].int(0)?.to_string()),
+        Dialect::Postgres => Ok(tx.query("SHOW synchronous_commit", &[])?[0].text(0)?.to_owned()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_write_is_as_durable_as_it_asks_for_and_one_of_a_group_as_the_most_durable() {
+    on_both(async |url| {
+        let db = Db::open(&url, SCHEMA).unwrap();
+        let [committed, synced] = match db.dialect() {
+            Dialect::Sqlite => ["1", "2"],
+            Dialect::Postgres => ["off", "on"],
+        };
+        let lazily = |quick| WriteOptions { durability: Durability::Committed, quick, undo: None };
+        for quick in [true, false] {
+            assert_eq!(db.write_with(lazily(quick), level).await.unwrap(), committed, "quick {quick}");
+            assert_eq!(db.write(level).await.unwrap(), synced);
+            assert_eq!(db.write_with(lazily(quick), level).await.unwrap(), committed, "quick {quick}");
+        }
+        // What waits while a request runs is one group.
+        let (started, has_started) = std::sync::mpsc::channel();
+        let (go_on, wait) = std::sync::mpsc::channel();
+        let slow = {
+            let db = db.clone();
+            tokio::spawn(async move {
+                db.write(move |_| {
+                    started.send(()).unwrap();
+                    wait.recv().map_err(|error| Error::Statement(error.to_string()))
+                })
+                .await
+            })
+        };
+        tokio::task::block_in_place(|| has_started.recv()).unwrap();
+        let mut group: Vec<_> = (0..2).map(|_| Box::pin(db.write_with(lazily(true), level))).collect();
+        for write in &mut group {
+            assert!(futures::poll!(write).is_pending(), "somebody else is writing");
+        }
+        let mut last = Box::pin(db.write(level));
+        assert!(futures::poll!(&mut last).is_pending());
+        go_on.send(()).unwrap();
+        slow.await.unwrap().unwrap();
+        for write in group {
+            assert_eq!(write.await.unwrap(), synced);
+        }
+        assert_eq!(last.await.unwrap(), synced);
+    })
+    .await;
+}
+
+/// The database as a power cut leaves it: of the log, what was synced and any of the other pages.
+fn cut(path: &std::path::Path, synced: u64, keep: impl Fn(u64) -> bool, to: &std::path::Path) -> rusqlite::Connection {
+    const PAGE: usize = 4096;
+    let log = |path: &std::path::Path| std::path::PathBuf::from(format!("{}-wal", path.display()));
+    std::fs::copy(path, to).unwrap();
+    let mut bytes = std::fs::read(log(path)).unwrap();
+    for (page, bytes) in bytes.chunks_mut(PAGE).enumerate() {
+        let start = (page * PAGE) as u64;
+        let lost = usize::try_from(synced.saturating_sub(start)).unwrap().min(bytes.len());
+        if !keep(page as u64) {
+            bytes[lost..].fill(0);
+        }
+    }
+    std::fs::write(log(to), bytes).unwrap();
+    rusqlite::Connection::open(to).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_power_cut_all_up_to_the_last_synced_write_is_there_and_nothing_is_torn() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let db = Db::open(&format!("sqlite://{}", path.display()), SCHEMA).unwrap();
+    let lazily = || WriteOptions { durability: Durability::Committed, quick: true, undo: None };
+    for id in 0..20 {
+        db.write_with(lazily(), insert(id, &format!("n{id}"))).await.unwrap();
+    }
+    db.write(insert(20, "n20")).await.unwrap();
+    let synced = std::fs::metadata(format!("{}-wal", path.display())).unwrap().len();
+    for id in 21..60 {
+        db.write_with(lazily(), insert(id, &format!("n{id}"))).await.unwrap();
+    }
+    let mut counts = Vec::new();
+    for (case, keep) in
+        [|_| false, |_| true, |page| page % 2 == 0, |page| page % 3 != 0, |page| page < 30].iter().enumerate()
+    {
+        let after = cut(&path, synced, keep, &folder.path().join(format!("{case}.db")));
+        let whole: String = after.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(whole, "ok");
+        // What is lost is the end.
+        let [count, last] = ["count(*)", "max(id) + 1"]
+            .map(|what| after.query_row(&format!("SELECT {what} FROM items"), [], |row| row.get::<_, i64>(0)).unwrap());
+        assert_eq!(count, last, "case {case}");
+        counts.push(count);
+    }
+    assert_eq!(counts[..2], [21, 60]);
+    assert!(counts.iter().all(|count| *count >= 21), "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quick_write_runs_on_the_callers_thread_on_sqlite_and_others_do_not() {
+    on_both(async |url| {
+        let db = Db::open(&url, SCHEMA).unwrap();
+        let here = std::thread::current().id();
+        let is_here = |durability, quick| {
+            db.write_with(WriteOptions { durability, quick, undo: None }, move |tx| {
+                tx.begin()?;
+                Ok::<_, Error>(std::thread::current().id() == here)
+            })
+        };
+        let sqlite = db.dialect() == Dialect::Sqlite;
+        assert_eq!(is_here(Durability::Committed, true).await, Ok(sqlite));
+        assert_eq!(is_here(Durability::Committed, false).await, Ok(false));
+        assert_eq!(is_here(Durability::Synced, true).await, Ok(false));
+        let options = || WriteOptions { durability: Durability::Committed, quick: true, undo: None };
+        let panicked = db.write_with(options(), |_| -> Result<(), Error> { panic!("on purpose") }).await;
+        assert!(matches!(panicked, Err(Error::Statement(_))));
+        // One that fails leaves nothing, and no transaction.
+        let failed = db.write_with(options(), |tx| {
+            insert(1, "one")(tx)?;
+            Err::<(), _>(Error::Unsupported("on purpose"))
+        });
+        assert_eq!(failed.await, Err(Error::Unsupported("on purpose")));
+        db.write_with(options(), insert(1, "one")).await.unwrap();
+        drop(db);
+        // The last handle has let go of the database, whoever has written last.
+        let again = Db::open_exclusive(&url, SCHEMA).unwrap();
+        assert!(matches!(again.write(insert(1, "one")).await, Err(Error::Constraint(_))));
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

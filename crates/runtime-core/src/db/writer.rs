@@ -1,36 +1,45 @@
-//! The one writer of a database: takes what has queued up and commits it as one transaction.
+//! The one writer of a database: takes what has queued up and commits it as one transaction. What is quick and need not be synced,
+//! callers do themselves while it has nothing to do.
 
-use std::{fs::File, panic::AssertUnwindSafe, thread};
+use std::{
+    fs::File,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError, TryLockError},
+    thread,
+};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Connection, Dialect, Error, Row, Tx, Value};
+use super::{Connection, Dialect, Durability, Error, Row, Tx, Value, WriteOptions, durability::Undo};
 
 /// Requests of one commit at most; more would only make the first of them wait longer.
 const MAX_GROUP: usize = 512;
 /// Requests that may wait before callers do.
 const QUEUE: usize = 8192;
 
-/// Takes back what a request that could not be committed has left in memory.
-pub(super) type Undo = Box<dyn FnOnce() + Send>;
 pub(super) type Connect = Box<dyn Fn() -> Result<Box<dyn Connection>, Error> + Send>;
 
 /// A queued request: runs in the transaction, then hears how the commit went.
 pub(crate) trait Request: Send {
     /// False undoes what it did.
     fn run(&mut self, tx: &mut dyn Tx) -> bool;
+    /// What it survives once it is answered.
+    fn durability(&self) -> Durability {
+        Durability::Synced
+    }
     /// Also called without a run, when the database cannot be reached.
     fn answer(self: Box<Self>, commit: Result<(), Error>);
 }
 
+/// A function, and what became of it.
 struct Closure<F, T, E> {
     f: Option<F>,
     undo: Option<Undo>,
+    durability: Durability,
     result: Option<Result<T, E>>,
-    reply: oneshot::Sender<Result<T, E>>,
 }
 
-impl<F, T, E> Request for Closure<F, T, E>
+impl<F, T, E> Closure<F, T, E>
 where
     F: FnOnce(&mut dyn Tx) -> Result<T, E> + Send,
     T: Send,
@@ -45,40 +54,89 @@ where
         ok
     }
 
-    fn answer(self: Box<Self>, commit: Result<(), Error>) {
-        if let (Some(Ok(_)), Err(_), Some(undo)) = (&self.result, &commit, self.undo) {
+    /// What its caller gets, after a commit with that result.
+    fn end(&mut self, commit: Result<(), Error>) -> Result<T, E> {
+        if let (Some(Ok(_)), Err(_), Some(undo)) = (&self.result, &commit, self.undo.take()) {
             undo();
         }
-        let result = match (self.result, commit) {
+        match (self.result.take(), commit) {
             // A request that failed by itself keeps its own error.
             (Some(Err(error)), _) => Err(error),
             (Some(Ok(value)), Ok(())) => Ok(value),
             (_, Err(error)) => Err(error.into()),
             (None, Ok(())) => Err(Error::Closed.into()),
-        };
-        // The caller may have gone; what it asked for is done all the same.
-        let _ = self.reply.send(result);
+        }
     }
+}
+
+/// A function whose caller waits.
+struct Queued<F, T, E> {
+    closure: Closure<F, T, E>,
+    reply: oneshot::Sender<Result<T, E>>,
+}
+
+impl<F, T, E> Request for Queued<F, T, E>
+where
+    F: FnOnce(&mut dyn Tx) -> Result<T, E> + Send,
+    T: Send,
+    E: From<Error> + Send,
+{
+    fn run(&mut self, tx: &mut dyn Tx) -> bool {
+        self.closure.run(tx)
+    }
+
+    fn durability(&self) -> Durability {
+        self.closure.durability
+    }
+
+    fn answer(self: Box<Self>, commit: Result<(), Error>) {
+        let Self { mut closure, reply } = *self;
+        // The caller may have gone; what it asked for is done all the same.
+        let _ = reply.send(closure.end(commit));
+    }
+}
+
+/// The connection, for whoever writes, and what was committed over it.
+struct Seat {
+    connection: Box<dyn Connection>,
+    commits: Commits,
+}
+
+/// How many transactions were committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Commits {
+    /// And synced before anybody heard of them.
+    pub synced: u64,
+    /// And left to the next sync.
+    pub committed: u64,
 }
 
 #[derive(Clone)]
 pub(super) struct Writer {
+    /// Dropped before the queue, so that the thread is the last to hold the connection.
+    seat: Arc<Mutex<Seat>>,
+    /// Callers may run quick requests themselves: on SQLite, whose connection waits for nobody.
+    shared: bool,
     queue: mpsc::Sender<Box<dyn Request>>,
 }
 
 impl Writer {
     pub(super) fn start(connection: Box<dyn Connection>, connect: Connect, lock: Option<File>) -> Self {
         let (queue, requests) = mpsc::channel(QUEUE);
+        let shared = connection.dialect() == Dialect::Sqlite;
+        let seat = Arc::new(Mutex::new(Seat { connection, commits: Commits::default() }));
+        let own = seat.clone();
         // Ends when the last handle is dropped: the channel closes, and with the thread go connection and lock.
         thread::Builder::new()
             .name("db-writer".into())
             .spawn(move || {
                 let _lock = lock;
-                serve(connection, &connect, requests);
+                serve(&own, &connect, requests);
+                drop(own);
             })
             .map(drop)
             .unwrap_or_else(|error| tracing::error!(%error, "cannot start the database writer"));
-        Self { queue }
+        Self { seat, shared, queue }
     }
 
     pub(super) async fn send(&self, request: Box<dyn Request>) {
@@ -87,30 +145,61 @@ impl Writer {
         }
     }
 
-    pub(super) async fn run<T, E, F>(&self, f: F, undo: Option<Undo>) -> Result<T, E>
+    pub(super) async fn run<T, E, F>(&self, f: F, options: WriteOptions) -> Result<T, E>
     where
         F: FnOnce(&mut dyn Tx) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        let WriteOptions { durability, quick, undo } = options;
+        let mut closure = Closure { f: Some(f), undo, durability, result: None };
+        if quick && durability < Durability::Synced && self.run_here(&mut closure) {
+            return closure.result.take().unwrap_or_else(|| Err(Error::Closed.into()));
+        }
         let (reply, answer) = oneshot::channel();
-        let request = Box::new(Closure { f: Some(f), undo, result: None, reply });
-        self.queue.send(request).await.map_err(|_| Error::Closed)?;
+        self.queue.send(Box::new(Queued { closure, reply })).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// What was committed since the start; waits for the request that runs.
+    pub(super) fn commits(&self) -> Commits {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner).commits
+    }
+
+    /// Runs a request on the caller's thread, when nobody else is writing or waits for it; false when it has not run.
+    fn run_here<T, E, F>(&self, closure: &mut Closure<F, T, E>) -> bool
+    where
+        F: FnOnce(&mut dyn Tx) -> Result<T, E> + Send,
+        T: Send,
+        E: From<Error> + Send,
+    {
+        if !self.shared || self.queue.capacity() < self.queue.max_capacity() {
+            return false;
+        }
+        let mut seat = match self.seat.try_lock() {
+            Ok(seat) => seat,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let commit = seat.run_alone(closure.durability, |tx| closure.run(tx));
+        // Still holding the connection: nobody else sees what could not be committed.
+        closure.result = Some(closure.end(commit));
+        true
     }
 }
 
-fn serve(mut connection: Box<dyn Connection>, connect: &Connect, mut requests: mpsc::Receiver<Box<dyn Request>>) {
+fn serve(seat: &Mutex<Seat>, connect: &Connect, mut requests: mpsc::Receiver<Box<dyn Request>>) {
     while let Some(first) = requests.blocking_recv() {
+        let mut taken = seat.lock().unwrap_or_else(PoisonError::into_inner);
         let mut group = vec![first];
         while group.len() < MAX_GROUP
             && let Ok(next) = requests.try_recv()
         {
             group.push(next);
         }
-        if connection.is_broken() {
+        if taken.connection.is_broken() {
             match connect() {
-                Ok(fresh) => connection = fresh,
+                Ok(fresh) => taken.connection = fresh,
                 Err(error) => {
                     tracing::warn!(%error, "the database cannot be reached");
                     group.into_iter().for_each(|request| request.answer(Err(error.clone())));
@@ -118,41 +207,60 @@ fn serve(mut connection: Box<dyn Connection>, connect: &Connect, mut requests: m
                 }
             }
         }
-        let commit = run_group(connection.as_mut(), &mut group);
+        let commit = taken.run_group(&mut group);
         metrics::histogram!("quintet_db_group_size").record(group.len() as f64);
+        // Whoever hears of it may write next; but what could not be committed is undone before.
+        let _still = commit.is_err().then_some(taken);
         group.into_iter().for_each(|request| request.answer(commit.clone()));
     }
 }
 
-fn run_group(connection: &mut dyn Connection, group: &mut [Box<dyn Request>]) -> Result<(), Error> {
-    let (begun, result) = if let [only] = group {
-        let mut tx = Lazy { connection: &mut *connection, begun: false };
-        let ok = only.run(&mut tx);
-        match tx.begun {
-            true => (true, connection.batch(if ok { "COMMIT" } else { "ROLLBACK" })),
-            false => (false, Ok(())),
+impl Seat {
+    fn run_group(&mut self, group: &mut [Box<dyn Request>]) -> Result<(), Error> {
+        let durability = group.iter().map(|request| request.durability()).max().unwrap_or_default();
+        if let [only] = group {
+            return self.run_alone(durability, |tx| only.run(tx));
         }
-    } else {
-        connection.batch("BEGIN")?;
-        (true, run_in_savepoints(connection, group).and_then(|()| connection.batch("COMMIT")))
-    };
-    if begun && result.is_err() {
-        // Nothing of the group is stored; the connection must not stay inside the transaction.
-        let _ = connection.batch("ROLLBACK");
+        self.connection.begin_as(durability)?;
+        match run_in_savepoints(self.connection.as_mut(), group) {
+            Ok(()) => self.end("COMMIT", durability),
+            Err(error) => self.end("ROLLBACK", durability).and(Err(error)),
+        }
     }
-    result
+
+    fn run_alone(&mut self, durability: Durability, run: impl FnOnce(&mut dyn Tx) -> bool) -> Result<(), Error> {
+        let mut tx = Lazy { connection: self.connection.as_mut(), durability, begun: false };
+        let ok = run(&mut tx);
+        if !tx.begun {
+            return Ok(());
+        }
+        self.end(if ok { "COMMIT" } else { "ROLLBACK" }, durability)
+    }
+
+    /// Ends the transaction. After an error nothing of it is stored, and the connection must not stay inside of it.
+    fn end(&mut self, how: &str, durability: Durability) -> Result<(), Error> {
+        let result = self.connection.batch(how);
+        match (&result, durability) {
+            (Err(_), _) => drop(self.connection.batch("ROLLBACK")),
+            (Ok(()), _) if how != "COMMIT" => {}
+            (Ok(()), Durability::Synced) => self.commits.synced += 1,
+            (Ok(()), Durability::Committed) => self.commits.committed += 1,
+        }
+        result
+    }
 }
 
 /// A transaction that begins with its first statement: a request that needs none costs none.
 struct Lazy<'a> {
     connection: &'a mut dyn Connection,
+    durability: Durability,
     begun: bool,
 }
 
 impl Lazy<'_> {
     fn begun(&mut self) -> Result<&mut dyn Connection, Error> {
         if !self.begun {
-            self.connection.batch("BEGIN")?;
+            self.connection.begin_as(self.durability)?;
             self.begun = true;
         }
         Ok(self.connection)

@@ -8,7 +8,11 @@ mod propagate;
 #[cfg(test)]
 mod tests;
 
-use std::{io, io::IsTerminal as _};
+use std::{
+    io,
+    io::IsTerminal as _,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
@@ -28,6 +32,14 @@ use crate::config::{Config, LogFormat};
 const OTLP_VARIABLES: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 /// Libraries that an exporter itself runs on: traced, each export would make the next one.
 const EXPORTER: [&str; 5] = ["h2", "hyper", "tonic", "tower", "opentelemetry"];
+
+/// Traces of this process go somewhere.
+static EXPORTS: AtomicBool = AtomicBool::new(false);
+
+/// Whether spans are worth their fields: an exporter was set up.
+pub(crate) fn exports() -> bool {
+    EXPORTS.load(Ordering::Relaxed)
+}
 
 /// Why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +135,7 @@ where
             });
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("quintet")).with_filter(quiet);
         layers.push(layer.boxed());
+        EXPORTS.store(true, Ordering::Relaxed);
         guard.provider = Some(provider);
     }
     Ok((tracing_subscriber::registry().with(layers), guard))

@@ -4,16 +4,19 @@
 //! Bergstra et al., "Algorithms for hyper-parameter optimization" (2011), and for several objectives Ozaki et al., "Multiobjective
 //! tree-structured Parzen estimator" (2022); constants and rules are those of Optuna 5.0.0.
 
-use super::{Generator, Joint, Request, Sampler, intersection, kernels::Mixture, random::uniform};
+use super::{Generator, Joint, Request, Sampler, columns::Columns, intersection, kernels::Mixture, random::uniform};
 use crate::{
     pyjson::PyValue,
     space::{Distribution, ParamValue, Parameter},
-    study::{State, Trial},
+    study::{Direction, Param, State, Trial},
 };
 
+mod kept;
 mod split;
 
+pub(crate) use kept::Kept;
 pub(crate) use split::split;
+pub(super) use split::{better, loss};
 
 /// The sampler's settings; the defaults are Optuna's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,29 @@ impl Sampler for Tpe {
         Joint { values, ..Joint::default() }
     }
 
+    fn quick(&self, trials: usize) -> bool {
+        let kept = self.multivariate && !self.group;
+        trials < if kept { 10_000 } else { 1000 }
+    }
+
+    fn joint_from(&self, request: &Request<'_>, columns: &Columns, generator: &mut Generator) -> Joint {
+        self.from_columns(request, columns, generator).unwrap_or_else(|| self.joint(request, generator))
+    }
+
+    fn alone_from(&self, request: &Request<'_>, columns: &Columns, parameter: usize, generator: &mut Generator) -> f64 {
+        let below = match request.directions.len() < 2 && columns.ended().len() >= self.n_startup_trials {
+            true => columns.below(first_direction(request)),
+            false => None,
+        };
+        match below {
+            Some(below) => {
+                let point = self.suggest_from(&[parameter], &below, request, columns, generator);
+                point.first().copied().unwrap_or_else(|| request.space.parameters()[parameter].distribution.first())
+            }
+            None => self.alone(request, parameter, generator),
+        }
+    }
+
     fn alone(&self, request: &Request<'_>, parameter: usize, generator: &mut Generator) -> f64 {
         let distribution = &request.space.parameters()[parameter].distribution;
         if self.starting(request) {
@@ -70,6 +96,53 @@ impl Tpe {
     /// Optuna's defaults for a study of that many objectives: with several the parameters are modelled one by one.
     pub fn for_objectives(objectives: usize) -> Self {
         Self { multivariate: objectives < 2, ..Self::default() }
+    }
+
+    /// What [`Sampler::joint`] does for one objective, where the columns say which trials are good; otherwise `None`.
+    fn from_columns(&self, request: &Request<'_>, columns: &Columns, generator: &mut Generator) -> Option<Joint> {
+        if (self.multivariate && self.group) || request.directions.len() > 1 {
+            return None;
+        }
+        if columns.ended().len() < self.n_startup_trials {
+            return Some(Joint::default());
+        }
+        let parameters = request.space.parameters();
+        let several = (0..parameters.len()).filter(|index| !parameters[*index].distribution.single());
+        let parts = if self.multivariate {
+            let mut common: Vec<usize> = several.filter(|index| columns.common(*index)).collect();
+            common.sort_by(|a, b| parameters[*a].name.cmp(&parameters[*b].name));
+            Some(common).filter(|common| !common.is_empty() && !columns.ended().is_empty()).into_iter().collect()
+        } else {
+            several.map(|index| vec![index]).collect::<Vec<_>>()
+        };
+        let below = columns.below(first_direction(request))?;
+        let mut values = vec![None; parameters.len()];
+        for part in parts {
+            let point = self.suggest_from(&part, &below, request, columns, generator);
+            part.into_iter().zip(point).for_each(|(index, value)| values[index] = Some(value));
+        }
+        Some(Joint { values, ..Joint::default() })
+    }
+
+    /// What [`Tpe::suggest`] gives, with the model of the bad trials that is kept; the good ones are at the places `below`.
+    fn suggest_from(
+        &self,
+        indices: &[usize],
+        below: &[usize],
+        request: &Request<'_>,
+        columns: &Columns,
+        generator: &mut Generator,
+    ) -> Vec<f64> {
+        let mut observations = vec![Vec::with_capacity(below.len()); indices.len()];
+        for row in below.iter().filter_map(|place| columns.row(indices, *place)) {
+            observations.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+        }
+        let distributions: Vec<&Distribution> =
+            indices.iter().map(|index| &request.space.parameters()[*index].distribution).collect();
+        let good = Mixture::new(&distributions, observations, true);
+        let mut models = columns.kept();
+        let bad = Kept::update(&mut models, self, request, columns, indices, below);
+        self.choose(&good, bad, generator)
     }
 
     /// The parameters to model, as lists of those that go together; what is in none is left to [`Sampler::alone`].
@@ -113,6 +186,11 @@ impl Tpe {
         // With several objectives the good ones are a front, of which the old end is worth as much as the new one.
         let good = mixture(&space, below, request.directions.len() < 2);
         let bad = mixture(&space, above, true);
+        self.choose(&good, &bad, generator)
+    }
+
+    /// Of candidates drawn from the good the one that is the least likely among the bad.
+    fn choose(&self, good: &Mixture, bad: &Mixture, generator: &mut Generator) -> Vec<f64> {
         let points: Vec<Vec<f64>> = (0..self.n_ei_candidates.max(1)).map(|_| good.sample(generator)).collect();
         let (good, bad) = (good.log_densities(&points), bad.log_densities(&points));
         let mut best: Option<(f64, Vec<f64>)> = None;
@@ -124,6 +202,10 @@ impl Tpe {
         }
         best.map(|(_, point)| point).unwrap_or_default()
     }
+}
+
+fn first_direction(request: &Request<'_>) -> Direction {
+    request.directions.first().copied().unwrap_or(Direction::Minimize)
 }
 
 /// The good and the bad trials.
@@ -182,25 +264,36 @@ fn observe(space: &[&Parameter], trial: &Trial, key: &str, row: &mut Vec<f64>) -
         let place = trial.param_place(&parameter.name, near);
         near = place.map_or(near, |place| place + 1);
         let value = match place.map(|place| &trial.params[place]) {
-            Some(param) if param.distribution == parameter.distribution => param.value,
-            // The index of a choice means nothing in another list of choices.
-            Some(param) => parameter.distribution.internal(&param.external())?,
             None => {
                 let external = announced.as_ref()?.get(&parameter.name).and_then(ParamValue::from_py)?;
-                parameter.distribution.internal(&external)?
+                usable(parameter, parameter.distribution.internal(&external)?)?
             }
+            param => observed(parameter, param)?,
         };
-        let log = match parameter.distribution {
-            Distribution::Float { log, .. } | Distribution::Int { log, .. } => log,
-            Distribution::Categorical { .. } => false,
-        };
-        // A logarithm of it is needed.
-        if log && value <= 0.0 {
-            return None;
-        }
         row.push(value);
     }
     Some(())
+}
+
+/// The internal value of a trial's parameter in the domain of `parameter`, if it has one there.
+pub(super) fn observed(parameter: &Parameter, param: Option<&Param>) -> Option<f64> {
+    let param = param?;
+    let value = match param.distribution == parameter.distribution {
+        true => param.value,
+        // The index of a choice means nothing in another list of choices.
+        false => parameter.distribution.internal(&param.external())?,
+    };
+    usable(parameter, value)
+}
+
+/// A value that a kernel can stand on.
+fn usable(parameter: &Parameter, value: f64) -> Option<f64> {
+    let log = match parameter.distribution {
+        Distribution::Float { log, .. } | Distribution::Int { log, .. } => log,
+        Distribution::Categorical { .. } => false,
+    };
+    // A logarithm of it is needed.
+    (!log || value > 0.0).then_some(value)
 }
 
 /// The parameters that a running trial of an Optuna worker has announced before it set them one by one.

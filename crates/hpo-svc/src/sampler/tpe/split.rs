@@ -53,8 +53,6 @@ pub(crate) fn split<'a>(
 fn best_first(trials: Vec<&Trial>, direction: Direction, n_below: usize) -> Vec<&Trial> {
     let losses = trials.iter().enumerate().map(|(place, trial)| (loss(trial.value(), direction), place));
     let mut losses: Vec<(f64, usize)> = losses.collect();
-    // Zeros of both signs are equal: of equal ones the earlier come first.
-    let by_loss = |a: &(f64, usize), b: &(f64, usize)| order(a.0, b.0).then(a.1.cmp(&b.1));
     if n_below >= losses.len() {
         return trials;
     }
@@ -79,8 +77,18 @@ fn dominant_first<'a>(trials: Vec<&'a Trial>, directions: &[Direction], n_below:
     first.into_iter().map(|(trial, _)| trial).collect()
 }
 
+/// The order of losses with their places: zeros of both signs are equal, of equal ones the earlier come first.
+fn by_loss(a: &(f64, usize), b: &(f64, usize)) -> std::cmp::Ordering {
+    order(a.0, b.0).then(a.1.cmp(&b.1))
+}
+
+/// Whether the trial of the first loss and place goes before the other.
+pub(in crate::sampler) fn better(a: (f64, usize), b: (f64, usize)) -> bool {
+    by_loss(&a, &b).is_lt()
+}
+
 /// Smaller is better; what is missing or NaN is the worst.
-fn loss(value: Option<f64>, direction: Direction) -> f64 {
+pub(in crate::sampler) fn loss(value: Option<f64>, direction: Direction) -> f64 {
     match value {
         Some(value) if !value.is_nan() && direction == Direction::Minimize => value,
         Some(value) if !value.is_nan() => -value,
