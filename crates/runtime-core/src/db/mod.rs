@@ -32,7 +32,7 @@ pub(crate) use writer::Request;
 /// Which database a statement runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// SQLite in WAL mode with `synchronous=FULL`.
+    /// SQLite in WAL mode, each commit synced unless it asks for less.
     Sqlite,
     /// PostgreSQL 13 or later.
     Postgres,

@@ -1,4 +1,4 @@
-//! SQLite connections: WAL, `synchronous=FULL`, cached statements, online snapshots.
+//! SQLite connections: WAL, commits as durable as they ask for, cached statements, online snapshots.
 
 use std::{
     fs::{self, File},
