@@ -51,7 +51,25 @@ async fn trials(sandbox: &Sandbox) -> Result<i32, tonic::Status> {
     Ok(client.get_study(GetStudyRequest { name: "studies/s".into() }).await?.into_inner().trial_count)
 }
 
-/// The study file, once its server has ended.
+/// Ends the server, and puts what its log still holds into the study file, so that damage to the file is damage.
+async fn end(sandbox: &mut Sandbox) {
+    sandbox.terminate().unwrap();
+    let aside = tempfile::tempdir().unwrap();
+    let beside = |path: &Path, suffix: &str| PathBuf::from(format!("{}{suffix}", path.display()));
+    let (file, copy) = (file(sandbox), aside.path().join("hpo.db"));
+    for suffix in ["", "-wal"] {
+        if beside(&file, suffix).exists() {
+            fs::rename(beside(&file, suffix), beside(&copy, suffix)).unwrap();
+        }
+    }
+    if beside(&file, "-shm").exists() {
+        fs::remove_file(beside(&file, "-shm")).unwrap();
+    }
+    let store = Store::open(&format!("sqlite://{}", copy.display())).unwrap();
+    store.snapshot(&file).await.unwrap();
+}
+
+/// The study file.
 fn file(sandbox: &Sandbox) -> PathBuf {
     sandbox.data_dir().join("hpo.db")
 }
@@ -77,7 +95,7 @@ async fn a_damaged_study_file_is_restored_at_the_start_and_told() {
     sandbox.start().unwrap();
     tell(&sandbox, 6).await;
     // The last copy is made before the server has ended.
-    sandbox.terminate().unwrap();
+    end(&mut sandbox).await;
     zero_the_middle(&file(&sandbox));
     let damaged = fs::read(file(&sandbox)).unwrap();
     sandbox.start().unwrap();
@@ -104,7 +122,7 @@ async fn without_a_backup_nothing_starts_and_nothing_is_changed() {
     let mut sandbox = sandbox(false);
     sandbox.start().unwrap();
     tell(&sandbox, 2).await;
-    sandbox.terminate().unwrap();
+    end(&mut sandbox).await;
     let sound = fs::read(file(&sandbox)).unwrap();
     for (bytes, problem) in [(&b"SQL"[..], "file is not a database"), (&sound[..sound.len() / 2], "")] {
         fs::write(file(&sandbox), bytes).unwrap();
