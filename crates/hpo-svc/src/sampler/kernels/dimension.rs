@@ -19,7 +19,7 @@ use crate::space::Distribution;
 #[derive(Debug)]
 pub(super) enum Dimension {
     Categorical(Categorical),
-    Numeric(Numeric),
+    Numeric(Box<Numeric>),
 }
 
 /// Probabilities of choices: a share of the prior everywhere and 1 at the observed choice, normalised; the prior is uniform.
@@ -116,14 +116,17 @@ impl Dimension {
             Distribution::Float { low, high, log, step } => (*low, *high, *step, *log),
             Distribution::Int { low, high, log, step } => (*low as f64, *high as f64, Some(*step as f64), *log),
         };
-        Self::Numeric(Numeric::new((low, high), step, log, observations))
+        Self::Numeric(Box::new(Numeric::new((low, high), step, log, observations)))
     }
 
     /// What each kernel's density shares for all points, where it is continuous.
     pub(super) fn norms(&self) -> Option<&[f64]> {
         match self {
-            Self::Numeric(Numeric { density: Density::Continuous(Continuous { norms, .. }), .. }) => Some(norms),
-            _ => None,
+            Self::Numeric(numeric) => match &numeric.density {
+                Density::Continuous(continuous) => Some(&continuous.norms),
+                Density::Grid(_) => None,
+            },
+            Self::Categorical(_) => None,
         }
     }
 
@@ -138,15 +141,17 @@ impl Dimension {
     /// What the kernels of a block add at a coordinate that [`Dimension::at`] has made.
     pub(super) fn terms<'a>(&'a self, at: &'a At, block: Range<usize>) -> Terms<'a> {
         match (at, self) {
-            (At::Continuous { x, .. }, Self::Numeric(Numeric { kernels, density: Density::Continuous(of), .. })) => {
-                Terms::Squares { x: *x, mu: &kernels.mu()[block.clone()], scales: &of.scales[block] }
+            (At::Masses { of, .. }, Self::Categorical(categorical)) => {
+                Terms::Masses { of, kernels: &categorical.observed[block] }
             }
-            (At::Masses { of, .. }, Self::Categorical(Categorical { observed, .. })) => {
-                Terms::Masses { of, kernels: &observed[block] }
-            }
-            (At::Masses { of, .. }, Self::Numeric(Numeric { density: Density::Grid(grid), .. })) => {
-                Terms::Masses { of, kernels: &grid.kernel[block] }
-            }
+            (_, Self::Numeric(numeric)) => match (at, &numeric.density) {
+                (At::Continuous { x, .. }, Density::Continuous(of)) => {
+                    let mu = &numeric.kernels.mu()[block.clone()];
+                    Terms::Squares { x: *x, mu, scales: &of.scales[block] }
+                }
+                (At::Masses { of, .. }, Density::Grid(grid)) => Terms::Masses { of, kernels: &grid.kernel[block] },
+                _ => Terms::None,
+            },
             _ => Terms::None,
         }
     }

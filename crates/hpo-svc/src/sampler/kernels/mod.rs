@@ -125,7 +125,7 @@ impl Mixture {
             dimensions.iter().map(|index| self.dimensions[*index].at(point[*index])).collect()
         };
         let dimensions: Vec<&Dimension> = dimensions.iter().map(|index| &self.dimensions[*index]).collect();
-        let points: Vec<Vec<At>> = points.iter().map(|point| at(point)).collect();
+        let points: Vec<Vec<At>> = points.iter().map(at).collect();
         // The prior's density is the least that there is.
         let prior = |point: &Vec<At>| {
             let mut sum = LogSum::default();

@@ -65,7 +65,7 @@ impl Sampler for Tpe {
     }
 
     fn joint_from(&self, request: &Request<'_>, columns: &Columns, generator: &mut Generator) -> Joint {
-        self.from_columns(request, columns, generator).unwrap_or_else(|| self.joint(request, generator))
+        self.joint_of_columns(request, columns, generator).unwrap_or_else(|| self.joint(request, generator))
     }
 
     fn alone_from(&self, request: &Request<'_>, columns: &Columns, parameter: usize, generator: &mut Generator) -> f64 {
@@ -99,7 +99,7 @@ impl Tpe {
     }
 
     /// What [`Sampler::joint`] does for one objective, where the columns say which trials are good; otherwise `None`.
-    fn from_columns(&self, request: &Request<'_>, columns: &Columns, generator: &mut Generator) -> Option<Joint> {
+    fn joint_of_columns(&self, request: &Request<'_>, columns: &Columns, generator: &mut Generator) -> Option<Joint> {
         if (self.multivariate && self.group) || request.directions.len() > 1 {
             return None;
         }
