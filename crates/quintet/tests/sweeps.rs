@@ -75,6 +75,14 @@ fn a_sweep_is_planned_run_checked_and_its_best_chosen_by_metric_or_speed() {
         "{shown}"
     );
 
+    // A study goes on with the same space only.
+    fs::write(folder.join("p.yaml"), PIPELINE.replace("0.89, ", "")).unwrap();
+    let (_, refused) = ended(&run(folder, &["run", "p.yaml", "--data-dir", "d", "--check"]), 2);
+    assert!(
+        refused.contains("p.yaml:6:19: stages.sweep.sweep.study_name: study `chosen` exists and its search space is"),
+        "{refused}"
+    );
+
     // Which trial is which is the seed's choice.
     let (text, _) = hpo(&["best", "chosen", "-o", "json"], 0);
     let answer: Value = serde_json::from_str(&text).unwrap();

@@ -236,7 +236,8 @@ fn judge_speed(candidates: &[Candidate], speed: &Speed, several: bool, judged: &
             by_speed.then_with(|| place(a).cmp(&place(b)))
         });
         // The best of those that are faster than the one that is looked at, and the best of those that are as fast.
-        let (mut faster, mut even): (Option<(f64, usize)>, Option<(f64, usize, f64)>) = (None, None);
+        let mut faster: Option<(f64, usize)> = None;
+        let mut even: Option<(f64, usize, f64)> = None;
         for one in inside {
             if let Some((goodness, at, _)) = even.take_if(|even| even.2 < one.latency) {
                 faster = faster.filter(|faster| faster.0 >= goodness).or(Some((goodness, at)));

@@ -89,7 +89,7 @@ pub fn gather(request: &Request, studies: &[Whole]) -> Result<(Rule, Vec<Candida
         wrong.extend(difference(first, other));
     }
     let metric = deciding(request, first, &mut wrong);
-    let latency = (!request.message.latency_metric.is_empty()).then(|| &request.message.latency_metric);
+    let latency = (!request.message.latency_metric.is_empty()).then_some(&request.message.latency_metric);
     let latency = latency.map(|name| latency_measure(request, first, name, &metric, &mut wrong));
     let any_completed = studies.iter().any(|(_, trials)| completed(trials).next().is_some());
     if let (Measure::Metric(name), true) = (&metric.measure, any_completed) {

@@ -134,7 +134,7 @@ fn what_will_not_do_what_it_seems_to_is_warned_of() {
         assert!(planned.warnings.iter().any(|warning| warning.contains(warned)), "{change}: {:?}", planned.warnings);
     }
     let grid = plan(json!({"sampler": {"grid": {"points": {"batch_size": [8]}}}}), None);
-    assert_eq!((grid.combinations, grid.trials_to_run), (Some(3), 20.min(3)));
+    assert_eq!((grid.combinations, grid.trials_to_run), (Some(3), 3));
 }
 
 #[test]

@@ -76,7 +76,7 @@ async fn on(server: &Server, pipeline: &Pipeline, args: &RunArgs, interrupts: &m
         signal = interrupts.next() => return Err(stopped(signal)),
     }
     if args.check {
-        plan::tell(&server.connection, pipeline).await?;
+        Box::pin(plan::tell(&server.connection, pipeline)).await?;
         eprintln!("{}: {} stages, no problems", pipeline.file, pipeline.stages.len());
         return Ok(());
     }
@@ -155,7 +155,7 @@ impl Runner<'_> {
             let reasons = best::apply(&self.server.connection, request, &mut job).await.map_err(context)?;
             reasons.iter().for_each(|reason| view.note(reason));
         }
-        if let Ok(plan) = plan::of(&self.server.connection, &job).await {
+        if let Ok(plan) = Box::pin(plan::of(&self.server.connection, &job)).await {
             plan::brief(&plan).iter().for_each(|line| view.note(line));
         }
         // One id for all repetitions of this call: a lost answer does not make a second job.

@@ -4,12 +4,16 @@ use quintet_proto::{
     types::Duration,
     v1::{CreateSweepRequest, Job, PlannedPart, SweepPlan, hpo_service_client::HpoServiceClient, job_spec::Kind},
 };
-use runtime_core::client::Connection;
+use runtime_core::{client::Connection, status::violations_of};
 use serde_json::Value;
 use tonic::Status;
 
 use super::check::not_yet;
-use crate::{failure::Failure, pipeline::Pipeline, report::table};
+use crate::{
+    failure::Failure,
+    pipeline::{Pipeline, Problem, Stage},
+    report::table,
+};
 
 /// The plan of a sweep job.
 ///
@@ -27,17 +31,29 @@ pub(super) async fn of(connection: &Connection, job: &Job) -> Result<SweepPlan, 
 /// Shows the whole plan of each sweep of a pipeline that has been checked.
 ///
 /// # Errors
-/// A message that cannot be written as JSON.
+/// Usage, when a sweep cannot do what it is to: its study is there with another search space.
 pub(super) async fn tell(connection: &Connection, pipeline: &Pipeline) -> Result<(), Failure> {
     let jobs = not_yet(pipeline);
+    let mut problems = Vec::new();
     for stage in pipeline.stages.iter().filter(|stage| stage.kind() == "sweep") {
         let job = stage.job(pipeline, &jobs).map_err(|error| Failure::usage(error.to_string()))?;
         match of(connection, &job).await {
             Ok(plan) => eprint!("{}: {}", stage.name, whole(&plan)),
+            Err(status) if !violations_of(&status).is_empty() => problems.extend(located(pipeline, stage, &status)),
             Err(status) => eprintln!("{}: there is no plan yet: {}", stage.name, status.message()),
         }
     }
-    Ok(())
+    if problems.is_empty() { Ok(()) } else { Err(Failure::usage(problems.join("\n"))) }
+}
+
+/// What a refusal names, with its place in the file.
+fn located(pipeline: &Pipeline, stage: &Stage, status: &Status) -> Vec<String> {
+    let problem = |(field, description): (String, String)| {
+        let below = field.strip_prefix("spec.").unwrap_or(&field);
+        let (place, path) = stage.locate(&format!("sweep.{below}"));
+        Problem::new(place, path, description).text(&pipeline.file)
+    };
+    violations_of(status).into_iter().map(problem).collect()
 }
 
 fn bare(study: &str) -> &str {
