@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use hpo_svc::{
@@ -15,7 +16,7 @@ use quintet_proto::v1::{
     CreateStudyRequest, FloatDomain, GetStudyRequest, Objective, Parameter, StudySpec, SuggestTrialsRequest,
     TellTrialRequest, hpo_service_client::HpoServiceClient, parameter::Domain,
 };
-use quintet_tests::sandbox::Sandbox;
+use quintet_tests::sandbox::{PATIENCE, Sandbox};
 use tonic::Code;
 
 /// A server on a folder with a backup, or without.
@@ -94,7 +95,13 @@ async fn a_damaged_study_file_is_restored_at_the_start_and_told() {
     let mut sandbox = sandbox(true);
     sandbox.start().unwrap();
     tell(&sandbox, 6).await;
-    // The last copy is made before the server has ended.
+    // What clients tell is copied some seconds later.
+    let copies = sandbox.folder().join("backup/databases/hpo");
+    let deadline = Instant::now() + PATIENCE;
+    while !fs::read_dir(&copies).is_ok_and(|mut copies| copies.next().is_some()) {
+        assert!(Instant::now() < deadline, "no copy in {}", copies.display());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     end(&mut sandbox).await;
     zero_the_middle(&file(&sandbox));
     let damaged = fs::read(file(&sandbox)).unwrap();
