@@ -240,7 +240,7 @@ impl JobClient {
         request: CreateJobRequest,
         on_event: impl FnMut(&JobEvent),
     ) -> Result<Job, Status> {
-        let job = self.create(request).await?;
+        let job = Box::pin(self.create(request)).await?;
         if is_terminal(job.state()) {
             return Ok(job);
         }

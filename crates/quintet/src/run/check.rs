@@ -37,7 +37,7 @@ pub(crate) async fn check(client: &JobClient, pipeline: &Pipeline) -> Result<(),
         }
         let request_id = uuid::Uuid::new_v4().to_string();
         let request = CreateJobRequest { job: Some(job), request_id, validate_only: true, force: false };
-        match client.create(request).await {
+        match Box::pin(client.create(request)).await {
             Ok(_) => {}
             Err(status) if status.code() == Code::Unavailable => {
                 return Err(Failure { code: UNREACHABLE, message: status.message().to_owned() });

@@ -162,7 +162,7 @@ impl Runner<'_> {
         let request_id = uuid::Uuid::new_v4().to_string();
         let own = uid_for_request(&request_id);
         let request = CreateJobRequest { job: Some(job), request_id, validate_only: false, force: self.force };
-        match self.client.create(request).await {
+        match Box::pin(self.client.create(request)).await {
             Ok(job) => {
                 if job.uid != own {
                     eprintln!("{}: {} does the same work already; following it", stage.name, job.name);

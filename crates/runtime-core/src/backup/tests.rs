@@ -192,8 +192,8 @@ async fn broken(place: &Place) -> (std::path::PathBuf, String, Vec<super::Backup
     add_trial(&db, 2).await;
     // A file that nobody has open, for certain.
     db.snapshot(&path).await.unwrap();
-    let stored = walkdir::WalkDir::new(place.path("backups").join(copies[1].id())).into_iter().map(Result::unwrap);
-    let stored = stored.filter(|item| item.file_name() == "database.db").next().unwrap();
+    let mut stored = walkdir::WalkDir::new(place.path("backups").join(copies[1].id())).into_iter().map(Result::unwrap);
+    let stored = stored.find(|item| item.file_name() == "database.db").unwrap();
     fs::write(stored.path(), "cut").unwrap();
     let mut bytes = fs::read(&path).unwrap();
     let half = bytes.len() / 2;
