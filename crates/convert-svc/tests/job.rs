@@ -77,7 +77,7 @@ async fn a_conversion_job_publishes_models_or_says_why_not() {
     // What is wrong with the specification is told before there is a job, what is wrong with the inputs by the job.
     let mut bad = request(ConvertSpec { opset: 5, ..spec.clone() });
     bad.request_id = "0c9b6f43-9f39-45a5-8d4e-0d3c5a0f5b11".into();
-    let status = jobs.create(bad).await.unwrap_err();
+    let status = Box::pin(jobs.create(bad)).await.unwrap_err();
     assert!(status.message().contains("job.spec.convert.opset: 5; allowed is 17 to 24"), "{status}");
     case.edit_config(|config| config["model_type"] = "gpt2".into());
     let mut unsupported = request(spec);

@@ -261,7 +261,13 @@ impl Run {
     /// The limits as they are by now.
     fn limits(&self) -> Limits {
         let given = &self.sweep.limits;
-        Limits { max_trials: Control::of(&self.study).max_trials(given.max_trials), ..given.clone() }
+        let mut max_trials = Control::of(&self.study).max_trials(given.max_trials);
+        if self.sweep.spec.dry_run {
+            // It tries what it is to try, however often it was tried before.
+            let others = self.history.trials().iter().filter(|trial| trial.state.finished() && !self.owns(trial));
+            max_trials += others.count();
+        }
+        Limits { max_trials, ..given.clone() }
     }
 
     /// Time at work: without the pauses.

@@ -23,7 +23,10 @@ pub fn sweep_plan(sweep: &Sweep, study: &str, trials: Option<&[Arc<Trial>]>) -> 
     let spec = &sweep.spec;
     let own: Vec<Trial> = trials.unwrap_or_default().iter().map(|trial| Trial::clone(trial)).collect();
     let finished = own.iter().filter(|trial| trial.state.finished()).count();
-    let left = sweep.limits.max_trials.saturating_sub(counted(&own));
+    let left = match spec.dry_run {
+        true => sweep.limits.max_trials,
+        false => sweep.limits.max_trials.saturating_sub(counted(&own)),
+    };
     let directions = sweep.goals.directions();
     let objective = |one: &objective::Objective| Objective {
         metric: one.metric.clone(),

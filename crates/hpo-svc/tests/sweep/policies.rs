@@ -155,6 +155,27 @@ async fn a_sweep_that_gets_nowhere_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_can_be_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path(), &Runs::default()).await;
+    let mut spec = sweep("dry", 0.0, 0.8, 9);
+    spec.dry_run = true;
+    for (times, id) in [(1, "first"), (2, "second")] {
+        let request = CreateJobRequest {
+            job: Some(Job { spec: Some(JobSpec { kind: Some(Kind::Sweep(spec.clone())) }), ..Job::default() }),
+            request_id: id.into(),
+            force: true,
+            ..Default::default()
+        };
+        let job = Box::pin(house.jobs().create(request)).await.unwrap();
+        let job = Box::pin(house.jobs().watch(&job.name, 0, |_| {}, |_| {})).await.unwrap();
+        assert_eq!((job.state(), house.children(&job).await.len()), (JobState::Succeeded, 2), "{:?}", job.error);
+        assert_eq!(report(&job)["trials"].as_array().unwrap().len(), 2 * times);
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_is_paused_resumed_and_extended() {
     let folder = tempfile::tempdir().unwrap();
     let house = House::open(folder.path(), &Runs::default()).await;
