@@ -7,10 +7,7 @@ use runtime_core::jobs::model::{job_kind, millis};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::document::{
-    Artifact, Benchmark, Best, Convert, Entity, Error, File, Fold, Model, Objective, Refit, Row, Stage, Sweep, Train,
-    Trial,
-};
+use super::document::{Artifact, Benchmark, Convert, Entity, Error, File, Model, Row, Stage, Train};
 
 /// The report of a job is not what its kind promises.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +52,7 @@ pub(crate) fn stage(name: &str, job: &Job, worked: &Job) -> Result<Stage, Unread
     }
     let unreadable = |source| Unreadable { job: job.name.clone(), kind, source };
     match kind {
-        "sweep" => stage.sweep = Some(sweep(&outputs).map_err(unreadable)?),
+        "sweep" => stage.sweep = Some(super::sweep::sweep(&outputs).map_err(unreadable)?),
         "train" => stage.train = train(&outputs).map_err(unreadable)?,
         "convert" => stage.convert = Some(convert(&outputs).map_err(unreadable)?),
         "benchmark" => stage.benchmark = Some(benchmark(&outputs).map_err(unreadable)?),
@@ -95,7 +92,7 @@ fn finite(metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
     metrics.into_iter().filter(|(_, value)| value.is_finite()).collect()
 }
 
-fn report<T: DeserializeOwned>(outputs: &Outputs) -> Result<T, serde_json::Error> {
+pub(super) fn report<T: DeserializeOwned>(outputs: &Outputs) -> Result<T, serde_json::Error> {
     serde_json::from_value(serde_json::to_value(outputs.report.clone().unwrap_or_default())?)
 }
 
@@ -112,110 +109,9 @@ pub(crate) fn whole(value: Value) -> Value {
     }
 }
 
-fn wholes(map: Map<String, Value>) -> Map<String, Value> {
+pub(super) fn wholes(map: Map<String, Value>) -> Map<String, Value> {
     let sorted: BTreeMap<String, Value> = map.into_iter().map(|(key, value)| (key, whole(value))).collect();
     sorted.into_iter().collect()
-}
-
-/// What hpo-svc writes: `crates/hpo-svc/src/sweep/report.rs`. Values that are not finite are words there.
-#[derive(Deserialize)]
-struct SweepReport {
-    study: String,
-    #[serde(default)]
-    storage: String,
-    direction: String,
-    metric: String,
-    #[serde(default)]
-    objectives: Vec<Objective>,
-    trials: Vec<TrialReport>,
-    best: Option<BestReport>,
-    #[serde(default)]
-    pareto_front: Vec<f64>,
-    refit: Option<RefitReport>,
-}
-
-#[derive(Deserialize)]
-struct TrialReport {
-    number: f64,
-    state: String,
-    parameters: Map<String, Value>,
-    value: Option<Value>,
-    #[serde(default)]
-    values: Vec<Value>,
-    #[serde(default)]
-    folds: Vec<FoldReport>,
-    #[serde(default)]
-    intermediate_values: BTreeMap<String, Value>,
-    seconds: Option<f64>,
-    job: Option<String>,
-    error: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct FoldReport {
-    job: String,
-    metrics: BTreeMap<String, Value>,
-}
-
-#[derive(Deserialize)]
-struct RefitReport {
-    trial: f64,
-    job: String,
-    metrics: BTreeMap<String, Value>,
-    outputs: BTreeMap<String, String>,
-}
-
-/// Those that are numbers.
-fn numbers(values: BTreeMap<String, Value>) -> BTreeMap<String, f64> {
-    values.into_iter().filter_map(|(name, value)| value.as_f64().map(|value| (name, value))).collect()
-}
-
-#[derive(Deserialize)]
-struct BestReport {
-    number: f64,
-    parameters: Map<String, Value>,
-    value: f64,
-    job: Option<String>,
-}
-
-fn sweep(outputs: &Outputs) -> Result<Sweep, serde_json::Error> {
-    let report: SweepReport = report(outputs)?;
-    let trials = report.trials.into_iter().map(|trial| Trial {
-        number: trial.number as i64,
-        state: trial.state,
-        parameters: wholes(trial.parameters),
-        value: trial.value.as_ref().and_then(Value::as_f64),
-        values: trial.values.iter().map(Value::as_f64).collect(),
-        folds: {
-            let folds = trial.folds.into_iter();
-            folds.map(|fold| Fold { job: fold.job, metrics: numbers(fold.metrics) }).collect()
-        },
-        intermediate_values: numbers(trial.intermediate_values),
-        seconds: trial.seconds,
-        job: trial.job.unwrap_or_default(),
-        error: trial.error.unwrap_or_default(),
-    });
-    Ok(Sweep {
-        study: report.study,
-        storage: report.storage,
-        direction: report.direction,
-        metric: report.metric,
-        objectives: report.objectives,
-        trials: trials.collect(),
-        best: report.best.map(|best| Best {
-            number: best.number as i64,
-            parameters: wholes(best.parameters),
-            value: best.value,
-            job: best.job.unwrap_or_default(),
-        }),
-        pareto_front: report.pareto_front.into_iter().map(|number| number as i64).collect(),
-        refit: report.refit.map(|refit| Refit {
-            trial: refit.trial as i64,
-            job: refit.job,
-            metrics: numbers(refit.metrics),
-            outputs: refit.outputs,
-        }),
-    })
 }
 
 /// What the trainer writes: `crates/train-worker/src/report.rs`.

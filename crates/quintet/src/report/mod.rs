@@ -2,4 +2,5 @@
 
 pub(crate) mod assemble;
 pub(crate) mod document;
+mod sweep;
 pub(crate) mod table;
