@@ -134,22 +134,22 @@ pub(super) fn trials(tx: &mut dyn Tx, which: Which<'_>) -> Result<Vec<Trial>, Er
     );
     let mut trials = tx.query(&sql, &params)?.iter().map(bare_trial).collect::<Result<Vec<_>, _>>()?;
     let places: HashMap<i64, usize> = trials.iter().enumerate().map(|(place, trial)| (trial.id, place)).collect();
-    let mut each =
-        |columns: &str, table: &str, order: &str, add: &mut dyn FnMut(&mut Trial, &Row) -> Result<(), Error>| {
-            let sql = format!(
-                "SELECT x.trial_id, {columns} FROM {table} x JOIN trials t ON t.trial_id = x.trial_id \
-             WHERE {condition} ORDER BY {order}"
-            );
-            for row in tx.query(&sql, &params)? {
-                if let Some(trial) = places.get(&row.int(0)?).and_then(|place| trials.get_mut(*place)) {
-                    add(trial, &row)?;
-                }
+    // The rows come in any order: to sort so many of them costs a database more than all the rest.
+    let mut each = |columns: &str, table: &str, add: &mut dyn FnMut(&mut Trial, &Row) -> Result<(), Error>| {
+        let sql = format!(
+            "SELECT x.trial_id, {columns} FROM {table} x JOIN trials t ON t.trial_id = x.trial_id WHERE {condition}"
+        );
+        for row in tx.query(&sql, &params)? {
+            if let Some(trial) = places.get(&row.int(0)?).and_then(|place| trials.get_mut(*place)) {
+                add(trial, &row)?;
             }
-            Ok::<(), Error>(())
-        };
+        }
+        Ok::<(), Error>(())
+    };
     // A study has few distributions in many rows.
     let mut distributions: HashMap<String, Distribution> = HashMap::new();
-    each("x.param_name, x.param_value, x.distribution_json", "trial_params", "x.param_id", &mut |trial, row| {
+    let mut set: Vec<Vec<i64>> = vec![Vec::new(); places.len()];
+    each("x.param_name, x.param_value, x.distribution_json, x.param_id", "trial_params", &mut |trial, row| {
         let json = row.text(3)?;
         let distribution = match distributions.get(json) {
             Some(known) => known.clone(),
@@ -160,17 +160,21 @@ pub(super) fn trials(tx: &mut dyn Tx, which: Which<'_>) -> Result<Vec<Trial>, Er
                 new
             }
         };
-        trial.params.push(Param { name: row.text(1)?.to_owned(), value: row.real(2)?, distribution });
+        // In the order in which they were set; those of a trial are few.
+        let (id, ids) = (row.int(4)?, &mut set[places[&trial.id]]);
+        let place = ids.partition_point(|other| *other < id);
+        ids.insert(place, id);
+        trial.params.insert(place, Param { name: row.text(1)?.to_owned(), value: row.real(2)?, distribution });
         Ok(())
     })?;
-    each("x.value, CAST(x.value_type AS TEXT)", "trial_values", "x.objective", &mut |trial, row| {
-        trial.values.push(number(row, 1)?);
+    let mut values: Vec<(i64, i64, f64)> = Vec::new();
+    each("x.value, CAST(x.value_type AS TEXT), x.objective", "trial_values", &mut |trial, row| {
+        values.push((trial.id, row.int(3)?, number(row, 1)?));
         Ok(())
     })?;
     each(
         "x.intermediate_value, CAST(x.intermediate_value_type AS TEXT), x.step",
         "trial_intermediate_values",
-        "x.step",
         &mut |trial, row| {
             trial.intermediate.insert(row.int(3)?, number(row, 1)?);
             Ok(())
@@ -180,12 +184,14 @@ pub(super) fn trials(tx: &mut dyn Tx, which: Which<'_>) -> Result<Vec<Trial>, Er
         attributes.insert(row.text(1)?.to_owned(), row.opt_text(2)?.unwrap_or("null").to_owned());
         Ok(())
     };
-    each("x.\"key\", x.value_json", "trial_user_attributes", "x.trial_id", &mut |trial, row| {
-        attribute(&mut trial.user_attrs, row)
-    })?;
-    each("x.\"key\", x.value_json", "trial_system_attributes", "x.trial_id", &mut |trial, row| {
+    each("x.\"key\", x.value_json", "trial_user_attributes", &mut |trial, row| attribute(&mut trial.user_attrs, row))?;
+    each("x.\"key\", x.value_json", "trial_system_attributes", &mut |trial, row| {
         attribute(&mut trial.system_attrs, row)
     })?;
+    values.sort_by_key(|(trial, objective, _)| (*trial, *objective));
+    for (trial, _, value) in values {
+        trials[places[&trial]].values.push(value);
+    }
     Ok(trials)
 }
 
