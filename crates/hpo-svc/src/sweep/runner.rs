@@ -99,6 +99,7 @@ pub(super) struct Run {
     /// Numbers of trials with folds of which none runs: the next one starts unless the trial is pruned.
     pub(super) between: BTreeSet<i64>,
     asked_to_stop: BTreeSet<i64>,
+    shown: Option<Progress>,
     /// The job service takes no more trials: the sweep is being cancelled.
     pub(super) closed: bool,
     started: Timestamp,
@@ -175,6 +176,7 @@ impl Runner {
             fresh: BTreeMap::new(),
             between: BTreeSet::new(),
             asked_to_stop: BTreeSet::new(),
+            shown: None,
             closed: false,
             started: Timestamp::now(),
         };
@@ -190,7 +192,7 @@ impl Run {
             self.update().await?;
             let decision = self.decide();
             self.fresh.clear();
-            self.context.progress(self.progress());
+            self.show();
             for (number, system_attrs) in decision.system_attrs {
                 self.note(number, system_attrs).await?;
             }
@@ -273,6 +275,15 @@ impl Run {
     /// Time at work: without the pauses.
     fn elapsed(&self) -> Duration {
         Control::of(&self.study).working_time(self.started, Timestamp::now())
+    }
+
+    /// Tells how far the sweep is, when that is news.
+    fn show(&mut self) {
+        let progress = self.progress();
+        if self.shown.as_ref() != Some(&progress) {
+            self.context.progress(progress.clone());
+            self.shown = Some(progress);
+        }
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -429,7 +440,7 @@ impl Run {
 
     async fn done(&mut self, stopped: bool, refit: Option<serde_json::Value>) -> WorkResult {
         self.update().await?;
-        self.context.progress(self.progress());
+        self.show();
         let (trials, goals) = (self.history.trials(), &self.sweep.goals);
         let mut report =
             report(&self.study.name, self.runner.store.optuna_url(), goals, trials, self.elapsed().as_secs_f64());
