@@ -10,9 +10,8 @@ use super::{
 /// The least variance of noise; more is added to it unless the objective is deterministic.
 pub(super) const MINIMUM_NOISE: f64 = 1e-6;
 
-/// SciPy's number of iterations. Optuna stops at a gradient of 1e-2, but begins where its last fit ended, so that the fits of a study
-/// get better all the time; this one begins anew, which makes it a function of the history alone, and has to go all the way.
-const LIMITS: Limits = Limits { iterations: 15_000, gradient: 1e-5 };
+/// SciPy's number of iterations, Optuna's size of the gradient.
+const LIMITS: Limits = Limits { iterations: 15_000, gradient: 1e-2 };
 
 /// Fits a process to scores at points. `deterministic` fixes the noise at its minimum.
 ///
