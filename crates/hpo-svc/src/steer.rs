@@ -58,8 +58,13 @@ pub(crate) async fn extend(
     let mut job = job;
     if is_terminal(job.state()) {
         let request_id = format!("{}/extensions/{max_trials}", job.uid);
-        let request = CreateJobRequest { job: Some(again), request_id, validate_only: false, force: true };
-        job = Box::pin(jobs.create(request)).await?;
+        let mut request = CreateJobRequest { job: Some(again), request_id, validate_only: false, force: true };
+        job = Box::pin(jobs.create(request.clone())).await?;
+        if is_terminal(job.state()) {
+            // The same was asked before, and came to nothing: there would be as many trials else.
+            request.request_id += &format!("/{:016x}", rand::random::<u64>());
+            job = Box::pin(jobs.create(request)).await?;
+        }
     }
     let study = store.study(study.id).await?;
     Ok(SweepControl { job: job.name, ..answer(store, &study, &Control::of(&study)).await? })

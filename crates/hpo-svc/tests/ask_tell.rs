@@ -1,6 +1,8 @@
 //! Studies that their clients drive, over a real socket on a real database: what a client may rely on.
 #![allow(clippy::unwrap_used)] // Helpers of tests panic like the tests themselves.
 
+mod support;
+
 use std::path::Path;
 
 use hpo_svc::{
@@ -18,7 +20,6 @@ use quintet_proto::{
 };
 use runtime_core::{
     client::{Connection, connect},
-    config::{Config, Service},
     host::Host,
     server::ServerHandle,
     status::violations_of,
@@ -28,15 +29,7 @@ use tonic::Code;
 type Client = HpoServiceClient<Connection>;
 
 async fn serve(folder: &Path) -> (ServerHandle, Client) {
-    let mut config = Config {
-        data_dir: folder.join("data"),
-        listen: "127.0.0.1:0".into(),
-        services: vec![Service::Hpo],
-        ..Config::default()
-    };
-    config.worker.enabled = false;
-    config.backup.enabled = false;
-    let host = hpo_svc::mount(Host::open(config).await.unwrap()).await.unwrap();
+    let host = hpo_svc::mount(Host::open(support::config(folder)).await.unwrap()).await.unwrap();
     let server = host.start().await.unwrap();
     let client = HpoServiceClient::new(connect(&server.url(), None).unwrap());
     (server, client)

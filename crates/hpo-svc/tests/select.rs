@@ -1,6 +1,8 @@
 //! Choosing, validating and creating sweeps over a real socket on a real database.
 #![allow(clippy::unwrap_used)] // Helpers of tests panic like the tests themselves.
 
+mod support;
+
 use std::{collections::BTreeMap, path::Path};
 
 use hpo_svc::{
@@ -16,7 +18,6 @@ use quintet_proto::v1::{
 };
 use runtime_core::{
     client::{Connection, connect},
-    config::{Config, Service},
     host::Host,
     server::ServerHandle,
     status::violations_of,
@@ -33,15 +34,7 @@ struct House {
 
 impl House {
     async fn open(folder: &Path) -> Self {
-        let mut config = Config {
-            data_dir: folder.join("data"),
-            listen: "127.0.0.1:0".into(),
-            services: vec![Service::Hpo],
-            ..Config::default()
-        };
-        config.worker.enabled = false;
-        config.backup.enabled = false;
-        let host = hpo_svc::mount(Host::open(config).await.unwrap()).await.unwrap();
+        let host = hpo_svc::mount(Host::open(support::config(folder)).await.unwrap()).await.unwrap();
         let server = host.start().await.unwrap();
         let connection = connect(&server.url(), None).unwrap();
         let store = Store::open(&format!("sqlite://{}", folder.join("data/hpo.db").display())).unwrap();

@@ -6,7 +6,7 @@ use runtime_core::worker::Failure;
 
 use super::{
     ATTR_ERROR, ATTR_TRIAL_METRICS, Outcome, Verdict,
-    folds::{Fold, Metrics, folds, means, record, spread},
+    folds::{Fold, Metrics, folds, means, record},
     outcome::verdict,
     retry,
     runner::{Run, store_failure},
@@ -46,12 +46,17 @@ impl Run {
             other => drop(other.map_err(store_failure)?),
         }
         self.context.log(format_args!("trial {number}: fold {index} of {n_splits}: {}", values.join(", ")));
+        self.fold_done(number, index + 1);
+        Ok(())
+    }
+
+    /// Has the trial judged at the last one of its folds that are done, and gone on with if it may.
+    pub(super) fn fold_done(&mut self, number: i64, done: usize) {
         self.between.insert(number);
         // After the last fold there is nothing left to save.
-        if usize::try_from(n_splits).is_ok_and(|n_splits| index + 1 < n_splits) {
-            self.fresh.entry(number).or_default().extend(i64::try_from(index));
+        if self.sweep.n_splits.and_then(|n_splits| usize::try_from(n_splits).ok()).is_some_and(|all| done < all) {
+            self.fresh.entry(number).or_default().extend(i64::try_from(done - 1));
         }
-        Ok(())
     }
 
     /// Starts the next folds of trials of which none runs, and ends those that have all of theirs.
@@ -65,8 +70,6 @@ impl Run {
                 continue;
             }
             let verdict = self.sweep.goals.outcome(&means(&done)).map_or_else(Verdict::Fail, Verdict::Complete);
-            let spread = Edit { user_attrs: spread(&done, &self.sweep.goals), ..Edit::default() };
-            self.runner.store.edit(trial.id, spread, Timestamp::now()).await.map_err(store_failure)?;
             self.finish_trial(number, trial.id, verdict).await?;
         }
         Ok(())

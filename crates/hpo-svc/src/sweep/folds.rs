@@ -39,17 +39,19 @@ pub fn folds(trial: &Trial) -> Vec<Fold> {
     folds.iter().map_while(read).collect()
 }
 
-/// What is to be stored with a trial when another fold has ended: the fold, and with one objective its value at the fold's index.
+/// What is to be stored with a trial when another fold has ended: the fold, the spread of those so far, and with one objective its
+/// value at the fold's index.
 pub(super) fn record(before: &[Fold], fold: Fold, goals: &Goals) -> Edit {
     let index = before.len();
-    let folds: Vec<&Fold> = before.iter().chain([&fold]).collect();
-    let object = |fold: &&Fold| {
+    let folds: Vec<Fold> = before.iter().cloned().chain([fold]).collect();
+    let object = |fold: &Fold| {
         let metrics = PyValue::Object(fold.metrics.iter().map(|(k, v)| (k.clone(), PyValue::Float(*v))).collect());
         PyValue::Object(vec![("job".to_owned(), PyValue::Text(fold.job.clone())), ("metrics".to_owned(), metrics)])
     };
     let mut edit = Edit::user_attr(ATTR_FOLDS, PyValue::List(folds.iter().map(object).collect()).dump());
+    edit.user_attrs.extend(spread(&folds, goals));
     if let [objective] = &goals.objectives[..] {
-        let value = fold.metrics.get(&objective.metric);
+        let value = folds[index].metrics.get(&objective.metric);
         edit.reports.extend(value.map(|value| (i64::try_from(index).unwrap_or(i64::MAX), *value)));
     }
     edit
@@ -66,7 +68,7 @@ pub(super) fn means(folds: &[Fold]) -> Metrics {
 }
 
 /// The first objective over the folds, as user attributes: mean, standard deviation of the population, and each value.
-pub(super) fn spread(folds: &[Fold], goals: &Goals) -> Attributes {
+fn spread(folds: &[Fold], goals: &Goals) -> Attributes {
     let Some(objective) = goals.objectives.first() else { return Attributes::new() };
     let values: Vec<f64> = folds.iter().filter_map(|fold| fold.metrics.get(&objective.metric).copied()).collect();
     let mean = values.iter().sum::<f64>() / values.len() as f64;
@@ -104,7 +106,7 @@ mod tests {
         assert_eq!((all.len(), all[1].job.as_str(), all[1].metrics["f1"]), (2, "jobs/1", 0.7));
         assert!(all[0].metrics["loss"].is_nan());
         assert_eq!(means(&all)["f1"], 0.6);
-        let spread = spread(&all, &goals);
+        let spread = &trial.user_attrs;
         assert_eq!((spread["cv_mean"].as_str(), spread["cv_fold_metrics"].as_str()), ("0.6", "[0.5, 0.7]"));
         assert!((spread["cv_std"].parse::<f64>().unwrap() - 0.1).abs() < 1e-12);
     }

@@ -123,11 +123,7 @@ impl Run {
                 self.context.log(format_args!("trial {} is followed on", trial.number));
                 match folds(trial).len() {
                     0 => self.follow(trial).await?,
-                    // Its last fold may not have been judged yet.
-                    done => {
-                        self.between.insert(trial.number);
-                        self.fresh.entry(trial.number).or_default().extend(i64::try_from(done - 1));
-                    }
+                    done => self.fold_done(trial.number, done),
                 }
             } else if let Some(problem) = self.orphaned(trial).await? {
                 self.finish_trial(trial.number, trial.id, Verdict::Fail(problem)).await?;

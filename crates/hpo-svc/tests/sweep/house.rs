@@ -37,14 +37,7 @@ pub(crate) type Runs = Arc<Mutex<BTreeMap<String, usize>>>;
 
 impl House {
     pub(crate) async fn open(folder: &Path, runs: &Runs) -> Self {
-        let mut config = Config {
-            data_dir: folder.join("data"),
-            listen: "127.0.0.1:0".into(),
-            services: vec![Service::Hpo],
-            ..Config::default()
-        };
-        // The test works on the trials itself.
-        config.worker.enabled = false;
+        let mut config = crate::support::config(folder);
         config.backup.enabled = true;
         config.backup.location = Some(SecretUrl::new(backup_url(folder)));
         let host = hpo_svc::mount(open_host(config).await).await.unwrap();

@@ -4,3 +4,5 @@
 mod basics;
 mod house;
 mod policies;
+#[path = "../support/mod.rs"]
+mod support;
