@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error,
     data::{LabelSet, Sentence},
+    task::Target,
     tokenizer::WordTokenizer,
 };
 
@@ -11,12 +12,14 @@ use crate::{
 pub const IGNORED: i64 = -100;
 
 /// A row for the encoder.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Encoded {
     /// Sub-tokens with the special ones.
     pub input_ids: Vec<i64>,
-    /// Label id on the first sub-token of each word; [`IGNORED`] on the others and on special tokens.
-    pub labels: Vec<i64>,
+    /// Token types, one for each sub-token: 1 for the second text of a pair, else 0.
+    pub type_ids: Vec<i64>,
+    /// What is right.
+    pub target: Target,
     /// Word of each sub-token; none for special tokens.
     pub words: Vec<Option<usize>>,
     /// Words of the sentence, those cut off included.
@@ -46,24 +49,26 @@ pub fn encode(
     let mut rows = Vec::with_capacity(sentences.len());
     for sentence in sentences {
         let tokens = tokenizer.encode_words(&sentence.words, max_length)?;
-        let mut row = Encoded {
-            input_ids: tokens.ids,
-            labels: Vec::with_capacity(tokens.words.len()),
-            words: tokens.words,
-            word_count: sentence.words.len(),
-        };
+        let mut target = Vec::with_capacity(tokens.words.len());
         let mut seen = 0;
-        for (index, word) in row.words.iter().enumerate() {
-            let first = word.filter(|_| is_first(&row.words, index));
-            row.labels.push(match first.and_then(|word| sentence.tags.get(word)) {
+        for (index, word) in tokens.words.iter().enumerate() {
+            let first = word.filter(|_| is_first(&tokens.words, index));
+            target.push(match first.and_then(|word| sentence.tags.get(word)) {
                 Some(tag) => label_id(labels, tag)?,
                 None => IGNORED,
             });
             seen += usize::from(first.is_some());
         }
         alignment.truncated_rows += usize::from(tokens.truncated);
-        alignment.unseen_words += row.word_count - seen.min(row.word_count);
-        rows.push(row);
+        let word_count = sentence.words.len();
+        alignment.unseen_words += word_count - seen.min(word_count);
+        rows.push(Encoded {
+            type_ids: vec![0; tokens.ids.len()],
+            input_ids: tokens.ids,
+            target: Target::Tokens(target),
+            words: tokens.words,
+            word_count,
+        });
     }
     Ok((rows, alignment))
 }
@@ -83,6 +88,14 @@ impl Encoded {
     /// Sub-tokens, the special ones included.
     pub fn length(&self) -> usize {
         self.input_ids.len()
+    }
+
+    /// Whether the loss looks at anything of the row.
+    pub fn counts(&self) -> bool {
+        match &self.target {
+            Target::Tokens(labels) => labels.iter().any(|label| *label != IGNORED),
+            Target::Class(_) | Target::Classes(_) | Target::Value(_) => true,
+        }
     }
 
     /// Label ids by word from label ids by sub-token: that of the first sub-token, `outside` for words without any.
@@ -116,8 +129,8 @@ mod tests {
         let (rows, alignment) = encode(&sentences, &tokenizer, &labels, 5).unwrap();
         // [CLS] i ##n new [SEP]: two words are cut, one is invisible to the tokenizer.
         assert_eq!(rows[0].words, [None, Some(0), Some(0), Some(1), None]);
-        assert_eq!(rows[0].labels, [IGNORED, 0, IGNORED, 1, IGNORED]);
-        assert_eq!(rows[1].labels, [IGNORED, 1, IGNORED, IGNORED]);
+        assert_eq!(rows[0].target, Target::Tokens(vec![IGNORED, 0, IGNORED, 1, IGNORED]));
+        assert_eq!(rows[1].target, Target::Tokens(vec![IGNORED, 1, IGNORED, IGNORED]));
         assert_eq!(alignment, Alignment { rows: 2, truncated_rows: 1, unseen_words: 2 });
         assert_eq!(rows[0].word_labels(&[9, 2, 9, 1, 9], 0), [2, 1, 0, 0]);
     }

@@ -2,10 +2,11 @@
 use crate::{
     align::{Encoded, IGNORED},
     random::Stream,
+    task::{Target, Targets},
 };
 
 /// Padded rows, row-major, each array of `rows * length` elements.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Rows.
     pub rows: usize,
@@ -15,11 +16,13 @@ pub struct Batch {
     pub input_ids: Vec<i64>,
     /// 1 for a sub-token, 0 for padding.
     pub attention_mask: Vec<i64>,
-    /// Label ids; [`IGNORED`] for padding.
-    pub labels: Vec<i64>,
+    /// Token types; 0 for padding.
+    pub type_ids: Vec<i64>,
+    /// What is right for each row.
+    pub targets: Targets,
 }
 
-/// Pads rows to `length`, or to the longest of them when that is longer.
+/// Pads rows to `length`, or to the longest of them when that is longer. All rows have the same kind of target.
 pub fn pad<'a>(rows: impl IntoIterator<Item = &'a Encoded>, length: usize, pad_token_id: usize) -> Batch {
     let rows: Vec<&Encoded> = rows.into_iter().collect();
     let length = rows.iter().map(|row| row.length()).max().unwrap_or(0).max(length);
@@ -28,15 +31,48 @@ pub fn pad<'a>(rows: impl IntoIterator<Item = &'a Encoded>, length: usize, pad_t
         length,
         input_ids: vec![pad_token_id as i64; rows.len() * length],
         attention_mask: vec![0; rows.len() * length],
-        labels: vec![IGNORED; rows.len() * length],
+        type_ids: vec![0; rows.len() * length],
+        targets: targets(&rows, length),
     };
     for (index, row) in rows.into_iter().enumerate() {
         let cells = index * length..index * length + row.length();
         batch.input_ids[cells.clone()].copy_from_slice(&row.input_ids);
         batch.attention_mask[cells.clone()].fill(1);
-        batch.labels[cells].copy_from_slice(&row.labels);
+        batch.type_ids[cells].copy_from_slice(&row.type_ids);
     }
     batch
+}
+
+/// Targets of the kind that the first row has; another kind is left out.
+fn targets(rows: &[&Encoded], length: usize) -> Targets {
+    match rows.first().map(|row| &row.target) {
+        Some(Target::Class(_)) => Targets::Class(
+            rows.iter()
+                .filter_map(|row| if let Target::Class(label) = row.target { Some(label) } else { None })
+                .collect(),
+        ),
+        Some(Target::Value(_)) => Targets::Value(
+            rows.iter()
+                .filter_map(|row| if let Target::Value(value) = row.target { Some(value) } else { None })
+                .collect(),
+        ),
+        Some(Target::Classes(_)) => Targets::Classes(
+            rows.iter()
+                .filter_map(|row| if let Target::Classes(labels) = &row.target { Some(labels) } else { None })
+                .flatten()
+                .copied()
+                .collect(),
+        ),
+        Some(Target::Tokens(_)) | None => {
+            let mut cells = vec![IGNORED; rows.len() * length];
+            for (index, row) in rows.iter().enumerate() {
+                if let Target::Tokens(labels) = &row.target {
+                    cells[index * length..index * length + labels.len()].copy_from_slice(labels);
+                }
+            }
+            Targets::Tokens(cells)
+        }
+    }
 }
 
 /// The order of an epoch, cut into batches of `batch_size` rows (the last may be smaller).
@@ -74,7 +110,8 @@ mod tests {
     fn row(length: usize) -> Encoded {
         Encoded {
             input_ids: vec![7; length],
-            labels: vec![1; length],
+            type_ids: vec![0; length],
+            target: Target::Tokens(vec![1; length]),
             words: (0..length).map(Some).collect(),
             word_count: length,
         }
@@ -86,7 +123,16 @@ mod tests {
         assert_eq!((batch.rows, batch.length), (2, 3));
         assert_eq!(batch.input_ids, [7, 9, 9, 7, 7, 7]);
         assert_eq!(batch.attention_mask, [1, 0, 0, 1, 1, 1]);
-        assert_eq!(batch.labels, [1, IGNORED, IGNORED, 1, 1, 1]);
+        assert_eq!(batch.targets, Targets::Tokens(vec![1, IGNORED, IGNORED, 1, 1, 1]));
+        let pair = Encoded { type_ids: vec![0, 1], target: Target::Class(4), ..row(2) };
+        let batch = pad([&pair, &Encoded { target: Target::Class(2), ..row(3) }], 0, 9);
+        assert_eq!(batch.type_ids, [0, 1, 0, 0, 0, 0]);
+        assert_eq!(batch.targets, Targets::Class(vec![4, 2]));
+        let labels = |first: f32, second: f32| Encoded { target: Target::Classes(vec![first, second]), ..row(1) };
+        assert_eq!(
+            pad([&labels(1.0, 0.0), &labels(0.0, 1.0)], 0, 9).targets,
+            Targets::Classes(vec![1.0, 0.0, 0.0, 1.0])
+        );
         assert_eq!(pad([&row(1)], 4, 9).length, 4);
     }
 

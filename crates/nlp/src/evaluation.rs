@@ -18,6 +18,7 @@ use crate::{
     checkpoint::{Elements, Weights, write_safetensors},
     data::Sentence,
     files,
+    task::{Target, Targets},
 };
 
 /// Rows that get the trainer's logits.
@@ -103,7 +104,10 @@ impl EvaluationSet {
             token_type_ids: vec![0; padded.input_ids.len()],
             input_ids: padded.input_ids,
             attention_mask: padded.attention_mask,
-            labels: padded.labels,
+            labels: match padded.targets {
+                Targets::Tokens(labels) => labels,
+                _ => Vec::new(),
+            },
             word_index,
             logits: Vec::new(),
         }
@@ -117,7 +121,8 @@ impl EvaluationSet {
         let used = start..start + mask.iter().take_while(|mask| **mask == 1).count();
         Some(Encoded {
             input_ids: self.input_ids.get(used.clone())?.to_vec(),
-            labels: self.labels.get(used.clone())?.to_vec(),
+            type_ids: self.token_type_ids.get(used.clone())?.to_vec(),
+            target: Target::Tokens(self.labels.get(used.clone())?.to_vec()),
             words: self.word_index.get(used)?.iter().map(|word| usize::try_from(*word).ok()).collect(),
             word_count: self.description.gold_tags.get(index)?.len(),
         })
@@ -228,13 +233,15 @@ mod tests {
         let encoded = [
             Encoded {
                 input_ids: vec![2, 5, 6, 3],
-                labels: vec![IGNORED, 0, 1, IGNORED],
+                type_ids: vec![0; 4],
+                target: Target::Tokens(vec![IGNORED, 0, 1, IGNORED]),
                 words: vec![None, Some(0), Some(1), None],
                 word_count: 2,
             },
             Encoded {
                 input_ids: vec![2, 5, 5, 6, 3],
-                labels: vec![IGNORED, 1, IGNORED, 2, IGNORED],
+                type_ids: vec![0; 5],
+                target: Target::Tokens(vec![IGNORED, 1, IGNORED, 2, IGNORED]),
                 words: vec![None, Some(0), Some(0), Some(1), None],
                 word_count: 3,
             },

@@ -3,6 +3,7 @@
 //! * [`checkpoint`]: Hugging Face checkpoint folders, read and written.
 //! * [`tokenizer`]: words and text to sub-tokens.
 //! * [`data`]: labelled words from CoNLL and JSONL files.
+//! * [`task`]: what a model is trained to say of a text.
 //! * [`align`]: labels of words to labels of sub-tokens and back, and [`batch`]: rows to padded batches.
 //! * [`seqeval`]: entity metrics equal to the Python package's.
 //! * [`evaluation`]: the rows and logits that training leaves for conversion to verify against.
@@ -19,6 +20,7 @@ pub mod evaluation;
 pub mod files;
 pub mod random;
 pub mod seqeval;
+pub mod task;
 pub mod testing;
 pub mod tokenizer;
 

@@ -1,6 +1,6 @@
 //! Predictions and scores of a split.
 use quintet_nlp::{
-    align::{Encoded, IGNORED},
+    align::Encoded,
     batch,
     data::{LabelSet, Sentence},
     seqeval::{Mode, evaluate as seqeval},
@@ -47,12 +47,12 @@ pub(crate) fn evaluate(
         let input = model.input(&padded)?;
         let (sum, chosen) = tch::no_grad(|| -> Result<(f64, Vec<i64>), Error> {
             let logits = model.logits(&input, None, false)?;
-            let sum = model.loss(&logits, &input, Reduction::Sum)?.f_double_value(&[])?;
+            let sum = input.wanted.loss(&logits, Reduction::Sum)?.f_double_value(&[])?;
             let chosen = logits.f_argmax(-1, false)?.f_to_device(tch::Device::Cpu)?.f_view([-1])?;
             Ok((sum, Vec::try_from(chosen)?))
         })?;
         loss += sum;
-        counted += padded.labels.iter().filter(|label| **label != IGNORED).count();
+        counted += padded.targets.count();
         for (row, chosen) in members.iter().zip(chosen.chunks(padded.length.max(1))) {
             let chosen: Vec<usize> = chosen.iter().map(|label| usize::try_from(*label).unwrap_or(0)).collect();
             let words = split.rows[*row].word_labels(&chosen, labels.outside());

@@ -9,6 +9,7 @@
 pub mod device;
 mod error;
 mod evaluate;
+mod loss;
 mod model;
 mod observer;
 mod optimizer;

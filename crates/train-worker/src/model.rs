@@ -3,14 +3,14 @@
 //! Dropout stands where it stands there: on the embeddings, on attention probabilities, after the attention output and after
 //! the feed-forward output (before each residual sum), and before the head.
 use quintet_nlp::{
-    align::IGNORED,
     batch::Batch,
     checkpoint::{Activation, EncoderConfig},
 };
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{
     Error,
+    loss::Wanted,
     parameters::{EMBEDDING_LEAVES, LAYER_LEAVES, Parameters},
 };
 
@@ -52,8 +52,8 @@ pub(crate) struct Input {
     index: Tensor,
     /// [rows, 1, 1, length], true where there is a sub-token; none when no row is padded.
     mask: Option<Tensor>,
-    /// [rows, length] label ids.
-    pub(crate) labels: Tensor,
+    /// What is right.
+    pub(crate) wanted: Wanted,
     length: i64,
 }
 
@@ -117,7 +117,8 @@ impl Model {
         } else {
             None
         };
-        Ok(Input { index: grid(index)?, mask, labels: grid(&batch.labels)?, length })
+        let wanted = Wanted::new(&batch.targets, batch.rows, self.device)?;
+        Ok(Input { index: grid(index)?, mask, wanted, length })
     }
 
     /// Logits [rows, length, labels]; `words` as made with the input, or none for an input into the whole table.
@@ -138,13 +139,6 @@ impl Model {
             hidden = layer.norm.apply(&lowered.f_add(&middle)?)?;
         }
         self.head.apply(&drop(hidden, self.config.head_dropout())?)
-    }
-
-    /// Mean cross-entropy over the labels that count.
-    pub(crate) fn loss(&self, logits: &Tensor, input: &Input, reduction: Reduction) -> Result<Tensor, Error> {
-        let labels = self.config.labels.len() as i64;
-        let logits = logits.f_reshape([-1, labels])?;
-        Ok(logits.f_cross_entropy_loss::<Tensor>(&input.labels.f_view([-1])?, None, reduction, IGNORED, 0.0)?)
     }
 
     fn attend(&self, layer: &Layer, hidden: &Tensor, input: &Input, train: bool) -> Result<Tensor, Error> {

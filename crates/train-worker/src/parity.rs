@@ -5,6 +5,7 @@ use std::path::Path;
 use quintet_nlp::{
     batch::Batch,
     checkpoint::{Checkpoint, EncoderConfig, Weights, file_name},
+    task::Targets,
 };
 use tch::{Device, Reduction, Tensor};
 
@@ -32,7 +33,8 @@ impl Fixture {
             length: shape[1],
             input_ids,
             attention_mask: golden.i64("attention_mask").unwrap().1,
-            labels: golden.i64("labels").unwrap().1,
+            type_ids: vec![0; shape[0] * shape[1]],
+            targets: Targets::Tokens(golden.i64("labels").unwrap().1),
         };
         let checkpoint = Checkpoint::open(&dir).unwrap();
         let (parameters, known_head) = Parameters::load(&checkpoint, &checkpoint.config, 1, Device::Cpu).unwrap();
@@ -49,7 +51,7 @@ impl Fixture {
     fn backward(&self) -> (Tensor, Tensor, Gradients) {
         let (input, words) = self.model.input_with_rows(&self.batch).unwrap();
         let logits = self.model.logits(&input, Some(&words), true).unwrap();
-        let loss = self.model.loss(&logits, &input, Reduction::Mean).unwrap();
+        let loss = input.wanted.loss(&logits, Reduction::Mean).unwrap();
         let others = self.parameters.leaves.iter().skip(1).map(|leaf| &leaf.tensor);
         let leaves: Vec<&Tensor> = std::iter::once(&words.tensor).chain(others).collect();
         let mut found = Tensor::run_backward(&[&loss], &leaves, false, false).into_iter();
@@ -135,7 +137,7 @@ fn dropout_does_to_the_loss_what_it_does_in_transformers() {
         let losses: Vec<f64> = (0..DRAWS)
             .map(|_| {
                 let logits = tch::no_grad(|| fixture.model.logits(&input, None, true)).unwrap();
-                fixture.model.loss(&logits, &input, Reduction::Mean).unwrap().double_value(&[])
+                input.wanted.loss(&logits, Reduction::Mean).unwrap().double_value(&[])
             })
             .collect();
         let mean = losses.iter().sum::<f64>() / DRAWS as f64;

@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use quintet_nlp::{
-    align::{Alignment, Encoded, IGNORED, encode},
+    align::{Alignment, Encoded, encode},
     batch,
     checkpoint::{Checkpoint, EncoderConfig},
     data::{DataSet, LabelSet},
@@ -319,7 +319,7 @@ impl<'a> Run<'a> {
         let (loss, gradients) = if self.device == Device::Cpu {
             let (input, words) = self.model.input_with_rows(&padded)?;
             let logits = self.model.logits(&input, Some(&words), true)?;
-            let loss = self.model.loss(&logits, &input, Reduction::Mean)?;
+            let loss = input.wanted.loss(&logits, Reduction::Mean)?;
             let others = self.parameters.leaves.iter().skip(1).map(|leaf| &leaf.tensor);
             let leaves: Vec<&Tensor> = std::iter::once(&words.tensor).chain(others).collect();
             let mut found = Tensor::f_run_backward(&[&loss], &leaves, false, false)?.into_iter();
@@ -329,7 +329,7 @@ impl<'a> Run<'a> {
         } else {
             let input = self.model.input(&padded)?;
             let logits = self.model.logits(&input, None, true)?;
-            let loss = self.model.loss(&logits, &input, Reduction::Mean)?;
+            let loss = input.wanted.loss(&logits, Reduction::Mean)?;
             let leaves: Vec<&Tensor> = self.parameters.leaves.iter().map(|leaf| &leaf.tensor).collect();
             let found = Tensor::f_run_backward(&[&loss], &leaves, false, false)?;
             (loss, Gradients { leaves: found.into_iter().map(Some).collect(), words: None })
@@ -407,7 +407,7 @@ fn report_epoch(epoch: &EpochReport, observer: &mut dyn Observer) {
 
 /// Rows without a label would make a batch's mean loss 0/0.
 fn drop_unlabelled(split: &mut Split) {
-    let keep: Vec<bool> = split.rows.iter().map(|row| row.labels.iter().any(|label| *label != IGNORED)).collect();
+    let keep: Vec<bool> = split.rows.iter().map(|row| row.counts()).collect();
     let mut flags = keep.iter();
     split.rows.retain(|_| *flags.next().unwrap_or(&true));
     let mut flags = keep.iter();
