@@ -8,8 +8,9 @@ use quintet_nlp::{
     checkpoint::EncoderConfig,
     data::{Fold, Format, ReadOptions, Sources},
 };
-use quintet_proto::v1::{self, DataFormat, Hyperparameters, TokenClassificationData, TrainSpec};
-use serde::{Deserialize, Serialize};
+use quintet_proto::v1::{self, DataFormat, TokenClassificationData, TrainSpec};
+
+use crate::hyper::Hyper;
 
 /// A field of `TrainSpec` that is out of its range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,7 +23,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(crate) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { field: field.into(), problem: problem.into() }
     }
 }
@@ -37,33 +38,6 @@ pub enum DeviceChoice {
     Cpu,
     /// A GPU, or an error.
     Cuda,
-}
-
-/// Hyperparameters with every value decided.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Hyper {
-    /// Peak of the schedule.
-    pub learning_rate: f64,
-    /// Rows a step.
-    pub batch_size: usize,
-    /// Passes over the training split.
-    pub epochs: usize,
-    /// Of all weights but biases and LayerNorm.
-    pub weight_decay: f64,
-    /// Share of all steps.
-    pub warmup_ratio: f64,
-    /// Global L2 norm of the gradient; 0 means no clipping.
-    pub max_grad_norm: f64,
-    /// Of hidden states and the head; absent means the checkpoint's.
-    pub dropout: Option<f64>,
-    /// Longest row in sub-tokens, the special ones included.
-    pub max_length: usize,
-    /// Key of all random streams.
-    pub seed: u64,
-    /// Batches of rows of similar length.
-    pub group_by_length: bool,
-    /// Keep the weights of the epoch with the best validation F1.
-    pub load_best_model: bool,
 }
 
 /// A training run.
@@ -103,7 +77,7 @@ impl TrainRequest {
         if spec.checkpoint.is_empty() {
             return Err(FieldError::new("checkpoint", "missing"));
         }
-        let hyper = Hyper::from_proto(&spec.hyperparameters.unwrap_or_default())?;
+        let hyper = Hyper::from_proto(&spec.hyperparameters.clone().unwrap_or_default())?;
         let data = spec.data.clone().unwrap_or_default();
         Ok(Self {
             checkpoint: PathBuf::from(&spec.checkpoint),
@@ -189,86 +163,9 @@ fn fold(given: &v1::Fold, data: &TokenClassificationData) -> Result<Fold, FieldE
     Ok(Fold { n_splits, index, shuffle, seed: given.seed.unwrap_or(42), stratified })
 }
 
-impl Hyper {
-    /// Fills in the defaults and checks the ranges.
-    pub fn from_proto(given: &Hyperparameters) -> Result<Self, FieldError> {
-        let number = |name: &str, value: Option<f64>, default: f64, allowed: fn(f64) -> bool, range: &str| {
-            let value = value.unwrap_or(default);
-            if value.is_finite() && allowed(value) {
-                Ok(value)
-            } else {
-                Err(FieldError::new(format!("hyperparameters.{name}"), format!("found {value}, expected {range}")))
-            }
-        };
-        let count = |name: &str, value: Option<i32>, default: i32, least: i32| {
-            let value = value.unwrap_or(default);
-            usize::try_from(value).ok().filter(|_| value >= least).ok_or_else(|| {
-                FieldError::new(format!("hyperparameters.{name}"), format!("found {value}, expected {least} or more"))
-            })
-        };
-        let dropout = given
-            .dropout
-            .map(|p| number("dropout", Some(p), 0.0, |p| (0.0..1.0).contains(&p), "a number from 0 to below 1"))
-            .transpose()?;
-        Ok(Self {
-            learning_rate: number("learning_rate", given.learning_rate, 5e-5, |x| x > 0.0, "a number above 0")?,
-            batch_size: count("batch_size", given.batch_size, 16, 1)?,
-            epochs: count("epochs", given.epochs, 3, 1)?,
-            weight_decay: number("weight_decay", given.weight_decay, 0.01, |x| x >= 0.0, "a number of 0 or more")?,
-            warmup_ratio: number(
-                "warmup_ratio",
-                given.warmup_ratio,
-                0.0,
-                |x| (0.0..=1.0).contains(&x),
-                "a number from 0 to 1",
-            )?,
-            max_grad_norm: number("max_grad_norm", given.max_grad_norm, 1.0, |x| x >= 0.0, "a number of 0 or more")?,
-            dropout,
-            max_length: count("max_length", given.max_length, 128, 3)?,
-            seed: given.seed.unwrap_or(42),
-            group_by_length: given.group_by_length.unwrap_or(true),
-            load_best_model: given.load_best_model.unwrap_or(true),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn defaults_are_those_of_the_contract() {
-        let hyper = Hyper::from_proto(&Hyperparameters::default()).unwrap();
-        assert_eq!((hyper.learning_rate, hyper.batch_size, hyper.epochs, hyper.max_length), (5e-5, 16, 3, 128));
-        assert_eq!(
-            (hyper.weight_decay, hyper.warmup_ratio, hyper.max_grad_norm, hyper.dropout),
-            (0.01, 0.0, 1.0, None)
-        );
-        assert_eq!((hyper.seed, hyper.group_by_length, hyper.load_best_model), (42, true, true));
-    }
-
-    #[test]
-    fn values_out_of_range_name_their_field() {
-        let h = Hyperparameters::default;
-        let cases = [
-            (Hyperparameters { learning_rate: Some(0.0), ..h() }, "learning_rate"),
-            (Hyperparameters { learning_rate: Some(f64::NAN), ..h() }, "learning_rate"),
-            (Hyperparameters { learning_rate: Some(f64::INFINITY), ..h() }, "learning_rate"),
-            (Hyperparameters { batch_size: Some(0), ..h() }, "batch_size"),
-            (Hyperparameters { epochs: Some(-1), ..h() }, "epochs"),
-            (Hyperparameters { weight_decay: Some(-0.1), ..h() }, "weight_decay"),
-            (Hyperparameters { warmup_ratio: Some(1.1), ..h() }, "warmup_ratio"),
-            (Hyperparameters { max_grad_norm: Some(-1.0), ..h() }, "max_grad_norm"),
-            (Hyperparameters { dropout: Some(1.0), ..h() }, "dropout"),
-            (Hyperparameters { max_length: Some(2), ..h() }, "max_length"),
-        ];
-        for (given, expected) in cases {
-            match Hyper::from_proto(&given) {
-                Err(FieldError { field, .. }) => assert_eq!(field, format!("hyperparameters.{expected}")),
-                other => panic!("{expected}: {other:?}"),
-            }
-        }
-    }
 
     #[test]
     fn specifications_are_checked() {

@@ -27,4 +27,7 @@ pub use error::Error;
 pub use observer::{Directive, Observer};
 pub use report::{EpochReport, Outcome, SplitReport, TrainReport};
 pub use train::train;
-pub use train_svc::request::{self, DeviceChoice, Hyper, TrainRequest};
+pub use train_svc::{
+    hyper::{self, Hyper},
+    request::{self, DeviceChoice, TrainRequest},
+};

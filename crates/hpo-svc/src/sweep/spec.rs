@@ -324,7 +324,7 @@ pub(super) mod tests {
         let sweep = Sweep::new(&spec).unwrap();
         assert_eq!((sweep.limits.max_trials, sweep.study_name("abc").as_str()), (2, "s-dry-run"));
         let Some(Trial::Train(train)) = &sweep.spec.trial else { panic!("not a train trial") };
-        assert_eq!(train.hyperparameters.unwrap().epochs, Some(1));
+        assert_eq!(train.hyperparameters.as_ref().unwrap().epochs, Some(1));
     }
 
     #[test]

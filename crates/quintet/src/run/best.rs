@@ -73,7 +73,7 @@ fn merge_request(best: Struct, train: &TrainSpec) -> Result<BuildFinalTrainingCo
         // A sweep over command jobs knows no encoder; the stage names it.
         map.remove("backbone");
     }
-    let own = train.hyperparameters.unwrap_or_default();
+    let own = train.hyperparameters.clone().unwrap_or_default();
     let mut config = Map::from_iter([("hyperparameters".to_owned(), numbers(&own).map_err(broken)?)]);
     if !train.checkpoint.is_empty() {
         config.insert("backbone".into(), train.checkpoint.clone().into());
