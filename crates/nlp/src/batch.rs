@@ -75,13 +75,25 @@ fn targets(rows: &[&Encoded], length: usize) -> Targets {
     }
 }
 
-/// The order of an epoch, cut into batches of `batch_size` rows (the last may be smaller).
+/// How large a batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// So many rows.
+    Rows(usize),
+    /// As many rows as keep rows * longest row within so many sub-tokens; at least one.
+    Tokens(usize),
+}
+
+/// The order of an epoch, cut into batches of a size (the last may be smaller).
 ///
 /// With `group_by_length` as in `transformers` (`get_length_grouped_indices`): a permutation is cut into megabatches of up to
 /// 50 batches, each sorted by descending length, and the longest row of all comes first, so that running out of memory
 /// shows at once. Without it, the permutation alone.
-pub fn epoch(lengths: &[usize], batch_size: usize, group_by_length: bool, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
-    let batch_size = batch_size.max(1);
+pub fn epoch(lengths: &[usize], size: Size, group_by_length: bool, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
+    let batch_size = match size {
+        Size::Rows(rows) => rows.max(1),
+        Size::Tokens(budget) => (budget * lengths.len() / lengths.iter().sum::<usize>().max(1)).max(1),
+    };
     let mut order = Stream::new(seed, "epoch", epoch).permutation(lengths.len());
     if group_by_length {
         let megabatch = batch_size * (lengths.len() / (batch_size * 4)).clamp(1, 50);
@@ -93,7 +105,29 @@ pub fn epoch(lengths: &[usize], batch_size: usize, group_by_length: bool, seed: 
             order.swap(0, longest);
         }
     }
-    order.chunks(batch_size).map(<[usize]>::to_vec).collect()
+    match size {
+        Size::Rows(_) => order.chunks(batch_size).map(<[usize]>::to_vec).collect(),
+        Size::Tokens(budget) => within_budget(&order, lengths, budget),
+    }
+}
+
+fn within_budget(order: &[usize], lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut longest = 0;
+    for row in order {
+        let length = lengths[*row].max(longest);
+        match batches.last_mut() {
+            Some(batch) if (batch.len() + 1) * length <= budget => {
+                batch.push(*row);
+                longest = length;
+            }
+            _ => {
+                batches.push(vec![*row]);
+                longest = lengths[*row];
+            }
+        }
+    }
+    batches
 }
 
 /// Batches for evaluation: all rows by descending length, so that little is padded.
@@ -139,7 +173,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn every_row_comes_once(lengths in proptest::collection::vec(1usize..50, 1..200), size in 1usize..20, group in proptest::bool::ANY) {
-            let batches = epoch(&lengths, size, group, 3, 1);
+            let batches = epoch(&lengths, Size::Rows(size), group, 3, 1);
             let mut rows: Vec<usize> = batches.concat();
             if group {
                 proptest::prop_assert_eq!(lengths[rows[0]], *lengths.iter().max().unwrap());
@@ -150,6 +184,19 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn budgets_hold(lengths in proptest::collection::vec(1usize..50, 1..200), budget in 50usize..300, group in proptest::bool::ANY) {
+            let batches = epoch(&lengths, Size::Tokens(budget), group, 3, 1);
+            for batch in &batches {
+                proptest::prop_assert!(batch.len() * batch.iter().map(|row| lengths[*row]).max().unwrap() <= budget);
+            }
+            let mut rows: Vec<usize> = batches.concat();
+            rows.sort_unstable();
+            proptest::prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
+        }
+    }
+
     #[test]
     fn grouping_saves_padding_and_seeds_differ() {
         let lengths: Vec<usize> = (0..1000).map(|n| 1 + (n * 7919) % 60).collect();
@@ -157,12 +204,12 @@ mod tests {
             batches.iter().map(|b| b.len() * b.iter().map(|r| lengths[*r]).max().unwrap()).sum()
         };
         let used: usize = lengths.iter().sum();
-        let grouped = epoch(&lengths, 16, true, 1, 0);
+        let grouped = epoch(&lengths, Size::Rows(16), true, 1, 0);
         assert!(padded(&grouped) < used * 11 / 10, "{} of {used}", padded(&grouped));
-        assert!(padded(&epoch(&lengths, 16, false, 1, 0)) > used * 15 / 10);
-        assert_eq!(grouped, epoch(&lengths, 16, true, 1, 0));
-        assert_ne!(grouped, epoch(&lengths, 16, true, 2, 0));
-        assert_ne!(grouped, epoch(&lengths, 16, true, 1, 1));
+        assert!(padded(&epoch(&lengths, Size::Rows(16), false, 1, 0)) > used * 15 / 10);
+        assert_eq!(grouped, epoch(&lengths, Size::Rows(16), true, 1, 0));
+        assert_ne!(grouped, epoch(&lengths, Size::Rows(16), true, 2, 0));
+        assert_ne!(grouped, epoch(&lengths, Size::Rows(16), true, 1, 1));
         assert!(padded(&by_length(&lengths, 16)) < used * 11 / 10);
     }
 }

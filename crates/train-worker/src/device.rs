@@ -1,9 +1,9 @@
 //! Where tensors live, and how threads wait.
 use std::path::Path;
 
-use tch::{Cuda, Device};
+use tch::{Cuda, Device, Kind};
 
-use crate::{Error, request::DeviceChoice};
+use crate::{Error, hyper::Precision, request::DeviceChoice};
 
 /// Starts the program anew with passive OpenMP waiting, unless the environment chooses a policy already. The OpenMP library reads
 /// its settings when it is loaded, before `main`: setting a variable here would be too late.
@@ -34,6 +34,35 @@ pub(crate) fn choose(choice: DeviceChoice) -> Result<Device, Error> {
         )),
         (false, _) => Ok(Device::Cpu),
     }
+}
+
+/// The numbers to compute in on a device. `Auto` takes bf16 where matrix units compute in it: on a GPU that has them.
+pub(crate) fn precision(asked: Precision, device: Device) -> Result<Kind, Error> {
+    let refused = |found: &str, problem: &str| {
+        Err(Error::field("hyperparameters.precision", format!("found `{found}`, but {problem}; use `fp32` or `auto`")))
+    };
+    match (asked, device) {
+        (Precision::Fp32, _) => Ok(Kind::Float),
+        (Precision::Auto, Device::Cuda(_)) => Ok(Kind::BFloat16),
+        (Precision::Auto, _) => Ok(Kind::Float),
+        (Precision::Bf16, Device::Cpu) if !processor_has_bf16() => {
+            refused("bf16", "this processor has no instructions for it")
+        }
+        (Precision::Bf16, _) => Ok(Kind::BFloat16),
+        (Precision::Fp16, Device::Cuda(_)) => Ok(Kind::Half),
+        (Precision::Fp16, _) => refused("fp16", "fp16 is for GPUs alone"),
+    }
+}
+
+/// Whether the processor multiplies bf16 numbers; emulated, they would be slower than fp32.
+pub fn processor_has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let has = std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(target_arch = "aarch64")]
+    let has = std::arch::is_aarch64_feature_detected!("bf16");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let has = false;
+    has
 }
 
 /// The linker drops `libtorch_cuda.so`, since nothing refers to it by name: it registers itself when it is loaded.

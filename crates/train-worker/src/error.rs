@@ -26,7 +26,20 @@ pub enum Error {
         /// Lines of the batch's rows in the training file.
         rows: String,
     },
-    /// libtorch refused an operation, or memory ran out.
+    /// Memory ran out, and a smaller batch is not possible or not allowed.
+    #[error(
+        "memory ran out at {rows} rows of up to {length} sub-tokens: {detail}; lower batch_size, max_length or tokens_per_batch, \
+         or set gradient_checkpointing"
+    )]
+    OutOfMemory {
+        /// Rows computed at a time.
+        rows: usize,
+        /// Their longest.
+        length: usize,
+        /// How much was asked for, as libtorch says it.
+        detail: String,
+    },
+    /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Engine(#[from] tch::TchError),
     /// A thread of the engine died.
@@ -49,7 +62,7 @@ impl Error {
     pub fn is_input_fault(&self) -> bool {
         match self {
             Self::Input(error) => error.is_input_fault(),
-            Self::Field { .. } | Self::Diverged { .. } => true,
+            Self::Field { .. } | Self::Diverged { .. } | Self::OutOfMemory { .. } => true,
             Self::Engine(_) | Self::Internal(_) => false,
         }
     }

@@ -5,9 +5,9 @@ use quintet_nlp::{
     data::{LabelSet, Sentence},
     seqeval::{Mode, evaluate as seqeval},
 };
-use tch::{Kind, Reduction};
+use tch::Kind;
 
-use crate::{Directive, Error, Observer, SplitReport, model::Model, parameters::elements};
+use crate::{Directive, Error, Observer, SplitReport, loss::Loss, model::Model, parameters::elements};
 
 /// Sub-tokens, padding included, in one batch of an evaluation.
 const TOKENS: usize = 4096;
@@ -37,6 +37,8 @@ pub(crate) fn evaluate(
     let lengths: Vec<usize> = split.rows.iter().map(Encoded::length).collect();
     let longest = lengths.iter().copied().max().unwrap_or(1).max(1);
     let mut predicted = vec![Vec::new(); split.rows.len()];
+    // Without weights and smoothing, so that losses of different trials compare.
+    let plain = Loss::default();
     let (mut loss, mut counted, mut done) = (0.0, 0usize, 0usize);
     for members in batch::by_length(&lengths, (TOKENS / longest).max(1)) {
         match observer.directive() {
@@ -47,7 +49,7 @@ pub(crate) fn evaluate(
         let input = model.input(&padded)?;
         let (sum, chosen) = tch::no_grad(|| -> Result<(f64, Vec<i64>), Error> {
             let logits = model.logits(&input, None, false)?;
-            let sum = input.wanted.loss(&logits, Reduction::Sum)?.f_double_value(&[])?;
+            let sum = plain.sum(&logits, &input.wanted)?.f_double_value(&[])?;
             let chosen = logits.f_argmax(-1, false)?.f_to_device(tch::Device::Cpu)?.f_view([-1])?;
             Ok((sum, Vec::try_from(chosen)?))
         })?;
@@ -63,12 +65,18 @@ pub(crate) fn evaluate(
         observer.progress(progress.0, progress.1, "steps", &message);
     }
     let gold: Vec<Vec<String>> = split.sentences.iter().map(|sentence| sentence.tags.clone()).collect();
-    let report = SplitReport {
-        split: split.name.to_owned(),
-        loss: if counted == 0 { 0.0 } else { loss / counted as f64 },
-        default: seqeval(&gold, &predicted, Mode::Default)?,
-        strict: seqeval(&gold, &predicted, Mode::Strict)?,
-    };
+    let loss = if counted == 0 { 0.0 } else { loss / counted as f64 };
+    let (default, strict) = (seqeval(&gold, &predicted, Mode::Default)?, seqeval(&gold, &predicted, Mode::Strict)?);
+    let metrics = [
+        ("f1", default.micro.f1),
+        ("precision", default.micro.precision),
+        ("recall", default.micro.recall),
+        ("f1_strict", strict.micro.f1),
+        ("accuracy", default.accuracy),
+        ("loss", loss),
+    ];
+    let metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
+    let report = SplitReport { split: split.name.to_owned(), loss, metrics, default, strict };
     Ok(Ok(Evaluated { report, predicted }))
 }
 

@@ -6,6 +6,7 @@
 //! libtorch's OpenMP threads spin while they wait, which slows training many times when the cores are shared: call
 //! [`device::wait_passively`] first thing in `main`, or set `OMP_WAIT_POLICY=PASSIVE` where the process is launched.
 
+mod backward;
 pub mod device;
 mod error;
 mod evaluate;
@@ -18,6 +19,7 @@ mod parameters;
 #[cfg(test)]
 mod parity;
 mod report;
+mod run;
 mod schedule;
 mod state;
 mod train;

@@ -1,9 +1,14 @@
 //! Losses by kind of target, as the heads of `transformers` compute them: cross-entropy for one label of several, binary
-//! cross-entropy for any number of labels, squared error for a number.
-use quintet_nlp::{align::IGNORED, task::Targets};
-use tch::{Device, Reduction, Tensor};
+//! cross-entropy for any number of labels, squared error for a number; with weights of labels, label smoothing and the focal factor.
+use std::collections::BTreeMap;
 
-use crate::Error;
+use quintet_nlp::{
+    align::IGNORED,
+    task::{Target, Targets},
+};
+use tch::{Device, Kind, Reduction, Tensor};
+
+use crate::{Error, Hyper};
 
 /// The targets of a batch on the device.
 pub(crate) enum Wanted {
@@ -29,20 +34,243 @@ impl Wanted {
             Targets::Value(values) => Self::Value(numbers(values)?),
         })
     }
+}
 
-    /// The loss of logits [rows, length, labels] for tokens, [rows, labels] else: the mean or the sum over what counts (tokens with
-    /// a label, rows, or rows and labels).
-    pub(crate) fn loss(&self, logits: &Tensor, reduction: Reduction) -> Result<Tensor, Error> {
+/// A loss: what is summed up, and what the sum is divided by.
+#[derive(Debug, Default)]
+pub(crate) struct Loss {
+    /// Weights by label id, here and on the device; none: all 1.
+    weights: Option<(Vec<f32>, Tensor)>,
+    smoothing: f64,
+    gamma: f64,
+}
+
+impl Loss {
+    /// The loss of a run; `rows` are the training rows' targets, for balanced weights.
+    pub(crate) fn new<'a>(
+        hyper: &Hyper,
+        labels: &[String],
+        rows: impl Iterator<Item = &'a Target>,
+        device: Device,
+    ) -> Result<Self, Error> {
+        let weights = if hyper.balanced_class_weights {
+            Some(balanced(rows, labels.len()))
+        } else if hyper.class_weights.is_empty() {
+            None
+        } else {
+            Some(named(&hyper.class_weights, labels)?)
+        };
+        let weights = match weights {
+            Some(weights) => {
+                let tensor = Tensor::f_from_slice(&weights)?.f_to_device(device)?;
+                Some((weights, tensor))
+            }
+            None => None,
+        };
+        Ok(Self { weights, smoothing: hyper.label_smoothing_factor, gamma: hyper.focal_gamma })
+    }
+
+    /// The sum over what counts: tokens with a label, rows, or rows and labels. Logits are [rows, length, labels] for tokens,
+    /// [rows, labels] else; computed in fp32.
+    pub(crate) fn sum(&self, logits: &Tensor, wanted: &Wanted) -> Result<Tensor, Error> {
+        let logits = logits.f_to_kind(Kind::Float)?;
         let labels = logits.size().last().copied().unwrap_or(1);
-        Ok(match self {
-            Self::Tokens(wanted) | Self::Class(wanted) => {
+        let weights = self.weights.as_ref().map(|(_, tensor)| tensor);
+        Ok(match wanted {
+            Wanted::Tokens(wanted) | Wanted::Class(wanted) => {
                 let logits = logits.f_reshape([-1, labels])?;
-                logits.f_cross_entropy_loss::<Tensor>(wanted, None, reduction, IGNORED, 0.0)?
+                if self.gamma > 0.0 {
+                    self.focal(&logits, wanted)?
+                } else {
+                    logits.f_cross_entropy_loss(wanted, weights, Reduction::Sum, IGNORED, self.smoothing)?
+                }
             }
-            Self::Classes(wanted) => {
-                logits.f_binary_cross_entropy_with_logits::<Tensor>(wanted, None, None, reduction)?
+            Wanted::Classes(wanted) => {
+                let smooth = wanted.f_mul_scalar(1.0 - self.smoothing)?.f_add_scalar(0.5 * self.smoothing)?;
+                if self.gamma > 0.0 {
+                    let terms = logits.f_binary_cross_entropy_with_logits::<&Tensor>(
+                        &smooth,
+                        None,
+                        weights,
+                        Reduction::None,
+                    )?;
+                    // Probability of what is right, label by label.
+                    let right = logits.f_sigmoid()?.f_sub(&wanted.f_neg()?.f_add_scalar(1.0)?)?.f_abs()?;
+                    let factor = right.f_neg()?.f_add_scalar(1.0)?.f_pow_tensor_scalar(self.gamma)?;
+                    terms.f_mul(&factor)?.f_sum(Kind::Float)?
+                } else {
+                    logits.f_binary_cross_entropy_with_logits::<&Tensor>(&smooth, None, weights, Reduction::Sum)?
+                }
             }
-            Self::Value(wanted) => logits.f_reshape([-1])?.f_mse_loss(wanted, reduction)?,
+            Wanted::Value(wanted) => logits.f_reshape([-1])?.f_mse_loss(wanted, Reduction::Sum)?,
         })
+    }
+
+    /// Cross-entropy times (1 - probability of the right label) ^ gamma (Lin et al. 2017), of logits [n, labels].
+    fn focal(&self, logits: &Tensor, wanted: &Tensor) -> Result<Tensor, Error> {
+        let weights = self.weights.as_ref().map(|(_, tensor)| tensor);
+        let terms = logits.f_cross_entropy_loss(wanted, weights, Reduction::None, IGNORED, self.smoothing)?;
+        // Without weights and smoothing, cross-entropy is minus the logarithm of that probability.
+        let surprise = logits.f_cross_entropy_loss::<Tensor>(wanted, None, Reduction::None, IGNORED, 0.0)?;
+        let factor = surprise.f_neg()?.f_exp()?.f_neg()?.f_add_scalar(1.0)?.f_clamp_min(0.0)?;
+        Ok(terms.f_mul(&factor.f_pow_tensor_scalar(self.gamma)?)?.f_sum(Kind::Float)?)
+    }
+
+    /// What the sum is divided by for the mean: the number of terms, or the weights of the right labels, as `cross_entropy` of PyTorch.
+    pub(crate) fn terms(&self, targets: &Targets) -> f64 {
+        match (&self.weights, targets) {
+            (Some((weights, _)), Targets::Tokens(labels) | Targets::Class(labels)) => labels
+                .iter()
+                .filter_map(|label| usize::try_from(*label).ok().and_then(|label| weights.get(label)))
+                .map(|weight| f64::from(*weight))
+                .sum(),
+            _ => targets.count() as f64,
+        }
+    }
+}
+
+/// rows / (labels * rows of the label), as scikit-learn's `balanced`; 0 for a label without rows.
+fn balanced<'a>(rows: impl Iterator<Item = &'a Target>, labels: usize) -> Vec<f32> {
+    let mut counts = vec![0f64; labels];
+    let mut add = |label: i64| {
+        if let Some(count) = usize::try_from(label).ok().and_then(|label| counts.get_mut(label)) {
+            *count += 1.0;
+        }
+    };
+    for row in rows {
+        match row {
+            Target::Tokens(row) => row.iter().for_each(|label| add(*label)),
+            Target::Class(label) => add(*label),
+            Target::Classes(row) => (0..).zip(row).filter(|(_, has)| **has > 0.5).for_each(|(label, _)| add(label)),
+            Target::Value(_) => {}
+        }
+    }
+    let total: f64 = counts.iter().sum();
+    let known = counts.iter().filter(|count| **count > 0.0).count();
+    counts.iter().map(|count| if *count > 0.0 { (total / (known as f64 * count)) as f32 } else { 0.0 }).collect()
+}
+
+fn named(weights: &BTreeMap<String, f64>, labels: &[String]) -> Result<Vec<f32>, Error> {
+    if let Some(unknown) = weights.keys().find(|name| !labels.contains(name)) {
+        let problem = format!("there is no such label; the training split has {}", labels.join(", "));
+        return Err(Error::field(format!("hyperparameters.class_weights.{unknown}"), problem));
+    }
+    Ok(labels.iter().map(|label| weights.get(label).copied().unwrap_or(1.0) as f32).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use quintet_proto::v1::Hyperparameters;
+
+    use super::*;
+
+    fn labels() -> Vec<String> {
+        ["O", "B-x", "I-x"].map(str::to_owned).to_vec()
+    }
+
+    fn loss(given: Hyperparameters, rows: &[Target]) -> Result<Loss, Error> {
+        Loss::new(&Hyper::from_proto(&given).unwrap(), &labels(), rows.iter(), Device::Cpu)
+    }
+
+    fn logits() -> Tensor {
+        Tensor::from_slice(&[0.2f32, -0.3, 1.0, 0.5, 0.1, -0.7]).view([2, 3])
+    }
+
+    /// The mean, by its definition in f64.
+    fn expected(wanted: [usize; 2], weights: [f64; 3], smoothing: f64, gamma: f64) -> f64 {
+        let rows = [[0.2f64, -0.3, 1.0], [0.5, 0.1, -0.7]];
+        let (mut sum, mut divisor) = (0.0, 0.0);
+        for (row, right) in rows.iter().zip(wanted) {
+            let normal = row.iter().map(|x| x.exp()).sum::<f64>().ln();
+            let logs: Vec<f64> = row.iter().map(|x| x - normal).collect();
+            let smooth: f64 = logs.iter().zip(weights).map(|(log, weight)| -log * weight / 3.0).sum();
+            let term = (1.0 - smoothing) * -logs[right] * weights[right] + smoothing * smooth;
+            sum += term * (1.0 - logs[right].exp()).powf(gamma);
+            divisor += weights[right];
+        }
+        sum / divisor
+    }
+
+    #[test]
+    fn weights_smoothing_and_focus_are_those_of_their_definitions() {
+        let weights = || [("B-x".to_owned(), 2.0), ("O".to_owned(), 0.5)].into();
+        let h = Hyperparameters::default;
+        let cases = [
+            (h(), [1.0; 3], 0.0, 0.0),
+            (Hyperparameters { class_weights: weights(), ..h() }, [0.5, 2.0, 1.0], 0.0, 0.0),
+            (Hyperparameters { label_smoothing_factor: Some(0.1), ..h() }, [1.0; 3], 0.1, 0.0),
+            (Hyperparameters { focal_gamma: Some(2.0), ..h() }, [1.0; 3], 0.0, 2.0),
+            (
+                Hyperparameters {
+                    focal_gamma: Some(1.5),
+                    class_weights: weights(),
+                    label_smoothing_factor: Some(0.2),
+                    ..h()
+                },
+                [0.5, 2.0, 1.0],
+                0.2,
+                1.5,
+            ),
+        ];
+        for (given, weights, smoothing, gamma) in cases {
+            let loss = loss(given.clone(), &[]).unwrap();
+            for (targets, wanted) in [(Targets::Class(vec![2, 1]), [2, 1]), (Targets::Tokens(vec![0, 1]), [0, 1])] {
+                let on_device = Wanted::new(&targets, 2, Device::Cpu).unwrap();
+                let sum = loss.sum(&logits(), &on_device).unwrap().double_value(&[]);
+                let mean = sum / loss.terms(&targets);
+                let expected = expected(wanted, weights, smoothing, gamma);
+                assert!((mean - expected).abs() < 1e-6, "{given:?}: {mean}, expected {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_label_does_not_count() {
+        let loss = loss(Hyperparameters { focal_gamma: Some(2.0), ..Default::default() }, &[]).unwrap();
+        let sum = |labels: Vec<i64>| {
+            let targets = Targets::Tokens(labels);
+            let sum = loss.sum(&logits(), &Wanted::new(&targets, 2, Device::Cpu).unwrap()).unwrap();
+            (sum.double_value(&[]), loss.terms(&targets))
+        };
+        let (one, count) = sum(vec![1, IGNORED]);
+        assert_eq!(count, 1.0);
+        assert!(one > 0.0 && one < sum(vec![1, 1]).0);
+    }
+
+    #[test]
+    fn several_labels_and_numbers() {
+        let plain = loss(Hyperparameters::default(), &[]).unwrap();
+        let several = Targets::Classes(vec![1.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
+        let wanted = Wanted::new(&several, 2, Device::Cpu).unwrap();
+        let by_hand: f64 = [(0.2, 1.0), (-0.3, 0.0), (1.0, 1.0), (0.5, 0.0), (0.1, 0.0), (-0.7, 1.0)]
+            .iter()
+            .map(|(x, y): &(f64, f64)| (1.0 + x.exp()).ln() - x * y)
+            .sum();
+        assert!((plain.sum(&logits(), &wanted).unwrap().double_value(&[]) - by_hand).abs() < 1e-5);
+        assert_eq!(plain.terms(&several), 6.0);
+        // With a power of 0 the focal factor is 1; a power near it changes little.
+        let focal = loss(Hyperparameters { focal_gamma: Some(1e-9), ..Default::default() }, &[]).unwrap();
+        assert!((focal.sum(&logits(), &wanted).unwrap().double_value(&[]) - by_hand).abs() < 1e-5);
+
+        let numbers = Targets::Value(vec![1.0, -1.0]);
+        let wanted = Wanted::new(&numbers, 2, Device::Cpu).unwrap();
+        let logits = Tensor::from_slice(&[1.5f32, 0.0]).view([2, 1]);
+        assert!((plain.sum(&logits, &wanted).unwrap().double_value(&[]) - 1.25).abs() < 1e-6);
+    }
+
+    #[test]
+    fn balanced_weights_are_by_rows_and_unknown_labels_are_refused() {
+        let rows = [Target::Tokens(vec![0, 0, 0, IGNORED, 1]), Target::Class(0), Target::Class(1)];
+        let weighed =
+            loss(Hyperparameters { balanced_class_weights: Some(true), ..Default::default() }, &rows).unwrap();
+        assert_eq!(weighed.weights.unwrap().0, [0.75, 1.5, 0.0]);
+        let unknown = Hyperparameters { class_weights: [("B-y".to_owned(), 2.0)].into(), ..Default::default() };
+        match loss(unknown, &[]) {
+            Err(Error::Field { field, problem }) => {
+                assert_eq!(field, "hyperparameters.class_weights.B-y");
+                assert!(problem.contains("O, B-x, I-x"));
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

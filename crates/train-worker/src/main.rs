@@ -41,6 +41,9 @@ struct Local {
     /// Where to train
     #[arg(long, value_enum, default_value = "auto")]
     device: Place,
+    /// Keep a state to resume from when so many seconds of work would be lost
+    #[arg(long, default_value_t = 20.0)]
+    resume_every: f64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -72,6 +75,7 @@ fn local(options: &Local) -> anyhow::Result<()> {
     let spec = read_spec(&options.spec)?;
     let resume = options.out.join("resume");
     let mut request = TrainRequest::from_spec(&spec, &options.out, Some(resume.clone()), options.threads)?;
+    request.resume_every = Duration::try_from_secs_f64(options.resume_every).context("--resume-every")?;
     request.device = match options.device {
         Place::Auto => DeviceChoice::Auto,
         Place::Cpu => DeviceChoice::Cpu,

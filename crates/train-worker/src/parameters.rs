@@ -27,12 +27,18 @@ pub(crate) struct Leaf {
     pub(crate) length: usize,
     /// Whether weight decay applies: not to biases and LayerNorm.
     pub(crate) decays: bool,
+    /// 0 for the embeddings, the number of the layer from 1, more for what follows.
+    pub(crate) depth: usize,
+    /// Whether it belongs to the head.
+    pub(crate) head: bool,
 }
 
 /// The weights.
 pub(crate) struct Parameters {
-    /// All elements; the leaves are views of it.
+    /// All elements in fp32; the leaves are views of it, unless there is a copy.
     pub(crate) flat: Tensor,
+    /// All elements in the numbers of the computation, when those are others; then the leaves are views of it.
+    pub(crate) copy: Option<Tensor>,
     /// The word table comes first, at offset 0.
     pub(crate) leaves: Vec<Leaf>,
     pub(crate) slots: Vec<Slot>,
@@ -94,10 +100,11 @@ impl Parameters {
                     .f_view(plan.shape.as_slice())?
                     .f_detach()?
                     .f_set_requires_grad(true)?;
-                Ok(Leaf { tensor, offset: plan.offset, length: plan.length, decays: plan.decays })
+                let Plan { offset, length, decays, depth, head, .. } = plan;
+                Ok(Leaf { tensor, offset, length, decays, depth, head })
             })
             .collect::<Result<_, tch::TchError>>()?;
-        Ok((Self { flat, leaves, slots }, known_head))
+        Ok((Self { flat, copy: None, leaves, slots }, known_head))
     }
 
     /// A copy of all elements.
@@ -110,7 +117,36 @@ impl Parameters {
     /// Replaces all elements.
     pub(crate) fn set(&mut self, elements: &Tensor) -> Result<(), Error> {
         tch::no_grad(|| self.flat.f_copy_(elements))?;
+        self.refresh()
+    }
+
+    /// Lets the model compute in other numbers than fp32: leaves become views of a copy, which the optimizer keeps up to date.
+    pub(crate) fn compute_in(&mut self, kind: Kind) -> Result<(), Error> {
+        let copy = tch::no_grad(|| self.flat.f_to_kind(kind))?;
+        for leaf in &mut self.leaves {
+            let trained = leaf.tensor.requires_grad();
+            let view = copy.f_narrow(0, leaf.offset as i64, leaf.length as i64)?.f_view_as(&leaf.tensor)?;
+            leaf.tensor = view.f_detach()?.f_set_requires_grad(trained)?;
+        }
+        self.copy = Some(copy);
         Ok(())
+    }
+
+    /// Brings the copy up to date with the weights.
+    pub(crate) fn refresh(&mut self) -> Result<(), Error> {
+        if let Some(copy) = &mut self.copy {
+            tch::no_grad(|| copy.f_copy_(&self.flat))?;
+        }
+        Ok(())
+    }
+
+    /// The numbers of the computation, as `hyperparameters.precision` calls them.
+    pub(crate) fn precision(&self) -> &'static str {
+        match self.copy.as_ref().map(Tensor::kind) {
+            None => "fp32",
+            Some(Kind::BFloat16) => "bf16",
+            Some(_) => "fp16",
+        }
     }
 }
 
@@ -127,6 +163,8 @@ struct Plan {
     offset: usize,
     length: usize,
     decays: bool,
+    depth: usize,
+    head: bool,
 }
 
 fn lay_out(config: &EncoderConfig) -> (Vec<Plan>, Vec<Slot>, usize) {
@@ -143,6 +181,10 @@ fn lay_out(config: &EncoderConfig) -> (Vec<Plan>, Vec<Slot>, usize) {
     for names in groups {
         offset = offset.next_multiple_of(ALIGNMENT);
         let start = offset;
+        let first = names.first().map(String::as_str).unwrap_or_default();
+        let head = first.starts_with("classifier.");
+        let layer = first.strip_prefix("encoder.layer.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+        let depth = if head { config.num_hidden_layers + 1 } else { layer.map_or(0, |layer| layer + 1) };
         let decays = names.iter().all(|name| !name.ends_with(".bias") && !name.contains("LayerNorm"));
         let mut shape: Vec<i64> = Vec::new();
         for name in names {
@@ -157,7 +199,7 @@ fn lay_out(config: &EncoderConfig) -> (Vec<Plan>, Vec<Slot>, usize) {
             slots.push(Slot { name, shape: slot_shape, offset });
             offset += count;
         }
-        plans.push(Plan { shape, offset: start, length: offset - start, decays });
+        plans.push(Plan { shape, offset: start, length: offset - start, decays, depth, head });
     }
     (plans, slots, offset)
 }

@@ -7,11 +7,14 @@ use quintet_nlp::{
     checkpoint::{Checkpoint, EncoderConfig, Weights, file_name},
     task::Targets,
 };
-use tch::{Device, Reduction, Tensor};
+use quintet_proto::v1::Hyperparameters;
+use tch::{Device, Tensor};
 
 use crate::{
+    Error, Hyper,
+    loss::{Loss, Wanted},
     model::Model,
-    optimizer::{AdamW, Gradients},
+    optimizer::{Gradients, Optimizer, Settings},
     parameters::{Parameters, elements},
 };
 
@@ -49,16 +52,21 @@ impl Fixture {
 
     /// Loss and gradients, those of the word table by the rows that the batch uses.
     fn backward(&self) -> (Tensor, Tensor, Gradients) {
-        let (input, words) = self.model.input_with_rows(&self.batch).unwrap();
-        let logits = self.model.logits(&input, Some(&words), true).unwrap();
-        let loss = input.wanted.loss(&logits, Reduction::Mean).unwrap();
-        let others = self.parameters.leaves.iter().skip(1).map(|leaf| &leaf.tensor);
-        let leaves: Vec<&Tensor> = std::iter::once(&words.tensor).chain(others).collect();
-        let mut found = Tensor::run_backward(&[&loss], &leaves, false, false).into_iter();
-        let rows = found.next().unwrap();
-        let leaves = std::iter::once(None).chain(found.map(Some)).collect();
-        (logits, loss, Gradients { leaves, words: Some((words.ids, rows)) })
+        let mut kept = None;
+        let (loss, gradients) = self
+            .parameters
+            .gradients(&self.model, &self.batch, |logits, wanted| {
+                kept = Some(logits.shallow_clone());
+                mean(logits, wanted, &self.batch.targets)
+            })
+            .unwrap();
+        (kept.unwrap(), loss, gradients)
     }
+}
+
+fn mean(logits: &Tensor, wanted: &Wanted, targets: &Targets) -> Result<Tensor, Error> {
+    let loss = Loss::default();
+    Ok(loss.sum(logits, wanted)?.f_div_scalar(loss.terms(targets))?)
 }
 
 fn largest_difference(ours: &[f32], theirs: &[f32]) -> f32 {
@@ -137,7 +145,7 @@ fn dropout_does_to_the_loss_what_it_does_in_transformers() {
         let losses: Vec<f64> = (0..DRAWS)
             .map(|_| {
                 let logits = tch::no_grad(|| fixture.model.logits(&input, None, true)).unwrap();
-                input.wanted.loss(&logits, Reduction::Mean).unwrap().double_value(&[])
+                mean(&logits, &input.wanted, &fixture.batch.targets).unwrap().double_value(&[])
             })
             .collect();
         let mean = losses.iter().sum::<f64>() / DRAWS as f64;
@@ -155,11 +163,14 @@ fn dropout_does_to_the_loss_what_it_does_in_transformers() {
 fn weights_after_three_steps_equal_pytorch() {
     tch::set_num_threads(1);
     let mut fixture = Fixture::open();
-    let mut optimizer = AdamW::new(&fixture.parameters, 0.1, 0.5).unwrap();
+    let given = Hyperparameters { weight_decay: Some(0.1), max_grad_norm: Some(0.5), ..Default::default() };
+    let settings = Settings::new(&Hyper::from_proto(&given).unwrap(), &fixture.parameters, |_| 1.0);
+    let mut optimizer = Optimizer::new(&fixture.parameters, settings).unwrap();
     for step in 1..=3 {
         let (_, _, gradients) = fixture.backward();
         optimizer.step(&mut fixture.parameters, &gradients, 1e-3, step).unwrap();
     }
+    optimizer.settle(&mut fixture.parameters).unwrap();
     let flat = elements(&fixture.parameters.flat).unwrap();
     for slot in &fixture.parameters.slots {
         // Adam makes steps of up to the learning rate out of the noise in a key bias's gradient.

@@ -25,31 +25,26 @@ pub struct EpochReport {
     pub epoch: usize,
     /// Mean of the steps' losses.
     pub train_loss: f64,
-    /// Mean over the labelled words of the validation split.
-    pub loss: f64,
-    /// Validation F1, micro, seqeval's default mode.
-    pub f1: f64,
-    /// Validation precision, same mode.
-    pub precision: f64,
-    /// Validation recall, same mode.
-    pub recall: f64,
-    /// Validation F1, micro, seqeval's strict mode with IOB2.
-    pub f1_strict: f64,
     /// Time of the epoch's steps, without evaluation.
     pub seconds: f64,
+    /// Metrics of the validation split by name, see [`SplitReport::metrics`].
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, f64>,
 }
 
 impl EpochReport {
     /// The metrics reported at the end of the epoch, by key.
-    pub fn metrics(&self) -> [(&'static str, f64); 6] {
-        [
-            ("f1", self.f1),
-            ("precision", self.precision),
-            ("recall", self.recall),
-            ("f1_strict", self.f1_strict),
-            ("loss", self.loss),
-            ("train_loss", self.train_loss),
-        ]
+    pub fn metrics(&self) -> impl Iterator<Item = (String, f64)> + '_ {
+        let own = self.metrics.iter().map(|(key, value)| (key.clone(), *value));
+        own.chain([("train_loss".to_owned(), self.train_loss)])
+    }
+
+    /// One line for people: the loss, and the metric that most look at first.
+    pub(crate) fn summary(&self) -> String {
+        let shown = [("loss", "validation loss"), ("f1", "F1"), ("f1_strict", "strict"), ("mse", "MSE")];
+        let parts =
+            shown.iter().filter_map(|(key, name)| self.metrics.get(*key).map(|value| format!("{name} {value:.4}")));
+        parts.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -60,10 +55,20 @@ pub struct SplitReport {
     pub split: String,
     /// Mean over the labelled words.
     pub loss: f64,
+    /// By name: `f1`, `precision`, `recall` (micro, seqeval's default mode), `f1_strict` (its strict mode with IOB2), `accuracy` of the
+    /// words' tags, `loss`.
+    pub metrics: BTreeMap<String, f64>,
     /// seqeval's default mode.
     pub default: Report,
     /// seqeval's strict mode with IOB2.
     pub strict: Report,
+}
+
+impl SplitReport {
+    /// The metrics as those of the final test.
+    pub fn test_metrics(&self) -> impl Iterator<Item = (String, f64)> + '_ {
+        self.metrics.iter().map(|(key, value)| (format!("test_{key}"), *value))
+    }
 }
 
 /// A whole run.
@@ -89,6 +94,8 @@ pub struct TrainReport {
     pub metrics: BTreeMap<String, f64>,
     /// `cpu` or `cuda:0`.
     pub device: String,
+    /// `fp32`, `bf16` or `fp16`.
+    pub precision: String,
     /// Threads on the processor.
     pub threads: usize,
     /// Training rows a second, over all epochs of this attempt.

@@ -86,7 +86,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match &error {
             Error::Field { .. } => Self::user(ErrorReason::InvalidField, error),
-            Error::Diverged { .. } => Self::user(ErrorReason::BadInput, error),
+            Error::Diverged { .. } | Error::OutOfMemory { .. } => Self::user(ErrorReason::BadInput, error),
             Error::Input(_) if error.is_input_fault() => Self::user(ErrorReason::BadInput, error),
             Error::Input(quintet_nlp::Error::Io { source, .. })
                 if matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -138,8 +139,8 @@ fn a_run_learns_and_leaves_whole_outputs() {
     let f1: Vec<i64> = recorder.metrics.iter().filter(|(key, ..)| key == "f1").map(|(_, _, step)| *step).collect();
     assert_eq!(f1, [1, 2, 3, 4]);
     let kept = &report.epochs[report.kept_epoch.unwrap() - 1];
-    assert!(report.epochs.iter().all(|epoch| epoch.f1 <= kept.f1));
-    assert_eq!(report.metrics["f1"], kept.f1);
+    assert!(report.epochs.iter().all(|epoch| epoch.metrics["f1"] <= kept.metrics["f1"]));
+    assert_eq!(report.metrics["f1"], kept.metrics["f1"]);
 
     let checkpoint = Checkpoint::open(&bench.path("out/checkpoint")).unwrap();
     assert!(checkpoint.has_head());
@@ -176,7 +177,8 @@ fn an_interrupted_run_ends_like_an_undisturbed_one() {
     let mut last = Recorder::default();
     let parts = train(&bench.request("parts"), &mut last).unwrap();
     assert!(last.log.iter().any(|line| line.contains("resuming after epoch 3")), "{:?}", last.log);
-    assert_eq!(last.steps.first(), Some(&25));
+    // In the middle of the epoch, unless the last steps' state was still being written.
+    assert!(last.steps.first().is_some_and(|step| (25..=30).contains(step)), "{:?}", last.steps.first());
 
     assert_eq!(parts.metrics, whole.metrics);
     assert_eq!(parts.evaluation, whole.evaluation);
@@ -196,7 +198,8 @@ fn a_broken_state_is_passed_over() {
     let bench = Bench::new();
     let mut recorder = Recorder { stop: Some((10, Directive::Cancel)), ..Recorder::default() };
     train(&bench.request("out"), &mut recorder).unwrap();
-    let state = bench.path("resume/epoch-1/state.safetensors");
+    let newest = fs::read_dir(bench.path("resume")).unwrap().next().unwrap().unwrap();
+    let state = newest.path().join("state.safetensors");
     let bytes = fs::read(&state).unwrap();
     fs::write(&state, &bytes[..bytes.len() / 2]).unwrap();
     let mut recorder = Recorder::default();
@@ -211,7 +214,7 @@ fn a_pruned_trial_stops_at_once_and_writes_nothing() {
     let mut recorder = Recorder { stop: Some((9, Directive::Prune)), ..Recorder::default() };
     let report = train(&bench.request("out"), &mut recorder).unwrap();
     assert_eq!((report.outcome, report.steps, report.epochs.len()), (Outcome::Pruned, 9, 1));
-    assert_eq!(report.metrics["f1"], report.epochs[0].f1);
+    assert_eq!(report.metrics["f1"], report.epochs[0].metrics["f1"]);
 
     let report = train(&bench.request("out"), &mut Recorder::default()).unwrap();
     assert_eq!(report.outcome, Outcome::Completed);
@@ -233,7 +236,7 @@ fn without_a_validation_file_a_part_is_held_out() {
     assert_eq!(EvaluationSet::load(&bench.path("out/evaluation")).unwrap().description.split, "validation");
     // The last epoch was kept, so that its validation is the final one.
     let last = report.epochs.last().unwrap();
-    assert_eq!(report.evaluation.unwrap().default.micro.f1, last.f1);
+    assert_eq!(report.evaluation.unwrap().default.micro.f1, last.metrics["f1"]);
 }
 
 #[test]
@@ -292,6 +295,160 @@ fn bad_input_is_refused_before_work_starts() {
     fs::write(bench.path("out/checkpoint/x"), "").unwrap();
     let error = train(&bench.request("out"), &mut Recorder::default()).unwrap_err();
     assert!(error.to_string().contains("not empty"));
+}
+
+/// Runs the program until it has kept a state of at least `step` steps, and kills it then. False when it ended before.
+fn killed_at(program: &mut Command, resume: &Path, step: usize) -> bool {
+    let mut child = program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let reached = || {
+        let names = fs::read_dir(resume).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.filter_map(|name| name.to_str()?.strip_prefix("step-")?.parse::<usize>().ok()).any(|kept| kept >= step)
+    };
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "{status}");
+            return false;
+        }
+        if reached() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return true;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_run_killed_at_random_steps_ends_with_the_same_weights() {
+    let mut bench = Bench::new();
+    bench.hyper().epochs = Some(8);
+    bench.hyper().weight_decay = Some(0.1);
+    bench.hyper().ema_decay = Some(0.9);
+    bench.hyper().gradient_accumulation_steps = Some(2);
+    bench.hyper().batch_size = Some(4);
+    let spec = bench.path("spec.json");
+    fs::write(&spec, serde_json::to_vec(&bench.spec).unwrap()).unwrap();
+    let run = |out: &str| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_train-worker"));
+        program.args(["local", "--threads", "1", "--device", "cpu", "--resume-every", "0"]);
+        program.arg("--spec").arg(&spec).arg("--out").arg(bench.path(out)).env("OMP_WAIT_POLICY", "PASSIVE");
+        program
+    };
+    let output = run("whole").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let steps = 8 * 8;
+    let mut stream = quintet_nlp::random::Stream::new(std::process::id().into(), "kills", 0);
+    let mut places: Vec<usize> = stream.permutation(steps - 4).into_iter().take(10).map(|step| step + 1).collect();
+    places.sort_unstable();
+    let kills = places.iter().filter(|step| killed_at(&mut run("parts"), &bench.path("parts/resume"), **step)).count();
+    // The newest state may be steps behind the work, and the last one may come too late to be hit.
+    assert!(kills >= 8, "{kills} of {places:?}");
+    let output = run("parts").output().unwrap();
+    assert!(output.status.success() || bench.path("parts/checkpoint").exists());
+    let weights = |out: &str| fs::read(bench.path(out).join("checkpoint/model.safetensors")).unwrap();
+    assert!(weights("parts") == weights("whole"), "the weights differ after kills at {places:?}");
+}
+
+#[test]
+fn accumulated_batches_train_as_one_large_batch() {
+    let losses = |batch_size, accumulated, how: &str| {
+        let mut bench = Bench::new();
+        *bench.hyper() = Hyperparameters {
+            batch_size: Some(batch_size),
+            gradient_accumulation_steps: Some(accumulated),
+            gradient_accumulation: Some(how.to_owned()),
+            dropout: Some(0.0),
+            epochs: Some(2),
+            group_by_length: Some(false),
+            learning_rate: Some(5e-3),
+            ..Default::default()
+        };
+        no_attention_dropout(&bench);
+        bench.spec.metrics_only = true;
+        let report = train(&bench.request("out"), &mut Recorder::default()).unwrap();
+        assert_eq!(report.steps, 2 * 5);
+        report.epochs.iter().map(|epoch| epoch.train_loss).collect::<Vec<_>>()
+    };
+    let whole = losses(12, 1, "tokens");
+    let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
+    assert!(close(&whole, &losses(4, 3, "tokens")), "{whole:?}");
+    // Rows have different numbers of words, so that the mean of means is another number.
+    assert!(!close(&whole, &losses(4, 3, "mean")));
+}
+
+fn no_attention_dropout(bench: &Bench) {
+    let config = bench.path("base/config.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    json["attention_probs_dropout_prob"] = 0.0.into();
+    fs::write(&config, json.to_string()).unwrap();
+}
+
+#[test]
+fn patience_ends_training() {
+    let mut bench = Bench::new();
+    bench.spec.metrics_only = true;
+    bench.hyper().epochs = Some(50);
+    bench.hyper().early_stopping_patience = Some(2);
+    let mut recorder = Recorder::default();
+    let report = train(&bench.request("out"), &mut recorder).unwrap();
+    assert!(report.epochs.len() < 50, "{}", report.epochs.len());
+    assert_eq!(report.epochs.len(), report.kept_epoch.unwrap() + 2);
+    assert!(recorder.log.iter().any(|line| line.contains("stopping early: no improvement in 2 epochs")));
+    // By another metric, and without any improvement that counts.
+    let mut bench = Bench::new();
+    bench.spec.metrics_only = true;
+    bench.hyper().metric_for_best_model = Some("loss".into());
+    bench.hyper().early_stopping_patience = Some(1);
+    bench.hyper().early_stopping_threshold = Some(1e9);
+    assert_eq!(train(&bench.request("out"), &mut Recorder::default()).unwrap().epochs.len(), 2);
+    bench.hyper().metric_for_best_model = Some("bleu".into());
+    let error = train(&bench.request("out"), &mut Recorder::default()).unwrap_err().to_string();
+    assert!(error.contains("metric_for_best_model") && error.contains("f1_strict"), "{error}");
+}
+
+#[test]
+fn other_optimizers_averages_and_losses_learn_too() {
+    let h = Hyperparameters::default;
+    let cases = [
+        Hyperparameters { optim: Some("lion".into()), learning_rate: Some(3e-3), ..h() },
+        Hyperparameters { optim: Some("adafactor".into()), learning_rate: Some(5e-3), ..h() },
+        Hyperparameters { ema_decay: Some(0.8), ..h() },
+        Hyperparameters { tokens_per_batch: Some(100), lr_scheduler_type: Some("cosine".into()), ..h() },
+        Hyperparameters { focal_gamma: Some(2.0), balanced_class_weights: Some(true), ..h() },
+        Hyperparameters { label_smoothing_factor: Some(0.1), layer_decay: Some(0.9), ..h() },
+        Hyperparameters { freeze_layers: Some(1), head_learning_rate: Some(1e-2), epochs: Some(8), ..h() },
+    ];
+    for given in cases {
+        let mut bench = Bench::new();
+        bench.spec.metrics_only = true;
+        *bench.hyper() = Hyperparameters {
+            learning_rate: given.learning_rate.or(Some(5e-3)),
+            epochs: given.epochs.or(Some(6)),
+            batch_size: Some(8),
+            max_length: Some(32),
+            ..given
+        };
+        let report = train(&bench.request("out"), &mut Recorder::default()).unwrap();
+        assert!(report.metrics["f1"] > 0.8, "{:?}: {:?}", bench.hyper(), report.metrics);
+    }
+}
+
+#[test]
+fn frozen_layers_stay_as_they_are() {
+    let mut bench = Bench::new();
+    bench.hyper().freeze_layers = Some(1);
+    train(&bench.request("out"), &mut Recorder::default()).unwrap();
+    let tensors = |dir: &str| Checkpoint::open(&bench.path(dir)).unwrap();
+    let (before, after) = (tensors("base"), tensors("out/checkpoint"));
+    for name in before.weights.names().filter(|name| after.weights.contains(name)) {
+        let same = before.weights.get(name).unwrap().data == after.weights.get(name).unwrap().data;
+        let frozen = name.starts_with("embeddings.") || name.starts_with("encoder.layer.0.");
+        assert_eq!(same, frozen, "{name}");
+    }
+    bench.hyper().freeze_layers = Some(3);
+    let error = failure(&Bench { dir: tempfile::tempdir().unwrap(), spec: bench.spec.clone() }).to_string();
+    assert!(error.contains("freeze_layers") && error.contains("2 layers"), "{error}");
 }
 
 /// The pretrained encoder of the demo, when the set-up has fetched it.

@@ -1,0 +1,134 @@
+//! Epochs: trained, evaluated, the best one kept, stopped early.
+use super::{Run, report_epoch};
+use crate::{
+    Directive, EpochReport, Error, Observer, SplitReport,
+    evaluate::{Evaluated, Split, evaluate},
+    state::Saver,
+};
+
+impl Run<'_> {
+    /// Trains the epochs left. Its end leaves the weights to be published in place.
+    pub(crate) fn epochs(&mut self, observer: &mut dyn Observer) -> Result<Directive, Error> {
+        let mut saver = self.request.resume_dir.as_deref().map(|dir| Saver::new(dir, self.request.resume_every));
+        while self.position.epochs.len() < self.request.hyper.epochs {
+            if self.is_stale() {
+                let epochs = self.request.hyper.early_stopping_patience.unwrap_or(0);
+                observer.log(&format!("stopping early: no improvement in {epochs} epochs"));
+                break;
+            }
+            let train_loss = match self.epoch(observer, &mut saver)? {
+                Ok(loss) => loss,
+                Err(stop) => return Ok(stop),
+            };
+            match self.end_epoch(train_loss, observer)? {
+                Directive::Continue => {}
+                stop => return Ok(stop),
+            }
+            let more = self.position.epochs.len() < self.request.hyper.epochs;
+            if let Some(saver) = saver.as_mut().filter(|saver| more && saver.is_due()) {
+                self.save(saver, observer);
+            }
+        }
+        if let Some(Err(error)) = saver.as_mut().map(Saver::finish) {
+            observer.log(&format!("the last state was not kept: {error}"));
+        }
+        self.keep_best(observer)?;
+        Ok(Directive::Continue)
+    }
+
+    /// Evaluates a split with the present weights.
+    pub(crate) fn evaluate(
+        &self,
+        split: &Split,
+        observer: &mut dyn Observer,
+    ) -> Result<Result<Evaluated, Directive>, Error> {
+        evaluate(&self.model, split, &self.labels, self.config.pad_token_id, observer, self.place())
+    }
+
+    fn end_epoch(&mut self, train_loss: f64, observer: &mut dyn Observer) -> Result<Directive, Error> {
+        let seconds = self.position.seconds_of_epoch;
+        self.trained_seconds += seconds;
+        self.optimizer.settle(&mut self.parameters)?;
+        let own = self.use_average()?;
+        let report = match self.evaluate(&self.validation, observer)? {
+            Ok(evaluated) => evaluated.report,
+            Err(stop) => return Ok(stop),
+        };
+        let SplitReport { metrics, .. } = report;
+        let epoch = EpochReport { epoch: self.position.epochs.len() + 1, train_loss, seconds, metrics };
+        let value = self.chosen(&epoch)?;
+        let gain = match self.position.best.and_then(|best| self.position.epochs.get(best - 1)) {
+            None => f64::INFINITY,
+            Some(before) => self.gain(value, self.chosen(before)?),
+        };
+        let improves = gain > self.request.hyper.early_stopping_threshold;
+        self.position.stale = if improves { 0 } else { self.position.stale + 1 };
+        if gain > 0.0 {
+            self.position.best = Some(epoch.epoch);
+            if self.request.hyper.load_best_model {
+                self.best = Some(self.parameters.copy()?);
+            }
+        }
+        if let Some(own) = own {
+            self.parameters.set(&own)?;
+        }
+        report_epoch(&epoch, observer);
+        observer.log(&format!(
+            "epoch {}: train loss {train_loss:.4}, {}, {seconds:.1} s",
+            epoch.epoch,
+            epoch.summary()
+        ));
+        self.position.epochs.push(epoch);
+        self.position.steps_of_epoch = 0;
+        self.position.loss_of_epoch = 0.0;
+        self.position.seconds_of_epoch = 0.0;
+        Ok(Directive::Continue)
+    }
+
+    /// The metric that chooses the best epoch.
+    fn chosen(&self, epoch: &EpochReport) -> Result<f64, Error> {
+        let name = self.metric_name();
+        epoch.metrics.get(name).copied().ok_or_else(|| {
+            let known: Vec<&str> = epoch.metrics.keys().map(String::as_str).collect();
+            let problem = format!("found `{name}`; this task has {}", known.join(", "));
+            Error::field("hyperparameters.metric_for_best_model", problem)
+        })
+    }
+
+    fn metric_name(&self) -> &str {
+        self.request.hyper.metric_for_best_model.as_deref().unwrap_or("f1")
+    }
+
+    /// By how much a value is better than another.
+    fn gain(&self, value: f64, before: f64) -> f64 {
+        if is_minimised(self.metric_name()) { before - value } else { value - before }
+    }
+
+    /// Whether patience has come to its end.
+    fn is_stale(&self) -> bool {
+        self.request.hyper.early_stopping_patience.is_some_and(|patience| self.position.stale >= patience)
+    }
+
+    /// Puts the weights to be published in place: those of the best epoch, else the average, else the last ones.
+    fn keep_best(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
+        self.optimizer.settle(&mut self.parameters)?;
+        let last = self.position.epochs.len();
+        match (self.best.take(), self.position.best) {
+            (Some(best), Some(epoch)) => {
+                if epoch != last || self.average.is_some() {
+                    self.parameters.set(&best)?;
+                }
+                observer.log(&format!("keeping the weights of epoch {epoch}"));
+            }
+            _ => {
+                self.use_average()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether less of a metric is better.
+fn is_minimised(metric: &str) -> bool {
+    ["loss", "mse", "rmse", "mae"].contains(&metric)
+}
