@@ -1,0 +1,117 @@
+"""One training run by the Trainer of `transformers`, for `compare.py`: prints CPU and wall seconds of `train()` as JSON.
+
+Variants: `plain` is the Trainer's default (random order, fp32, padding to the longest row of a batch), `fp32` its best ordinary settings
+(fused AdamW, grouping by length), `bf16` the same under bf16 autocast.
+"""
+
+import argparse
+import json
+import time
+
+import torch
+from torch.utils.data import Dataset
+from transformers import (
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    DataCollatorForTokenClassification,
+    Trainer,
+    TrainingArguments,
+)
+
+
+def read(path, rows):
+    sentences, words, tags = [], [], []
+    with open(path, encoding="utf-8") as file:
+        for line in [*file, "\n"]:
+            if not line.strip():
+                if words:
+                    sentences.append((words, tags))
+                words, tags = [], []
+                continue
+            word, tag = line.rstrip("\n").split("\t")
+            words.append(word)
+            tags.append(tag)
+    return sentences[:rows]
+
+
+class Rows(Dataset):
+    def __init__(self, sentences, tokenizer, ids, max_length):
+        self.rows = []
+        for words, tags in sentences:
+            encoding = tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length)
+            owners = encoding.word_ids()
+            labels = [
+                -100 if owner is None or owner == owners[at - 1] else ids[tags[owner]]
+                for at, owner in enumerate(owners)
+            ]
+            self.rows.append(
+                {"input_ids": encoding["input_ids"], "attention_mask": encoding["attention_mask"], "labels": labels}
+            )
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--train", required=True, help="CoNLL file: a word and its tag a line, separated by a tab")
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--variant", choices=["plain", "fp32", "bf16"], required=True)
+    parser.add_argument("--out", required=True, help="folder that the Trainer may write to")
+    args = parser.parse_args()
+
+    torch.set_num_threads(args.threads)
+    sentences = read(args.train, args.rows)
+    names = sorted({tag for _, tags in sentences for tag in tags})
+    ids = {name: at for at, name in enumerate(names)}
+    tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)
+    model = AutoModelForTokenClassification.from_pretrained(args.checkpoint, num_labels=len(names))
+    best = args.variant != "plain"
+    training = TrainingArguments(
+        output_dir=args.out,
+        per_device_train_batch_size=args.batch_size,
+        num_train_epochs=1,
+        learning_rate=5e-5,
+        weight_decay=0.01,
+        optim="adamw_torch_fused" if best else "adamw_torch",
+        group_by_length=best,
+        bf16=args.variant == "bf16",
+        use_cpu=args.device == "cpu",
+        save_strategy="no",
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        seed=42,
+    )
+    trainer = Trainer(
+        model=model,
+        args=training,
+        train_dataset=Rows(sentences, tokenizer, ids, args.max_length),
+        data_collator=DataCollatorForTokenClassification(tokenizer),
+    )
+    wall, cpu = time.perf_counter(), time.process_time()
+    trainer.train()
+    if args.device == "cuda":
+        torch.cuda.synchronize()
+    print(
+        json.dumps(
+            {
+                "rows": len(sentences),
+                "cpu_seconds": time.process_time() - cpu,
+                "seconds": time.perf_counter() - wall,
+                "peak_device_bytes": torch.cuda.max_memory_allocated() if args.device == "cuda" else 0,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
