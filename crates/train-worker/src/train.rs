@@ -6,7 +6,6 @@ use quintet_nlp::{
     batch,
     checkpoint::{Checkpoint, EncoderConfig},
     data::{DataSet, LabelSet},
-    files,
     random::derive,
 };
 use tch::{Device, Reduction, Tensor};
@@ -118,11 +117,13 @@ impl<'a> Run<'a> {
         let checkpoint = Checkpoint::open(&request.checkpoint)?;
         request.check_encoder(&checkpoint.config)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let data = DataSet::load(&request.sources)?;
+        let DataSet::Tokens { labels, splits: data, notes } = DataSet::load(&request.sources)? else {
+            return Err(Error::field("text_classification", "sequence tasks cannot be trained yet"));
+        };
 
         let mut alignments = BTreeMap::new();
         let mut prepare = |name: &'static str, sentences: Vec<_>| -> Result<Split, Error> {
-            let (rows, alignment) = encode(&sentences, &tokenizer, &data.labels, hyper.max_length)?;
+            let (rows, alignment) = encode(&sentences, &tokenizer, &labels, hyper.max_length)?;
             if alignment.truncated_rows > 0 {
                 observer.log(&format!(
                     "{name}: {} of {} rows are longer than max_length {} and were cut; {} words are unseen",
@@ -140,12 +141,12 @@ impl<'a> Run<'a> {
             let problem = "no row has a word that the tokenizer keeps".to_owned();
             return Err(quintet_nlp::Error::Split { split: "train", problem }.into());
         }
-        for note in &data.notes {
+        for note in &notes {
             observer.log(note);
         }
 
         let mut config = checkpoint.config.clone();
-        config.labels = data.labels.names().to_vec();
+        config.labels = labels.names().to_vec();
         if let Some(dropout) = hyper.dropout {
             config.hidden_dropout_prob = dropout;
             config.classifier_dropout = config.classifier_dropout.map(|_| dropout);
@@ -173,12 +174,12 @@ impl<'a> Run<'a> {
         let mut run = Self {
             request,
             config,
-            labels: data.labels,
+            labels,
             train,
             validation,
             test,
             alignments,
-            notes: data.notes,
+            notes,
             device,
             parameters,
             model,
@@ -420,11 +421,6 @@ fn all_cores() -> usize {
 
 /// Identifies a run by everything that its result depends on.
 fn fingerprint(request: &TrainRequest, checkpoint: &Checkpoint) -> Result<String, Error> {
-    let sources = &request.sources;
-    let mut parts = vec![checkpoint.digest()?, format!("{:?}", request.hyper), format!("{:?}", sources.options)];
-    parts.push(format!("{} {} {:?}", sources.validation_fraction, sources.seed, sources.fold));
-    for path in [Some(&sources.train), sources.validation.as_ref()].into_iter().flatten() {
-        parts.push(files::digest(path)?);
-    }
+    let parts = [checkpoint.digest()?, format!("{:?}", request.hyper), request.sources.digest()?];
     Ok(parts.join("\n"))
 }
