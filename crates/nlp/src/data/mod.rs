@@ -9,15 +9,15 @@ mod conll;
 mod delimited;
 mod folder;
 mod json;
-mod jsonl;
 mod labels;
+mod reader;
 pub mod record;
 mod set;
+mod spans;
 mod split;
 mod tags;
 mod text;
-
-use std::path::Path;
+mod words;
 
 pub use classes::{ClassSet, read_label_names};
 pub use labels::LabelSet;
@@ -26,8 +26,6 @@ pub use set::{DataSet, Form, Sources, Splits};
 pub use split::{Fold, HoldOut, kind_numbers, partition};
 pub use tags::{Tag, parse_tag};
 pub use text::{Answer, LABEL_COLUMNS, PAIRS, TEXT_COLUMNS, TextExample, TextOptions, TextReader};
-
-use crate::{Error, files};
 
 /// A sentence, or another piece of text that is tagged as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,35 +49,6 @@ pub struct ReadOptions {
     pub tag_column: Option<usize>,
     /// Cut documents that are too long into windows with so many sub-tokens in common; absent: cut them off.
     pub stride: Option<usize>,
-}
-
-/// What was read from one file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FileContent {
-    /// The sentences in the order of the file.
-    pub sentences: Vec<Sentence>,
-    /// Tags `I-TYPE` that opened an entity (IOB1, or stray) and were made `B-TYPE`.
-    pub retagged: usize,
-    /// JSONL: words that were cut in two because a span begins or ends inside.
-    pub cut_words: usize,
-}
-
-/// Reads one file.
-pub fn read(path: &Path, options: &ReadOptions) -> Result<FileContent, Error> {
-    let format = match options.format {
-        Some(format) => format,
-        None => record::detect(path, Format::Conll)?,
-    };
-    let bytes = files::read(path)?;
-    let text = std::str::from_utf8(&bytes).map_err(|e| {
-        let line = bytes[..e.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
-        Error::data(path, line, "not UTF-8")
-    })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    match format {
-        Format::Jsonl => jsonl::parse(text, path),
-        _ => conll::parse(text, path, options),
-    }
 }
 
 /// A value in an error message, cut when it is long.

@@ -7,10 +7,10 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Answer, ClassSet, Fold, Format, HoldOut, LabelSet, ReadOptions, Sentence, Tag, TextExample, TextOptions,
-    TextReader,
+    Answer, ClassSet, Fold, HoldOut, LabelSet, ReadOptions, Sentence, Tag, TextExample, TextOptions, TextReader,
     folder::{self, SplitFiles},
-    kind_numbers, parse_tag, partition, read, read_label_names, record,
+    kind_numbers, parse_tag, partition, read_label_names,
+    reader::{SentenceReader, read_texts},
 };
 use crate::{Error, files, task::Task};
 
@@ -184,14 +184,15 @@ impl DataSet {
 
 fn tokens(sources: &Sources, options: &ReadOptions, resolved: Resolved) -> Result<DataSet, Error> {
     let mut notes = resolved.notes;
-    let train = sentences("train", &resolved.train, options, &mut notes)?;
-    let labels = LabelSet::of(&train);
-    if labels.len() == 1 {
+    let mut reader = SentenceReader::default();
+    let train = sentences("train", &resolved.train, options, &mut reader, &mut notes)?;
+    let labels = LabelSet::of_train(&train, reader.classes.take());
+    if train.iter().all(|row| row.tags.iter().all(|tag| tag == "O")) {
         let problem = format!("`{}` has no entity: every tag is O", sources.train.display());
         return Err(Error::Split { split: "train", problem });
     }
-    let checked = |name: &'static str, split: &SplitFiles, notes: &mut Vec<String>| {
-        let rows = sentences(name, split, options, notes)?;
+    let mut checked = |name: &'static str, split: &SplitFiles, notes: &mut Vec<String>| {
+        let rows = sentences(name, split, options, &mut reader, notes)?;
         for row in &rows {
             if let Some(tag) = row.tags.iter().find(|tag| labels.id(tag).is_none()) {
                 let problem = format!("label `{tag}` is unknown: the training split has {}", labels.types().join(", "));
@@ -225,23 +226,18 @@ fn sentences(
     name: &'static str,
     split: &SplitFiles,
     options: &ReadOptions,
+    reader: &mut SentenceReader,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Sentence>, Error> {
-    let (mut all, mut retagged, mut cut) = (Vec::new(), 0, 0);
-    for path in &split.files {
-        let content = read(path, options)?;
-        all.extend(content.sentences);
-        (retagged, cut) = (retagged + content.retagged, cut + content.cut_words);
-    }
+    let mut all = Vec::new();
+    reader.read(split, options, &mut |_, sentence| {
+        all.push(sentence);
+        Ok(())
+    })?;
     if all.is_empty() {
         return Err(Error::Split { split: name, problem: format!("`{}` has no sentence", place(split).display()) });
     }
-    if retagged > 0 {
-        notes.push(format!("{name}: {retagged} tags I-TYPE that open an entity were read as B-TYPE"));
-    }
-    if cut > 0 {
-        notes.push(format!("{name}: {cut} words were cut where a span begins or ends inside them"));
-    }
+    notes.extend(reader.notes(name));
     Ok(all)
 }
 
@@ -325,17 +321,10 @@ fn examples(
     reader: &mut TextReader<'_>,
 ) -> Result<Vec<TextExample>, Error> {
     let mut all = Vec::new();
-    for path in &split.files {
-        let format = match options.format {
-            Some(format) => format,
-            None => record::detect(path, Format::Csv)?,
-        };
-        record::read_records(path, format, options.separator, &mut |features, record| {
-            let features = if features.classes.is_empty() { &split.features } else { features };
-            all.push(reader.read(features, &record).map_err(|problem| Error::data(path, record.line, problem))?);
-            Ok(())
-        })?;
-    }
+    read_texts(split, options, reader, &mut |_, example| {
+        all.push(example);
+        Ok(())
+    })?;
     if all.is_empty() {
         return Err(Error::Split { split: name, problem: format!("`{}` has no row", place(split).display()) });
     }
@@ -388,7 +377,7 @@ mod tests {
         let (labels, splits, notes) = load_tokens(&sources(dir.path(), "a O\nb B-loc\n\nc I-per\n", Some(dev)));
         assert_eq!(labels.names(), ["O", "B-loc", "I-loc", "B-per", "I-per"]);
         assert_eq!((splits.train.len(), splits.validation.len()), (2, 1));
-        assert_eq!(notes, ["train: 1 tags I-TYPE that open an entity were read as B-TYPE"]);
+        assert_eq!(notes, ["train: 1 tags that open an entity without saying so (I-TYPE) were read as B-TYPE"]);
     }
 
     #[test]
