@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
-    data::{LabelSet, Sentence},
+    data::{Answer, ClassSet, LabelSet, Sentence, TextExample},
     task::Target,
     tokenizer::WordTokenizer,
 };
@@ -63,7 +63,7 @@ pub fn encode(
         let word_count = sentence.words.len();
         alignment.unseen_words += word_count - seen.min(word_count);
         rows.push(Encoded {
-            type_ids: vec![0; tokens.ids.len()],
+            type_ids: tokens.type_ids,
             input_ids: tokens.ids,
             target: Target::Tokens(target),
             words: tokens.words,
@@ -71,6 +71,52 @@ pub fn encode(
         });
     }
     Ok((rows, alignment))
+}
+
+/// Encodes texts and pairs of texts whose labels are all in `labels`; such rows have no words.
+pub fn encode_texts(
+    examples: &[TextExample],
+    tokenizer: &WordTokenizer,
+    labels: &ClassSet,
+    max_length: usize,
+) -> Result<(Vec<Encoded>, Alignment), Error> {
+    let mut alignment = Alignment { rows: examples.len(), ..Alignment::default() };
+    let mut rows = Vec::with_capacity(examples.len());
+    for example in examples {
+        let tokens = match &example.pair {
+            Some(pair) => tokenizer.encode_pair(&example.text, pair, max_length)?,
+            None => tokenizer.encode_text(&example.text, max_length)?,
+        };
+        alignment.truncated_rows += usize::from(tokens.truncated);
+        rows.push(Encoded {
+            type_ids: tokens.type_ids,
+            words: vec![None; tokens.ids.len()],
+            input_ids: tokens.ids,
+            target: text_target(&example.answer, labels)?,
+            word_count: 0,
+        });
+    }
+    Ok((rows, alignment))
+}
+
+/// The target of a text.
+pub fn text_target(answer: &Answer, labels: &ClassSet) -> Result<Target, Error> {
+    let id = |name: &String| {
+        labels
+            .id(name)
+            .ok_or_else(|| Error::argument("labels", format!("`{name}` is not among {}", labels.names().join(", "))))
+    };
+    Ok(match answer {
+        Answer::Value(value) => Target::Value(*value),
+        Answer::Label(name) => Target::Class(id(name)? as i64),
+        Answer::Labels(names) => {
+            let mut flags = vec![0.0; labels.names().len()];
+            for name in names {
+                flags[id(name)?] = 1.0;
+            }
+            Target::Classes(flags)
+        }
+    })
 }
 
 fn label_id(labels: &LabelSet, tag: &str) -> Result<i64, Error> {
@@ -118,6 +164,32 @@ mod tests {
     fn sentence(words: &str, tags: &str) -> Sentence {
         let split = |text: &str| text.split(' ').map(str::to_owned).collect();
         Sentence { words: split(words), tags: split(tags), line: 1 }
+    }
+
+    #[test]
+    fn texts_carry_their_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let tokenizer = testing::tokenizer(dir.path(), &[]);
+        let example = |pair: Option<&str>, answer| TextExample {
+            text: "a b c".into(),
+            pair: pair.map(str::to_owned),
+            answer,
+            line: 1,
+        };
+        let labels = ClassSet::of(["x", "y", "z"]);
+        let several = Answer::Labels(["z".to_owned(), "x".to_owned()].into());
+        let examples =
+            [example(None, Answer::Label("y".into())), example(Some("d"), several), example(None, Answer::Value(0.5))];
+        let (rows, alignment) = encode_texts(&examples, &tokenizer, &labels, 6).unwrap();
+        assert_eq!((rows[0].length(), &rows[0].target), (5, &Target::Class(1)));
+        assert_eq!(
+            (rows[1].type_ids.as_slice(), &rows[1].target),
+            (&[0, 0, 0, 0, 1, 1][..], &Target::Classes(vec![1.0, 0.0, 1.0]))
+        );
+        assert_eq!((rows[2].words.as_slice(), &rows[2].target), (&[None; 5][..], &Target::Value(0.5)));
+        assert_eq!(alignment, Alignment { rows: 3, truncated_rows: 1, unseen_words: 0 });
+        let error = text_target(&Answer::Label("w".into()), &labels).unwrap_err();
+        assert!(error.to_string().contains("`w` is not among x, y, z"), "{error}");
     }
 
     #[test]

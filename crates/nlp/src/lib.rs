@@ -2,7 +2,8 @@
 //!
 //! * [`checkpoint`]: Hugging Face checkpoint folders, read and written.
 //! * [`tokenizer`]: words and text to sub-tokens.
-//! * [`data`]: labelled words from CoNLL and JSONL files.
+//! * [`data`]: labelled words and texts from files of many formats.
+//! * [`prepare`]: a data set to [`rows`] that a model trains on, whatever the task.
 //! * [`task`]: what a model is trained to say of a text.
 //! * [`align`]: labels of words to labels of sub-tokens and back, and [`batch`]: rows to padded batches.
 //! * [`seqeval`]: entity metrics equal to the Python package's.
@@ -18,7 +19,9 @@ pub mod data;
 mod error;
 pub mod evaluation;
 pub mod files;
+pub mod prepare;
 pub mod random;
+pub mod rows;
 pub mod seqeval;
 pub mod task;
 pub mod testing;

@@ -13,10 +13,12 @@ pub struct WordTokenizer {
 }
 
 /// Sub-tokens of one input.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SubTokens {
     /// Vocabulary ids.
     pub ids: Vec<i64>,
+    /// Token types: those of the tokenizer's template, 1 for the second text of a pair in most.
+    pub type_ids: Vec<i64>,
     /// Word of each sub-token; none for special tokens.
     pub words: Vec<Option<usize>>,
     /// Start and end of each sub-token in characters of the text (of the word, when words were encoded).
@@ -59,6 +61,34 @@ impl WordTokenizer {
         self.cut(&encoding, max_length)
     }
 
+    /// Encodes a pair of texts by the tokenizer's template for pairs, cut to at most `max_length` sub-tokens from the end of the longer
+    /// text first, as `truncation="longest_first"` of `transformers` does.
+    pub fn encode_pair(&self, text: &str, pair: &str, max_length: usize) -> Result<SubTokens, Error> {
+        let encoding = self.inner.encode_char_offsets((text, pair), true).map_err(|e| self.failed(&e))?;
+        let sequences = encoding.get_sequence_ids();
+        // Special tokens of the template belong to neither text.
+        let count = |text: usize| sequences.iter().filter(|sequence| **sequence == Some(text)).count();
+        let lengths = [count(0), count(1)];
+        let specials = sequences.len() - lengths[0] - lengths[1];
+        let Some(room) = max_length.checked_sub(specials).filter(|room| *room > 0) else {
+            let problem = format!("found {max_length}, expected more than the {specials} special tokens of a pair");
+            return Err(Error::argument("max_length", problem));
+        };
+        let kept = longest_first(lengths, room);
+        let mut taken = [0, 0];
+        let mut tokens = SubTokens { truncated: kept != lengths, ..SubTokens::default() };
+        for (index, sequence) in sequences.iter().enumerate() {
+            if let Some(text @ (0 | 1)) = *sequence {
+                taken[text] += 1;
+                if taken[text] > kept[text] {
+                    continue;
+                }
+            }
+            tokens.push(&encoding, index);
+        }
+        Ok(tokens)
+    }
+
     fn failed(&self, error: &tokenizers::Error) -> Error {
         Error::argument("text", format!("the tokenizer refused it: {error}"))
     }
@@ -74,16 +104,34 @@ impl WordTokenizer {
         let trailing = trailing.min(self.specials);
         let kept =
             |index: &usize| length <= max_length || *index < max_length - trailing || *index >= length - trailing;
-        let rows = (0..length).filter(kept);
-        let mut tokens =
-            SubTokens { ids: Vec::new(), words: Vec::new(), offsets: Vec::new(), truncated: length > max_length };
-        for index in rows {
-            tokens.ids.push(i64::from(encoding.get_ids()[index]));
-            tokens.words.push(encoding.get_word_ids()[index].map(|word| word as usize));
-            tokens.offsets.push(encoding.get_offsets()[index]);
-        }
+        let mut tokens = SubTokens { truncated: length > max_length, ..SubTokens::default() };
+        (0..length).filter(kept).for_each(|index| tokens.push(encoding, index));
         Ok(tokens)
     }
+}
+
+impl SubTokens {
+    fn push(&mut self, encoding: &Encoding, index: usize) {
+        self.ids.push(i64::from(encoding.get_ids()[index]));
+        self.type_ids.push(i64::from(encoding.get_type_ids()[index]));
+        self.words.push(encoding.get_word_ids()[index].map(|word| word as usize));
+        self.offsets.push(encoding.get_offsets()[index]);
+    }
+}
+
+/// How much two texts of these lengths keep when they have `room` together: the longer one loses first, and when both are longer than half
+/// of it, each keeps a half, the second one more if it does not come out even (the rule of Hugging Face's fast tokenizers, where the text that was
+/// longer counts as the second).
+fn longest_first(lengths: [usize; 2], room: usize) -> [usize; 2] {
+    let [first, second] = lengths;
+    if first + second <= room {
+        return lengths;
+    }
+    let (short, swapped) = if first > second { (second, true) } else { (first, false) };
+    let long = if short > room { short } else { short.max(room - short) };
+    let (short, long) = if short + long > room { (room / 2, room / 2 + room % 2) } else { (short, long) };
+    let [first, second] = if swapped { [long, short] } else { [short, long] };
+    [first.min(lengths[0]), second.min(lengths[1])]
 }
 
 #[cfg(test)]
@@ -130,6 +178,30 @@ mod tests {
         let tokens = tokenizer().encode_text("é paris", 10).unwrap();
         assert_eq!(tokens.offsets[1..3], [(0, 1), (2, 7)]);
         assert_eq!(tokenizer().encode_words(&[], 10).unwrap().words, [None, None]);
+    }
+
+    #[test]
+    fn pairs_are_cut_at_the_longer_text() {
+        // The cases of the tokenizers library's own tests (lengths 0, 2, 3 and 6 within 7) and more.
+        for (lengths, room, kept) in [
+            ([0, 6], 7, [0, 6]),
+            ([2, 3], 7, [2, 3]),
+            ([2, 6], 7, [2, 5]),
+            ([3, 6], 7, [3, 4]),
+            ([6, 2], 7, [5, 2]),
+            ([6, 3], 7, [4, 3]),
+            ([6, 6], 7, [3, 4]),
+            ([7, 6], 7, [4, 3]),
+            ([9, 9], 8, [4, 4]),
+            ([0, 9], 8, [0, 8]),
+        ] {
+            assert_eq!(longest_first(lengths, room), kept, "{lengths:?} in {room}");
+        }
+        let tokens = tokenizer().encode_pair("a b c d", "e", 6).unwrap();
+        let whole = tokenizer().encode_pair("a b", "e", 9).unwrap();
+        assert!(tokens.truncated && !whole.truncated);
+        assert_eq!((&tokens.ids, &tokens.type_ids), (&whole.ids, &vec![0, 0, 0, 0, 1, 1]));
+        assert!(matches!(tokenizer().encode_pair("a", "b", 3), Err(Error::Argument { field: "max_length", .. })));
     }
 
     #[test]

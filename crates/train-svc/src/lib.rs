@@ -2,6 +2,7 @@
 //!
 //! The engine is the program `train-worker`, the only one that links libtorch; this library starts and serves without it.
 
+mod data;
 pub mod hyper;
 pub mod merge;
 pub mod request;

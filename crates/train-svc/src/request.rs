@@ -4,13 +4,10 @@ use std::{
     time::Duration,
 };
 
-use quintet_nlp::{
-    checkpoint::EncoderConfig,
-    data::{Fold, Format, ReadOptions, Sources},
-};
-use quintet_proto::v1::{self, DataFormat, TokenClassificationData, TrainSpec};
+use quintet_nlp::{checkpoint::EncoderConfig, data::Sources};
+use quintet_proto::v1::TrainSpec;
 
-use crate::hyper::Hyper;
+use crate::{data, hyper::Hyper};
 
 /// A field of `TrainSpec` that is out of its range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +42,7 @@ pub enum DeviceChoice {
 pub struct TrainRequest {
     /// Checkpoint folder to start from.
     pub checkpoint: PathBuf,
-    /// Data files.
+    /// Data files, and what their examples are.
     pub sources: Sources,
     /// How to train.
     pub hyper: Hyper,
@@ -78,10 +75,9 @@ impl TrainRequest {
             return Err(FieldError::new("checkpoint", "missing"));
         }
         let hyper = Hyper::from_proto(&spec.hyperparameters.clone().unwrap_or_default())?;
-        let data = spec.data.clone().unwrap_or_default();
         Ok(Self {
             checkpoint: PathBuf::from(&spec.checkpoint),
-            sources: sources(&data, hyper.seed)?,
+            sources: data::sources(spec, hyper.seed)?,
             hyper,
             metrics_only: spec.metrics_only,
             checkpoint_out: out.join("checkpoint"),
@@ -104,105 +100,22 @@ impl TrainRequest {
     }
 }
 
-fn sources(data: &TokenClassificationData, seed: u64) -> Result<Sources, FieldError> {
-    if data.train.is_empty() {
-        return Err(FieldError::new("data.train", "missing"));
-    }
-    let column = |name: &str, value: i32| {
-        usize::try_from(value).map_err(|_| FieldError::new(name, format!("found {value}, expected 0 or more")))
-    };
-    let format = match DataFormat::try_from(data.format) {
-        Ok(DataFormat::Unspecified) => None,
-        Ok(DataFormat::Conll) => Some(Format::Conll),
-        Ok(DataFormat::Jsonl) => Some(Format::Jsonl),
-        Err(_) => {
-            return Err(FieldError::new("data.format", format!("found {}, expected CONLL or JSONL", data.format)));
-        }
-    };
-    let optional = |path: &String| (!path.is_empty()).then(|| PathBuf::from(path));
-    let fraction = if data.validation_fraction == 0.0 { 0.1 } else { data.validation_fraction };
-    if !(fraction > 0.0 && fraction < 1.0) {
-        return Err(FieldError::new(
-            "data.validation_fraction",
-            format!("found {fraction}, expected above 0 and below 1"),
-        ));
-    }
-    Ok(Sources {
-        train: PathBuf::from(&data.train),
-        validation: optional(&data.validation),
-        test: optional(&data.test),
-        options: ReadOptions {
-            format,
-            word_column: column("data.word_column", data.word_column)?,
-            tag_column: data.tag_column.map(|value| column("data.tag_column", value)).transpose()?,
-        },
-        validation_fraction: fraction,
-        seed,
-        fold: data.fold.as_ref().map(|given| fold(given, data)).transpose()?,
-    })
-}
-
-/// The most folds that anybody has asked for in earnest.
-const MOST_FOLDS: i32 = 100;
-
-fn fold(given: &v1::Fold, data: &TokenClassificationData) -> Result<Fold, FieldError> {
-    if !data.validation.is_empty() {
-        let problem = format!("found `{}`, but a fold of the training data is validated on", data.validation);
-        return Err(FieldError::new("data.validation", problem));
-    }
-    if !(2..=MOST_FOLDS).contains(&given.n_splits) {
-        let problem = format!("found {}, expected 2 to {MOST_FOLDS}", given.n_splits);
-        return Err(FieldError::new("data.fold.n_splits", problem));
-    }
-    if !(0..given.n_splits).contains(&given.index) {
-        let problem = format!("found {}, expected 0 to {}", given.index, given.n_splits - 1);
-        return Err(FieldError::new("data.fold.index", problem));
-    }
-    let [n_splits, index] = [given.n_splits, given.index].map(|value| usize::try_from(value).unwrap_or_default());
-    let (shuffle, stratified) = (given.shuffle.unwrap_or(true), given.stratified.unwrap_or(true));
-    Ok(Fold { n_splits, index, shuffle, seed: given.seed.unwrap_or(42), stratified })
-}
-
 #[cfg(test)]
 mod tests {
+    use quintet_proto::v1::TokenClassificationData;
+
     use super::*;
 
     #[test]
     fn specifications_are_checked() {
         let data = TokenClassificationData { train: "t".into(), ..Default::default() };
-        let spec = TrainSpec { checkpoint: "c".into(), data: Some(data.clone()), ..Default::default() };
+        let spec = TrainSpec { checkpoint: "c".into(), data: Some(data), ..Default::default() };
         let request = TrainRequest::from_spec(&spec, Path::new("out"), None, 1).unwrap();
-        assert_eq!(request.sources.validation_fraction, 0.1);
+        assert_eq!(request.sources.train, Path::new("t"));
         assert_eq!(request.checkpoint_out, Path::new("out/checkpoint"));
-        let with_fold = |n_splits, index, validation: &str| {
-            let fold = Some(v1::Fold { n_splits, index, ..Default::default() });
-            let data = TokenClassificationData { fold, validation: validation.into(), ..data.clone() };
-            TrainSpec { data: Some(data), ..spec.clone() }
-        };
-        let request = TrainRequest::from_spec(&with_fold(3, 2, ""), Path::new("out"), None, 1).unwrap();
-        let expected = Fold { n_splits: 3, index: 2, shuffle: true, seed: 42, stratified: true };
-        assert_eq!(request.sources.fold, Some(expected));
         let broken = [
             (TrainSpec { checkpoint: String::new(), ..spec.clone() }, "checkpoint"),
-            (TrainSpec { data: None, ..spec.clone() }, "data.train"),
-            (
-                TrainSpec { data: Some(TokenClassificationData { word_column: -1, ..data.clone() }), ..spec.clone() },
-                "data.word_column",
-            ),
-            (
-                TrainSpec {
-                    data: Some(TokenClassificationData { validation_fraction: 1.0, ..data.clone() }),
-                    ..spec.clone()
-                },
-                "data.validation_fraction",
-            ),
-            (with_fold(3, 3, ""), "data.fold.index"),
-            (with_fold(1, 0, ""), "data.fold.n_splits"),
-            (with_fold(3, 0, "dev"), "data.validation"),
-            (
-                TrainSpec { data: Some(TokenClassificationData { format: 9, ..data.clone() }), ..spec.clone() },
-                "data.format",
-            ),
+            (TrainSpec { data: None, ..spec }, "data"),
         ];
         for (spec, expected) in broken {
             match TrainRequest::from_spec(&spec, Path::new("out"), None, 1) {

@@ -41,6 +41,12 @@ fn fetch_inputs(context: &Context, mut spec: TrainSpec) -> Result<TrainSpec, Fai
         fetch("data.validation", &mut data.validation)?;
         fetch("data.test", &mut data.test)?;
     }
+    if let Some(data) = &mut spec.text_classification {
+        fetch("text_classification.train", &mut data.train)?;
+        fetch("text_classification.validation", &mut data.validation)?;
+        fetch("text_classification.test", &mut data.test)?;
+        fetch("text_classification.labels", &mut data.labels)?;
+    }
     Ok(spec)
 }
 

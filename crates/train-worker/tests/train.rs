@@ -66,7 +66,7 @@ impl Bench {
             checkpoint: dir.path().join("base").display().to_string(),
             data: Some(data),
             hyperparameters: Some(hyperparameters),
-            metrics_only: false,
+            ..Default::default()
         };
         Self { dir, spec }
     }

@@ -48,10 +48,15 @@ pub(super) fn check(spec: &SweepSpec, space: &Space) -> Vec<FieldViolation> {
         None => vec![no_trial()],
         Some(Trial::Train(train)) => {
             let mut wrong = check_train(space);
-            let validation = train.data.as_ref().map_or("", |data| data.validation.as_str());
-            if spec.k_fold.is_some() && !validation.is_empty() {
-                let problem = format!("`{validation}` is never read: with k_fold each fold is validated on in turn");
-                wrong.push(violation("train.data.validation", problem));
+            let words = train.data.as_ref().map(|data| ("train.data.validation", &data.validation));
+            let texts = train.text_classification.as_ref();
+            let texts = texts.map(|data| ("train.text_classification.validation", &data.validation));
+            for (field, validation) in words.into_iter().chain(texts) {
+                if spec.k_fold.is_some() && !validation.is_empty() {
+                    let problem =
+                        format!("`{validation}` is never read: with k_fold each fold is validated on in turn");
+                    wrong.push(violation(field, problem));
+                }
             }
             wrong
         }
@@ -135,7 +140,10 @@ pub fn trial_spec(spec: &SweepSpec, params: &[Param], part: Part) -> Result<JobS
             if let Part::Fold { index, n_splits } = part {
                 let KFold { shuffle, seed, stratified, .. } = spec.k_fold.unwrap_or_default();
                 let fold = Fold { n_splits, index, shuffle, seed, stratified };
-                train.data.get_or_insert_default().fold = Some(fold);
+                match &mut train.text_classification {
+                    Some(texts) => texts.fold = Some(fold),
+                    None => train.data.get_or_insert_default().fold = Some(fold),
+                }
             }
             Kind::Train(train)
         }
@@ -171,7 +179,7 @@ fn train_trial(train: &TrainSpec, params: &[Param], dry_run: bool) -> Result<Tra
 
 #[cfg(test)]
 mod tests {
-    use quintet_proto::v1::TokenClassificationData;
+    use quintet_proto::v1::{TextClassificationData, TokenClassificationData};
 
     use super::*;
     use crate::sweep::spec::tests::command_sweep;
@@ -274,7 +282,13 @@ mod tests {
         let blind = CommandSpec { command: "run".into(), ..Default::default() };
         assert!(check_command(&blind, &none, true)[0].description.contains("\"fold\" is not used"));
         let data = TokenClassificationData { validation: "dev".into(), ..Default::default() };
-        spec.trial = Some(Trial::Train(TrainSpec { data: Some(data), ..train }));
+        spec.trial = Some(Trial::Train(TrainSpec { data: Some(data), ..train.clone() }));
         assert_eq!(check(&spec, &none)[0].field, "train.data.validation");
+
+        let data = TextClassificationData { train: "/t".into(), validation: "dev".into(), ..Default::default() };
+        spec.trial = Some(Trial::Train(TrainSpec { text_classification: Some(data), ..train }));
+        assert_eq!(check(&spec, &none)[0].field, "train.text_classification.validation");
+        let Kind::Train(second) = part(&spec, fold) else { panic!("not a train job") };
+        assert_eq!((second.data, second.text_classification.unwrap().fold), (None, Some(expected)));
     }
 }

@@ -1,78 +1,202 @@
 //! CoNLL columns: one word a line, sentences separated by blank lines.
-use std::path::Path;
+use std::{io::BufRead, path::Path};
 
-use super::{FileContent, ReadOptions, Sentence, parse_tag, tags::make_iob2};
+use super::{ReadOptions, Sentence, tags::Tagging};
 use crate::Error;
 
-/// Parses a file. Columns are separated by tabs where a line has one, else by blanks; each line has as many as the first.
-/// A line of white space alone separates sentences too (WNUT-17 has lone tabs), `-DOCSTART-` lines are skipped.
-pub(super) fn parse(text: &str, path: &Path, options: &ReadOptions) -> Result<FileContent, Error> {
-    let mut content = FileContent::default();
-    let mut open = Sentence { words: Vec::new(), tags: Vec::new(), line: 0 };
-    let mut columns = None;
-    for (number, line) in (1..).zip(text.lines()) {
+/// Columns of CoNLL-U (universaldependencies.org/format.html).
+const CONLLU_COLUMNS: usize = 10;
+
+/// Names under which the last column of CoNLL-U, or a column of CoNLL-U Plus, carries tags.
+const TAG_NAMES: [&str; 4] = ["NER", "NE", "Entity", "UNER:NER"];
+
+/// Calls `sink` with each sentence.
+///
+/// Columns are separated by tabs where a line has one, else by blanks; each line has as many as the first. A line of white space alone
+/// separates sentences too (WNUT-17 has lone tabs), `-DOCSTART-` lines are skipped, and so are lines before a sentence that begin
+/// with `#` and are no row. Ten columns of which the first is a number are CoNLL-U: the word is the second one and the tag is `NER=...` in the
+/// last, unless other columns are asked for.
+pub(super) fn read(
+    mut input: impl BufRead,
+    path: &Path,
+    options: &ReadOptions,
+    tagging: &mut Tagging,
+    sink: &mut dyn FnMut(Sentence) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut open = empty();
+    let mut layout: Option<Layout> = None;
+    let mut named: Option<(usize, usize)> = None;
+    let mut buffer = Vec::new();
+    for number in 1.. {
+        buffer.clear();
+        if input.read_until(b'\n', &mut buffer).map_err(|e| Error::io(path, e))? == 0 {
+            break;
+        }
+        let line = std::str::from_utf8(&buffer).map_err(|_| Error::data(path, number, "not UTF-8"))?;
+        let line = line.strip_prefix('\u{feff}').filter(|_| number == 1).unwrap_or(line).trim_end_matches(['\r', '\n']);
         if line.trim().is_empty() || line.trim_start().starts_with("-DOCSTART-") {
-            close(&mut open, &mut content);
+            close(&mut open, tagging, path, sink)?;
             continue;
         }
-        let fields: Vec<&str> = if line.contains('\t') {
-            line.trim_end().split('\t').map(|field| field.trim_matches(' ')).collect()
+        let fields = fields(line);
+        if line.starts_with('#') && open.words.is_empty() {
+            let fits = match &layout {
+                Some(layout) => layout.row(&fields).is_ok(),
+                // A sentence after `# text =` may end with what looks like a tag.
+                None => {
+                    !(line.starts_with("# ") && fields.len() > 2 && !line.contains('\t'))
+                        && guess(&fields, options, named).row(&fields).is_ok()
+                }
+            };
+            if let Some(names) = line.strip_prefix("# global.columns =") {
+                named = plus(names);
+            }
+            if !fits {
+                continue;
+            }
+        }
+        let layout = layout.get_or_insert_with(|| guess(&fields, options, named));
+        match layout.row(&fields).map_err(|problem| Error::data(path, number, problem))? {
+            Row::Word(word, tag) => {
+                if open.words.is_empty() {
+                    open.line = number;
+                }
+                open.words.push(word.to_owned());
+                open.tags.push(tag.to_owned());
+            }
+            Row::Nothing => {}
+        }
+    }
+    close(&mut open, tagging, path, sink)
+}
+
+fn fields(line: &str) -> Vec<&str> {
+    match line.contains('\t') {
+        true => line.trim_end().split('\t').map(|field| field.trim_matches(' ')).collect(),
+        false => line.split_ascii_whitespace().collect(),
+    }
+}
+
+/// Columns of the word and of the tag by the names that CoNLL-U Plus gives them.
+fn plus(names: &str) -> Option<(usize, usize)> {
+    let mut names = names.split_ascii_whitespace();
+    let word = names.clone().position(|name| name == "FORM")?;
+    let tag = names.position(|name| TAG_NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)))?;
+    Some((word, tag))
+}
+
+#[derive(Debug)]
+struct Layout {
+    columns: usize,
+    word: usize,
+    tag: usize,
+    /// The first column counts words, ranges of them (`1-2`) and empty nodes (`1.1`), of which only the words are read.
+    numbered: bool,
+    /// The tag is `NAME=TAG` among others.
+    named_tag: bool,
+}
+
+enum Row<'a> {
+    Word(&'a str, &'a str),
+    Nothing,
+}
+
+fn guess(fields: &[&str], options: &ReadOptions, named: Option<(usize, usize)>) -> Layout {
+    let columns = fields.len();
+    let counted =
+        |field: &&str| !field.is_empty() && field.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | '.'));
+    let numbered = fields.first().is_some_and(counted);
+    let free = options.word_column == 0 && options.tag_column.is_none();
+    let last = columns.saturating_sub(1);
+    match named {
+        Some((word, tag)) if free => Layout { columns, word, tag, numbered, named_tag: false },
+        _ if free && numbered && columns == CONLLU_COLUMNS => {
+            Layout { columns, word: 1, tag: last, numbered, named_tag: true }
+        }
+        _ => Layout {
+            columns,
+            word: options.word_column,
+            tag: options.tag_column.unwrap_or(last),
+            numbered: numbered && options.word_column > 0,
+            named_tag: false,
+        },
+    }
+}
+
+impl Layout {
+    fn row<'a>(&self, fields: &[&'a str]) -> Result<Row<'a>, String> {
+        let Self { columns, word, tag, .. } = *self;
+        if word >= columns || tag >= columns || word == tag {
+            return Err(format!(
+                "found {columns} columns, but the word is in column {word} and the tag in column {tag} (counted from 0)"
+            ));
+        }
+        if fields.len() != columns {
+            return Err(format!("found {} columns, expected {columns} as in the first line", fields.len()));
+        }
+        if self.numbered && fields[0].contains(['-', '.']) {
+            return Ok(Row::Nothing);
+        }
+        if fields[word].is_empty() {
+            return Err(format!("column {word}: the word is empty"));
+        }
+        let found = if self.named_tag {
+            let pairs = fields[tag].split('|').filter_map(|pair| pair.split_once('='));
+            let ours = pairs.into_iter().find(|(name, _)| TAG_NAMES.contains(name));
+            ours.map_or("O", |(_, value)| value)
         } else {
-            line.split_ascii_whitespace().collect()
+            fields[tag]
         };
-        let expected = *columns.get_or_insert(fields.len());
-        let tag_column = options.tag_column.unwrap_or(expected.saturating_sub(1));
-        if number_of_columns_is_wrong(expected, options.word_column, tag_column) {
-            let problem = format!(
-                "found {expected} columns, but the word is in column {} and the tag in column {tag_column} (counted from 0)",
-                options.word_column
-            );
-            return Err(Error::data(path, number, problem));
+        // Universal Dependencies write `_` for nothing.
+        let found = if self.numbered && found == "_" { "O" } else { found };
+        if !super::tags::is_tag(found) {
+            return Err(format!(
+                "column {tag}: tag `{found}` is of no known scheme, allowed are O, B-TYPE and I-TYPE, and E-, S- (IOBES), L-, U- (BILOU), M- (BMES)"
+            ));
         }
-        if fields.len() != expected {
-            let problem = format!("found {} columns, expected {expected} as in the first line", fields.len());
-            return Err(Error::data(path, number, problem));
-        }
-        let (word, tag) = (fields[options.word_column], fields[tag_column]);
-        if word.is_empty() {
-            return Err(Error::data(path, number, format!("column {}: the word is empty", options.word_column)));
-        }
-        if parse_tag(tag).is_none() {
-            let problem = format!("column {tag_column}: tag `{tag}` is not IOB, allowed are O, B-TYPE and I-TYPE");
-            return Err(Error::data(path, number, problem));
-        }
-        if open.words.is_empty() {
-            open.line = number;
-        }
-        open.words.push(word.to_owned());
-        open.tags.push(tag.to_owned());
+        Ok(Row::Word(fields[word], found))
     }
-    close(&mut open, &mut content);
-    Ok(content)
 }
 
-fn number_of_columns_is_wrong(columns: usize, word: usize, tag: usize) -> bool {
-    word >= columns || tag >= columns || word == tag
+fn empty() -> Sentence {
+    Sentence { words: Vec::new(), tags: Vec::new(), line: 0 }
 }
 
-fn close(open: &mut Sentence, content: &mut FileContent) {
-    if !open.words.is_empty() {
-        content.retagged += make_iob2(&mut open.tags);
-        let closed = std::mem::replace(open, Sentence { words: Vec::new(), tags: Vec::new(), line: 0 });
-        content.sentences.push(closed);
+fn close(
+    open: &mut Sentence,
+    tagging: &mut Tagging,
+    path: &Path,
+    sink: &mut dyn FnMut(Sentence) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if open.words.is_empty() {
+        return Ok(());
     }
+    let mut closed = std::mem::replace(open, empty());
+    tagging.make_iob2(&mut closed.tags).map_err(|problem| Error::data(path, closed.line, problem))?;
+    sink(closed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse_text(text: &str, options: &ReadOptions) -> Result<FileContent, Error> {
-        parse(text, Path::new("f.conll"), options)
+    fn parse(text: &str, options: &ReadOptions) -> Result<(Vec<Sentence>, Tagging), Error> {
+        let (mut sentences, mut tagging) = (Vec::new(), Tagging::default());
+        read(text.as_bytes(), Path::new("f.conll"), options, &mut tagging, &mut |sentence| {
+            sentences.push(sentence);
+            Ok(())
+        })?;
+        Ok((sentences, tagging))
+    }
+
+    fn shown(text: &str, options: &ReadOptions) -> Vec<String> {
+        let (sentences, _) = parse(text, options).unwrap();
+        let row = |s: &Sentence| format!("{} {} {}", s.line, s.words.join("|"), s.tags.join("|"));
+        sentences.iter().map(row).collect()
     }
 
     fn failing_line(text: &str) -> usize {
-        match parse_text(text, &ReadOptions::default()) {
+        match parse(text, &ReadOptions::default()) {
             Err(Error::Data { line, .. }) => line,
             other => panic!("{other:?}"),
         }
@@ -80,21 +204,41 @@ mod tests {
 
     #[test]
     fn separators_of_real_files() {
-        let text = "-DOCSTART- -X- O\n\nEmpire\tB-loc\r\nState\tI-loc\n\t\nNew York\tB-loc\n\n\n \n\u{a0}x\tO";
-        let content = parse_text(text, &ReadOptions::default()).unwrap();
-        let words: Vec<_> = content.sentences.iter().map(|s| s.words.join("|")).collect();
-        assert_eq!(words, ["Empire|State", "New York", "\u{a0}x"]);
-        assert_eq!(content.sentences.iter().map(|s| s.line).collect::<Vec<_>>(), [3, 6, 10]);
-        assert_eq!(content.sentences[0].tags, ["B-loc", "I-loc"]);
+        let text = "\u{feff}-DOCSTART- -X- O\n\nEmpire\tB-loc\r\nState\tI-loc\n\t\nNew York\tB-loc\n\n\n \n\u{a0}x\tO";
+        let expected = ["3 Empire|State B-loc|I-loc", "6 New York B-loc", "10 \u{a0}x O"];
+        assert_eq!(shown(text, &ReadOptions::default()), expected);
     }
 
     #[test]
     fn columns_can_be_chosen() {
         let options = ReadOptions { word_column: 1, tag_column: Some(3), ..ReadOptions::default() };
-        let content = parse_text("1 EU NNP I-ORG _\n2 rejects VBZ O _\n", &options).unwrap();
-        assert_eq!(content.sentences[0].words, ["EU", "rejects"]);
-        assert_eq!(content.sentences[0].tags, ["B-ORG", "O"]);
-        assert_eq!(content.retagged, 1);
+        assert_eq!(shown("1 EU NNP I-ORG _\n2 rejects VBZ _ _\n", &options), ["1 EU|rejects B-ORG|O"]);
+        let (_, tagging) = parse("1 EU NNP I-ORG _\n", &options).unwrap();
+        assert_eq!(tagging.retagged, 1);
+    }
+
+    #[test]
+    fn hashes_are_comments_or_words() {
+        let text = "# id = 1\n#rust\tB-x\nis\tO\n# a b\tO\n\n#\tO\n#x\tO\n\n# new\nb\tO\n";
+        let expected = ["2 #rust|is|# a b B-x|O|O", "6 #|#x O|O", "10 b O"];
+        assert_eq!(shown(text, &ReadOptions::default()), expected);
+        assert_eq!(shown("#\tO\n", &ReadOptions::default()), ["1 # O"]);
+        assert_eq!(failing_line("a\tO\n# b\n"), 2);
+    }
+
+    #[test]
+    fn universal_dependencies_and_their_kin() {
+        let row = |id: &str, word: &str, misc: &str| format!("{id}\t{word}\t_\t_\t_\t_\t_\t_\t_\t{misc}\n");
+        let text = [
+            "# sent_id = 1\n".to_owned(),
+            row("1-2", "Zum", "_"),
+            row("1", "Zu", "_"),
+            row("2", "Bonn", "SpaceAfter=No|NER=S-LOC"),
+            row("2.1", "x", "NER=B-LOC"),
+        ];
+        assert_eq!(shown(&text.concat(), &ReadOptions::default()), ["3 Zu|Bonn O|B-LOC"]);
+        let plus = "# global.columns = ID NER FORM\n# x\n1\tB-LOC\tBonn\n2\t_\tis\n";
+        assert_eq!(shown(plus, &ReadOptions::default()), ["3 Bonn|is B-LOC|O"]);
     }
 
     #[test]
@@ -104,7 +248,11 @@ mod tests {
         assert_eq!(failing_line("a\n"), 1);
         assert_eq!(failing_line("a O\n\tO\n"), 2);
         assert_eq!(failing_line("a O\nb X-loc\n"), 2);
+        assert_eq!(failing_line("a O\n\nb S-x\nc U-x\n"), 3);
         let options = ReadOptions { tag_column: Some(5), ..ReadOptions::default() };
-        assert!(matches!(parse_text("a O\n", &options), Err(Error::Data { line: 1, .. })));
+        assert!(matches!(parse("a O\n", &options), Err(Error::Data { line: 1, .. })));
+        let bytes = b"a O\n\xff O\n";
+        let found = read(&bytes[..], Path::new("f"), &ReadOptions::default(), &mut Tagging::default(), &mut |_| Ok(()));
+        assert!(matches!(found, Err(Error::Data { line: 2, .. })));
     }
 }

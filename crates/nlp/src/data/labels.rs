@@ -25,6 +25,17 @@ impl LabelSet {
         Self::new(std::iter::once("O".to_owned()).chain(pairs).collect())
     }
 
+    /// Those that the data carries in the order of its ids, when they are IOB2 and the tags of the sentences are among them; else
+    /// [`LabelSet::of`].
+    pub fn of_train(sentences: &[Sentence], classes: Option<Vec<String>>) -> Self {
+        let given = classes.and_then(|names| Self::from_names(names).ok());
+        let fits = |labels: &Self| {
+            labels.names.iter().all(|name| parse_tag(name).is_some())
+                && sentences.iter().flat_map(|sentence| &sentence.tags).all(|tag| labels.id(tag).is_some())
+        };
+        given.filter(fits).unwrap_or_else(|| Self::of(sentences))
+    }
+
     /// The labels of a checkpoint, in the order of their ids; duplicates and a missing `O` are errors.
     pub fn from_names(names: Vec<String>) -> Result<Self, Error> {
         let labels = Self::new(names);

@@ -22,9 +22,11 @@ pub(super) fn absolutize(kind: &str, body: &mut Node, folder: &Path) {
             }
         }
         "train" => {
-            let Some(data) = body.get_mut("data") else { return };
-            for split in ["train", "validation", "test"] {
-                data.get_mut(split).into_iter().for_each(|node| absolute(node, folder));
+            for data in ["data", "text_classification", "textClassification"] {
+                let Some(data) = body.get_mut(data) else { continue };
+                for path in ["train", "validation", "test", "labels"] {
+                    data.get_mut(path).into_iter().for_each(|node| absolute(node, folder));
+                }
             }
         }
         "benchmark" => {

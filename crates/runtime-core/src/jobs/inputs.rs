@@ -110,6 +110,13 @@ fn train_inputs(prefix: &str, train: &TrainSpec, inputs: &mut Vec<Input>) {
         push(inputs, format!("{prefix}.data.validation"), &data.validation);
         push(inputs, format!("{prefix}.data.test"), &data.test);
     }
+    if let Some(data) = &train.text_classification {
+        let prefix = format!("{prefix}.text_classification");
+        push(inputs, format!("{prefix}.train"), &data.train);
+        push(inputs, format!("{prefix}.validation"), &data.validation);
+        push(inputs, format!("{prefix}.test"), &data.test);
+        push(inputs, format!("{prefix}.labels"), &data.labels);
+    }
 }
 
 fn command_inputs(prefix: &str, command: &CommandSpec, inputs: &mut Vec<Input>) {

@@ -30,11 +30,13 @@ impl<'a> Run<'a> {
         let checkpoint = Checkpoint::open(&request.checkpoint)?;
         request.check_encoder(&checkpoint.config)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let data = DataSet::load(&request.sources)?;
+        let DataSet::Tokens { labels, splits: data, notes } = DataSet::load(&request.sources)? else {
+            return Err(Error::field("text_classification", "sequence tasks cannot be trained yet"));
+        };
 
         let mut alignments = BTreeMap::new();
         let mut prepare = |name: &'static str, sentences: Vec<_>| -> Result<Split, Error> {
-            let (rows, alignment) = encode(&sentences, &tokenizer, &data.labels, hyper.max_length)?;
+            let (rows, alignment) = encode(&sentences, &tokenizer, &labels, hyper.max_length)?;
             if alignment.truncated_rows > 0 {
                 observer.log(&format!(
                     "{name}: {} of {} rows are longer than max_length {} and were cut; {} words are unseen",
@@ -52,12 +54,12 @@ impl<'a> Run<'a> {
             let problem = "no row has a word that the tokenizer keeps".to_owned();
             return Err(quintet_nlp::Error::Split { split: "train", problem }.into());
         }
-        for note in &data.notes {
+        for note in &notes {
             observer.log(note);
         }
 
         let mut config = checkpoint.config.clone();
-        config.labels = data.labels.names().to_vec();
+        config.labels = labels.names().to_vec();
         if let Some(dropout) = hyper.dropout {
             config.hidden_dropout_prob = dropout;
             config.classifier_dropout = config.classifier_dropout.map(|_| dropout);
@@ -93,12 +95,12 @@ impl<'a> Run<'a> {
         let mut run = Self {
             request,
             config,
-            labels: data.labels,
+            labels,
             train,
             validation,
             test,
             alignments,
-            notes: data.notes,
+            notes,
             device,
             parameters,
             model,

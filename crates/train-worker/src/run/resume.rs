@@ -1,7 +1,7 @@
 //! Keeping and taking up the state of a run.
 use std::path::Path;
 
-use quintet_nlp::{checkpoint::Checkpoint, files};
+use quintet_nlp::checkpoint::Checkpoint;
 
 use super::{Run, report_epoch};
 use crate::{
@@ -61,11 +61,6 @@ impl Run<'_> {
 
 /// Identifies a run by everything that its result depends on.
 pub(super) fn fingerprint(request: &TrainRequest, checkpoint: &Checkpoint) -> Result<String, Error> {
-    let sources = &request.sources;
-    let mut parts = vec![checkpoint.digest()?, format!("{:?}", request.hyper), format!("{:?}", sources.options)];
-    parts.push(format!("{} {} {:?}", sources.validation_fraction, sources.seed, sources.fold));
-    for path in [Some(&sources.train), sources.validation.as_ref()].into_iter().flatten() {
-        parts.push(files::digest(path)?);
-    }
+    let parts = [checkpoint.digest()?, format!("{:?}", request.hyper), request.sources.digest()?];
     Ok(parts.join("\n"))
 }

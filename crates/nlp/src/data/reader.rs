@@ -1,0 +1,102 @@
+//! Examples of a split, one after the other, from its files of whatever format.
+use std::{fs::File, io::BufReader, path::Path};
+
+use super::{
+    Format, ReadOptions, Sentence, TextExample, TextOptions, TextReader, conll,
+    folder::SplitFiles,
+    record::{self, Features},
+    spans::{self, Changes},
+    tags::Tagging,
+};
+use crate::Error;
+
+/// Where an example stands, and it.
+type Sink<'s, T> = &'s mut dyn FnMut(&Path, T) -> Result<(), Error>;
+
+/// Reads sentences and remembers what it changed.
+#[derive(Debug, Default)]
+pub(crate) struct SentenceReader {
+    tagging: Tagging,
+    changes: Changes,
+    /// Names of the classes of the tags, when the data carries them.
+    pub(crate) classes: Option<Vec<String>>,
+}
+
+impl SentenceReader {
+    /// Calls `sink` with each sentence of a split.
+    pub(crate) fn read(
+        &mut self,
+        split: &SplitFiles,
+        options: &ReadOptions,
+        sink: Sink<'_, Sentence>,
+    ) -> Result<(), Error> {
+        for path in &split.files {
+            let format = match options.format {
+                Some(format) => format,
+                None => record::detect(path, Format::Conll)?,
+            };
+            if format == Format::Conll {
+                let file = File::open(path).map_err(|e| Error::io(path, e))?;
+                let input = BufReader::with_capacity(1 << 16, file);
+                conll::read(input, path, options, &mut self.tagging, &mut |sentence| sink(path, sentence))?;
+                continue;
+            }
+            record::read_records(path, format, None, &mut |features, record| {
+                let features = known(features, split);
+                if self.classes.is_none() {
+                    self.classes = spans::classes(features, &record).cloned();
+                }
+                let found = spans::sentence(features, &record, &mut self.tagging, &mut self.changes);
+                match found.map_err(|problem| Error::data(path, record.line, problem))? {
+                    Some(sentence) => sink(path, sentence),
+                    None => Ok(()),
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What was changed since the last call, a line each.
+    pub(crate) fn notes(&mut self, split: &str) -> Vec<String> {
+        let (tagging, changes) = (std::mem::take(&mut self.tagging), std::mem::take(&mut self.changes));
+        let counted = [
+            (tagging.retagged, "tags that open an entity without saying so (I-TYPE) were read as B-TYPE"),
+            (changes.cut_words, "words were cut where a span begins or ends inside them"),
+            (changes.empty, "rows without a word were left out"),
+            (changes.unannotated, "tasks without an annotation were left out"),
+            (changes.several, "tasks have several annotations, of which the first was read"),
+            (changes.coerced, "texts were null, a list or an object and were made a text"),
+        ];
+        let counted =
+            counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+        let scheme = tagging.scheme().map(|scheme| format!("tags are {scheme} and were read as IOB2"));
+        let flat =
+            changes.flat.then(|| "tags are types alone: neighbours of one type were read as one entity".to_owned());
+        counted.chain(scheme).chain(flat).map(|note| format!("{split}: {note}")).collect()
+    }
+}
+
+/// What is known of the columns: by the file, else by its folder.
+fn known<'a>(features: &'a Features, split: &'a SplitFiles) -> &'a Features {
+    if features.classes.is_empty() { &split.features } else { features }
+}
+
+/// Calls `sink` with each example of a split.
+pub(crate) fn read_texts(
+    split: &SplitFiles,
+    options: &TextOptions,
+    reader: &mut TextReader<'_>,
+    sink: Sink<'_, TextExample>,
+) -> Result<(), Error> {
+    for path in &split.files {
+        let format = match options.format {
+            Some(format) => format,
+            None => record::detect(path, Format::Csv)?,
+        };
+        record::read_records(path, format, options.separator, &mut |features, record| {
+            let example = reader.read(known(features, split), &record);
+            sink(path, example.map_err(|problem| Error::data(path, record.line, problem))?)
+        })?;
+    }
+    Ok(())
+}
