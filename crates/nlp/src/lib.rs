@@ -6,6 +6,7 @@
 //! * [`task`]: what a model is trained to say of a text.
 //! * [`align`]: labels of words to labels of sub-tokens and back, and [`batch`]: rows to padded batches.
 //! * [`seqeval`]: entity metrics equal to the Python package's.
+//! * [`metrics`]: everything that evaluation says of words, texts and numbers.
 //! * [`evaluation`]: the rows and logits that training leaves for conversion to verify against.
 //! * [`random`]: seeded streams that do not depend on library versions.
 //! * [`files`]: files and folders that appear whole or not at all.
@@ -18,6 +19,7 @@ pub mod data;
 mod error;
 pub mod evaluation;
 pub mod files;
+pub mod metrics;
 pub mod random;
 pub mod seqeval;
 pub mod task;
