@@ -40,6 +40,18 @@ pub fn write_file(target: &Path, content: &[u8]) -> Result<(), Error> {
     sync(&parent)
 }
 
+/// Copies a file so that it replaces `target` in one step.
+pub fn copy_file(source: &Path, target: &Path) -> Result<(), Error> {
+    let parent = parent(target);
+    let mut from = File::open(source).map_err(|e| Error::io(source, e))?;
+    let mut file = tempfile::NamedTempFile::new_in(&parent).map_err(|e| Error::io(&parent, e))?;
+    std::io::copy(&mut from, &mut file).map_err(|e| Error::io(target, e))?;
+    file.as_file().sync_all().map_err(|e| Error::io(target, e))?;
+    open_to_readers(file.path(), 0o644)?;
+    file.persist(target).map_err(|e| Error::io(target, e.error))?;
+    sync(&parent)
+}
+
 /// Reads a file whole.
 pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(|e| Error::io(path, e))

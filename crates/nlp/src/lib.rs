@@ -7,6 +7,8 @@
 //! * [`task`]: what a model is trained to say of a text.
 //! * [`align`]: labels of words to labels of sub-tokens and back, and [`batch`]: rows to padded batches.
 //! * [`seqeval`]: entity metrics equal to the Python package's.
+//! * [`metrics`]: everything that evaluation says of words, texts and numbers.
+//! * [`predict`]: predictions over files, as the pipelines of `transformers` make them.
 //! * [`evaluation`]: the rows and logits that training leaves for conversion to verify against.
 //! * [`random`]: seeded streams that do not depend on library versions.
 //! * [`files`]: files and folders that appear whole or not at all.
@@ -19,6 +21,8 @@ pub mod data;
 mod error;
 pub mod evaluation;
 pub mod files;
+pub mod metrics;
+pub mod predict;
 pub mod prepare;
 pub mod random;
 pub mod rows;

@@ -56,11 +56,15 @@ pub struct Report {
     pub accuracy: f64,
 }
 
-#[derive(Default)]
-struct Counts {
-    right: usize,
-    predicted: usize,
-    gold: usize,
+/// What precision, recall and F1 are made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// In both.
+    pub(crate) right: usize,
+    /// In the predictions.
+    pub(crate) predicted: usize,
+    /// In the gold labels.
+    pub(crate) gold: usize,
 }
 
 /// Compares predicted tags with gold tags, one list a sentence. Sentences and words must be as many in both.
@@ -90,23 +94,29 @@ pub fn evaluate<S: AsRef<str>>(gold: &[Vec<S>], predicted: &[Vec<S>], mode: Mode
     }
     let entities: Vec<EntityScores> =
         counts.iter().map(|(label, counts)| EntityScores { label: label.clone(), scores: counts.scores() }).collect();
-    let pooled = counts.values().fold(Counts::default(), |sum, counts| Counts {
-        right: sum.right + counts.right,
-        predicted: sum.predicted + counts.predicted,
-        gold: sum.gold + counts.gold,
-    });
+    let pooled: Counts = counts.values().copied().sum();
     Ok(Report {
         mode,
         micro: pooled.scores(),
-        macro_average: average(&entities, |_| 1.0),
-        weighted_average: average(&entities, |scores| scores.support as f64),
+        macro_average: average(entities.iter().map(|row| &row.scores), |_| 1.0),
+        weighted_average: average(entities.iter().map(|row| &row.scores), |scores| scores.support as f64),
         entities,
         accuracy: ratio(right, words),
     })
 }
 
+impl std::iter::Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, counts| Self {
+            right: sum.right + counts.right,
+            predicted: sum.predicted + counts.predicted,
+            gold: sum.gold + counts.gold,
+        })
+    }
+}
+
 impl Counts {
-    fn scores(&self) -> Scores {
+    pub(crate) fn scores(&self) -> Scores {
         let (precision, recall) = (ratio(self.right, self.predicted), ratio(self.right, self.gold));
         let sum = precision + recall;
         let f1 = if sum > 0.0 { 2.0 * precision * recall / sum } else { 0.0 };
@@ -114,21 +124,23 @@ impl Counts {
     }
 }
 
-fn ratio(part: usize, whole: usize) -> f64 {
+/// A part of a whole; 0 of nothing.
+pub(crate) fn ratio(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-fn average(rows: &[EntityScores], weight: impl Fn(&Scores) -> f64) -> Scores {
-    let total: f64 = rows.iter().map(|row| weight(&row.scores)).sum();
+/// Weighted mean of scores; 0 when all weights are 0. The support is the sum.
+pub(crate) fn average<'a>(rows: impl Iterator<Item = &'a Scores> + Clone, weight: impl Fn(&Scores) -> f64) -> Scores {
+    let total: f64 = rows.clone().map(&weight).sum();
     let mean = |value: fn(&Scores) -> f64| {
-        let sum: f64 = rows.iter().map(|row| value(&row.scores) * weight(&row.scores)).sum();
+        let sum: f64 = rows.clone().map(|scores| value(scores) * weight(scores)).sum();
         if total > 0.0 { sum / total } else { 0.0 }
     };
     Scores {
         precision: mean(|scores| scores.precision),
         recall: mean(|scores| scores.recall),
         f1: mean(|scores| scores.f1),
-        support: rows.iter().map(|row| row.scores.support).sum(),
+        support: rows.map(|scores| scores.support).sum(),
     }
 }
 
