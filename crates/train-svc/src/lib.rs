@@ -2,6 +2,9 @@
 //!
 //! The engine is the program `train-worker`, the only one that links libtorch; this library starts and serves without it.
 
+pub mod checks;
+mod create;
+pub mod final_training;
 pub mod merge;
 pub mod request;
 pub mod service;

@@ -9,6 +9,7 @@ use quintet_nlp::{
     data::{Fold, Format, ReadOptions, Sources},
 };
 use quintet_proto::v1::{self, DataFormat, Hyperparameters, TokenClassificationData, TrainSpec};
+use runtime_core::jobs::inputs::backbone_uri;
 use serde::{Deserialize, Serialize};
 
 /// A field of `TrainSpec` that is out of its range.
@@ -100,13 +101,19 @@ impl TrainRequest {
         resume: Option<PathBuf>,
         threads: usize,
     ) -> Result<Self, FieldError> {
-        if spec.checkpoint.is_empty() {
-            return Err(FieldError::new("checkpoint", "missing"));
-        }
+        let checkpoint = match (spec.checkpoint.as_str(), spec.backbone.as_str()) {
+            ("", "") => return Err(FieldError::new("checkpoint", "missing; `backbone` may be given instead")),
+            (checkpoint, "") => checkpoint.to_owned(),
+            ("", backbone) => backbone_uri(backbone).map_err(|error| FieldError::new("backbone", error.to_string()))?,
+            (checkpoint, backbone) => {
+                let problem = format!("found `{backbone}` beside checkpoint `{checkpoint}`; give one of them");
+                return Err(FieldError::new("backbone", problem));
+            }
+        };
         let hyper = Hyper::from_proto(&spec.hyperparameters.unwrap_or_default())?;
         let data = spec.data.clone().unwrap_or_default();
         Ok(Self {
-            checkpoint: PathBuf::from(&spec.checkpoint),
+            checkpoint: PathBuf::from(checkpoint),
             sources: sources(&data, hyper.seed)?,
             hyper,
             metrics_only: spec.metrics_only,
@@ -287,6 +294,8 @@ mod tests {
         assert_eq!(request.sources.fold, Some(expected));
         let broken = [
             (TrainSpec { checkpoint: String::new(), ..spec.clone() }, "checkpoint"),
+            (TrainSpec { backbone: "b".into(), ..spec.clone() }, "backbone"),
+            (TrainSpec { checkpoint: String::new(), backbone: "../b".into(), ..spec.clone() }, "backbone"),
             (TrainSpec { data: None, ..spec.clone() }, "data.train"),
             (
                 TrainSpec { data: Some(TokenClassificationData { word_column: -1, ..data.clone() }), ..spec.clone() },
