@@ -64,7 +64,11 @@ fn put_backbone(spec: &mut SweepSpec, backbone: &str, wrong: &mut Vec<FieldViola
     }
     spec.study_name = spec.study_name.replace(PLACEHOLDER, short_name(backbone));
     match &mut spec.trial {
-        Some(Work::Train(train)) => backbone.clone_into(&mut train.checkpoint),
+        Some(Work::Train(train)) => {
+            // A name of the Hub, a path or a URL; the server of the jobs makes a checkpoint of it.
+            backbone.clone_into(&mut train.backbone);
+            train.checkpoint.clear();
+        }
         Some(Work::Command(command)) => {
             let mut places = 0;
             for value in command.parameters.values_mut().filter(|value| value.contains(PLACEHOLDER)) {
@@ -204,7 +208,7 @@ mod tests {
         let (sweep, warnings) = prepare(&request("hpo_{backbone}_prod", "hub/distilbert-base", train.clone())).unwrap();
         let Some(Work::Train(trained)) = &sweep.spec.trial else { panic!("no training") };
         assert_eq!(
-            (sweep.spec.study_name.as_str(), trained.checkpoint.as_str()),
+            (sweep.spec.study_name.as_str(), trained.backbone.as_str()),
             ("hpo_distilbert_prod", "hub/distilbert-base")
         );
         assert_eq!(warnings, Vec::<String>::new());

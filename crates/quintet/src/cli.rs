@@ -54,6 +54,9 @@ pub(crate) enum Command {
     /// Shows studies of sweeps
     #[command(subcommand)]
     Hpo(HpoCommand),
+    /// Brings encoders from the Hugging Face Hub
+    #[command(subcommand)]
+    Hub(crate::hub::HubCommand),
     /// Lists backups and restores from them
     #[command(subcommand)]
     Backup(crate::backup::BackupCommand),

@@ -5,6 +5,7 @@ mod cli;
 mod connect;
 mod failure;
 mod hpo;
+mod hub;
 mod jobs;
 mod pipeline;
 mod report;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Run(args) => block_on(run::run(args)),
         Command::Jobs(command) => block_on(jobs::jobs(command)),
         Command::Hpo(command) => block_on(hpo::hpo(command)),
+        Command::Hub(command) => block_on(hub::hub(command)),
         Command::Backup(command) => block_on(backup::backup(command)),
     };
     match done {

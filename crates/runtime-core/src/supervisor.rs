@@ -19,7 +19,7 @@ use nix::{
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
-use quintet_proto::v1::{ErrorClass, Job, JobEvent, job_event::Event};
+use quintet_proto::v1::{ErrorClass, Job, JobEvent, JobState, job_event::Event};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::{
@@ -182,8 +182,17 @@ impl Supervisor {
         };
         self.report(job, failure).await;
         remove(&work_dir);
-        let ended = self.jobs.get(&job.uid).await.is_ok_and(|job| job.is_none_or(|job| is_terminal(job.state())));
+        let now = self.jobs.get(&job.uid).await;
+        let ended = now.as_ref().is_ok_and(|job| job.as_ref().is_none_or(|job| is_terminal(job.state())));
         if ended {
+            let state = now.ok().flatten().map(|job| job.state());
+            // A trial is never resumed by another job.
+            if job.parent.is_empty()
+                && matches!(state, Some(JobState::Failed | JobState::Cancelled))
+                && let Err(error) = crate::kept::keep(&job_dir, &job.uid)
+            {
+                tracing::warn!(%error, job = job.name, "what the job could be resumed from is not kept");
+            }
             remove(&job_dir);
         }
     }

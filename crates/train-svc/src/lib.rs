@@ -2,7 +2,10 @@
 //!
 //! The engine is the program `train-worker`, the only one that links libtorch; this library starts and serves without it.
 
+pub mod checks;
+mod create;
 mod data;
+pub mod final_training;
 pub mod hyper;
 pub mod merge;
 pub mod request;

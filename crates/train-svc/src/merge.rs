@@ -34,7 +34,10 @@ struct Side {
     values: Map<String, Value>,
 }
 
-/// Merges; both sides are `{backbone, hyperparameters: {...}}`, and a training configuration may say `training: {...}` for the
+/// Merges: defaults, then the training configuration, then the best configuration by the policy, then what the final training has of
+/// its own, then the seed. A value that is null is not given.
+///
+/// Both configurations are `{backbone, hyperparameters: {...}}`, and a training configuration may say `training: {...}` for the
 /// latter, with `random_seed` for `seed`.
 ///
 /// # Errors
@@ -42,12 +45,14 @@ struct Side {
 pub fn merge(
     best_config: &Value,
     train_config: &Value,
+    final_training: &Value,
     policy: MergePolicy,
     random_seed: Option<u64>,
 ) -> Result<BuildFinalTrainingConfigResponse, Vec<FieldViolation>> {
     let mut wrong = Vec::new();
     let best = read("best_config", best_config, &mut wrong);
     let train = read("train_config", train_config, &mut wrong);
+    let own = read("final_training", final_training, &mut wrong);
     let Some(backbone) = best.backbone.or(train.backbone) else {
         wrong.push(violation("best_config.backbone", "is missing; name the encoder that the sweep tuned"));
         return Err(wrong);
@@ -64,6 +69,10 @@ pub fn merge(
             sources.insert(key.clone(), "best_config".into());
             values.insert(key, value);
         }
+    }
+    for (key, value) in own.values {
+        sources.insert(key.clone(), "final_training".into());
+        values.insert(key, value);
     }
     if let Some(seed) = random_seed {
         values.insert("seed".into(), seed.into());
@@ -102,10 +111,22 @@ fn read(name: &str, config: &Value, wrong: &mut Vec<FieldViolation>) -> Side {
     };
     for (key, value) in fields {
         match (key.as_str(), value) {
+            (_, Value::Null) => {}
+            ("seed", Value::Number(_)) if name == "final_training" => {
+                let seed = Map::from_iter([("seed".to_owned(), value.clone())]);
+                read_values(name, key, &seed, &mut side, wrong);
+            }
+            ("seed", other) if name == "final_training" => {
+                wrong.push(violation(format!("{name}.seed"), format!("{other} is not a whole number of 0 or more")));
+            }
+            (key, _) if name == "final_training" && !matches!(key, "training" | "hyperparameters") => {
+                let known = "seed, training and hyperparameters";
+                wrong.push(violation(format!("{name}.{key}"), format!("is not a key that is read; {known} are")));
+            }
             ("backbone", Value::String(text)) if !text.is_empty() => side.backbone = Some(text.clone()),
             ("backbone", other) => wrong.push(violation(format!("{name}.backbone"), format!("{other} is not a name"))),
             ("hyperparameters", Value::Object(values)) => read_values(name, key, values, &mut side, wrong),
-            ("training", Value::Object(values)) if name == "train_config" => {
+            ("training", Value::Object(values)) if name != "best_config" => {
                 read_values(name, key, values, &mut side, wrong);
             }
             (key, _) if name == "best_config" && PROVENANCE.contains(&key) => {}
@@ -120,6 +141,9 @@ fn read(name: &str, config: &Value, wrong: &mut Vec<FieldViolation>) -> Side {
 
 fn read_values(name: &str, group: &str, values: &Map<String, Value>, side: &mut Side, wrong: &mut Vec<FieldViolation>) {
     for (key, value) in values {
+        if value.is_null() {
+            continue;
+        }
         let field = if key == "random_seed" && group == "training" { "seed" } else { key.as_str() };
         if !hyperparameters().iter().any(|known| known.name == field) {
             let known: Vec<&str> = hyperparameters().iter().map(|known| known.name.as_str()).collect();
@@ -154,7 +178,7 @@ mod tests {
             "hyperparameters": {"learning_rate": 3e-5, "batch_size": 8.0, "epochs": 1, "warmup_ratio": 0.1},
         });
         let train = json!({"training": {"batch_size": 32, "learning_rate": 1e-4, "random_seed": 7.0}});
-        let merged = merge(&best, &train, MergePolicy::Unspecified, None).unwrap();
+        let merged = merge(&best, &train, &Value::Null, MergePolicy::Unspecified, None).unwrap();
         let values = merged.hyperparameters.unwrap();
         assert_eq!((values.learning_rate, values.batch_size, values.epochs), (Some(3e-5), Some(32), Some(5)));
         assert_eq!((values.dropout, values.weight_decay, values.warmup_ratio), (Some(0.1), Some(0.01), Some(0.1)));
@@ -171,7 +195,7 @@ mod tests {
     fn apply_best_applies_every_key() {
         let best = json!({"backbone": "b", "hyperparameters": {"batch_size": 8, "epochs": 1}});
         let train = json!({"hyperparameters": {"batch_size": 32, "epochs": 9, "max_length": 64}});
-        let merged = merge(&best, &train, MergePolicy::ApplyBest, Some(1)).unwrap();
+        let merged = merge(&best, &train, &Value::Null, MergePolicy::ApplyBest, Some(1)).unwrap();
         let values = merged.hyperparameters.unwrap();
         assert_eq!(
             (values.batch_size, values.epochs, values.max_length, values.seed),
@@ -181,11 +205,38 @@ mod tests {
     }
 
     #[test]
+    fn what_the_final_training_has_of_its_own_wins() {
+        let best = json!({"backbone": "b", "hyperparameters": {"learning_rate": 3e-5, "dropout": 0.2}});
+        let train = json!({"training": {"batch_size": 32, "epochs": 4, "random_seed": 7, "max_length": null}});
+        let own = json!({"training": {"learning_rate": 1e-5, "epochs": 9, "dropout": null}, "seed": 11, "hyperparameters": null});
+        let merged = merge(&best, &train, &own, MergePolicy::Unspecified, None).unwrap();
+        let values = merged.hyperparameters.unwrap();
+        assert_eq!((values.learning_rate, values.epochs, values.seed), (Some(1e-5), Some(9), Some(11)));
+        assert_eq!((values.dropout, values.batch_size, values.max_length), (Some(0.2), Some(32), None));
+        let sources = ["learning_rate", "epochs", "seed", "dropout", "batch_size", "weight_decay"];
+        let told = sources.map(|key| merged.sources[key].as_str());
+        assert_eq!(
+            told,
+            ["final_training", "final_training", "final_training", "best_config", "train_config", "default"]
+        );
+        // The order of the seeds: the call's, the final training's, the training configuration's, 42.
+        let seed = |own: &Value, train: &Value, call| {
+            merge(&best, train, own, MergePolicy::Unspecified, call).unwrap().hyperparameters.unwrap().seed.unwrap()
+        };
+        assert_eq!(seed(&own, &train, Some(3)), 3);
+        assert_eq!(seed(&json!({"seed": null}), &train, None), 7);
+        assert_eq!(seed(&json!(null), &json!(null), None), 42);
+        let wrong = json!({"variant": 3, "training": {"lr": 1}, "seed": "x"});
+        let found = merge(&best, &train, &wrong, MergePolicy::Unspecified, None).unwrap_err();
+        assert_eq!(fields(found), ["final_training.variant", "final_training.training.lr", "final_training.seed"]);
+    }
+
+    #[test]
     fn a_key_that_nobody_reads_is_an_error() {
         let best = json!({"backbone": "b", "hyperparameters": {"leaning_rate": 1e-3}, "extra": 1});
         let train = json!({"hyperparameters": {"optimizer": "lion"}, "data": {}});
         assert_eq!(
-            fields(merge(&best, &train, MergePolicy::Unspecified, None).unwrap_err()),
+            fields(merge(&best, &train, &Value::Null, MergePolicy::Unspecified, None).unwrap_err()),
             [
                 "best_config.hyperparameters.leaning_rate",
                 "best_config.extra",
@@ -194,12 +245,12 @@ mod tests {
             ]
         );
         assert_eq!(
-            fields(merge(&json!({}), &json!(null), MergePolicy::Unspecified, None).unwrap_err()),
+            fields(merge(&json!({}), &json!(null), &Value::Null, MergePolicy::Unspecified, None).unwrap_err()),
             ["best_config.backbone"]
         );
         let best = json!({"backbone": "b", "hyperparameters": {"learning_rate": -1}});
         assert_eq!(
-            fields(merge(&best, &json!({}), MergePolicy::Unspecified, None).unwrap_err()),
+            fields(merge(&best, &json!({}), &Value::Null, MergePolicy::Unspecified, None).unwrap_err()),
             ["hyperparameters.learning_rate"]
         );
     }

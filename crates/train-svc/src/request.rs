@@ -8,6 +8,7 @@ use quintet_nlp::{checkpoint::EncoderConfig, data::Sources};
 use quintet_proto::v1::TrainSpec;
 
 use crate::{data, hyper::Hyper};
+use runtime_core::jobs::inputs::backbone_uri;
 
 /// A field of `TrainSpec` that is out of its range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,12 +72,18 @@ impl TrainRequest {
         resume: Option<PathBuf>,
         threads: usize,
     ) -> Result<Self, FieldError> {
-        if spec.checkpoint.is_empty() {
-            return Err(FieldError::new("checkpoint", "missing"));
-        }
+        let checkpoint = match (spec.checkpoint.as_str(), spec.backbone.as_str()) {
+            ("", "") => return Err(FieldError::new("checkpoint", "missing; `backbone` may be given instead")),
+            (checkpoint, "") => checkpoint.to_owned(),
+            ("", backbone) => backbone_uri(backbone).map_err(|error| FieldError::new("backbone", error.to_string()))?,
+            (checkpoint, backbone) => {
+                let problem = format!("found `{backbone}` beside checkpoint `{checkpoint}`; give one of them");
+                return Err(FieldError::new("backbone", problem));
+            }
+        };
         let hyper = Hyper::from_proto(&spec.hyperparameters.clone().unwrap_or_default())?;
         Ok(Self {
-            checkpoint: PathBuf::from(&spec.checkpoint),
+            checkpoint: PathBuf::from(checkpoint),
             sources: data::sources(spec, hyper.seed)?,
             hyper,
             metrics_only: spec.metrics_only,
@@ -115,6 +122,8 @@ mod tests {
         assert_eq!(request.checkpoint_out, Path::new("out/checkpoint"));
         let broken = [
             (TrainSpec { checkpoint: String::new(), ..spec.clone() }, "checkpoint"),
+            (TrainSpec { backbone: "b".into(), ..spec.clone() }, "backbone"),
+            (TrainSpec { checkpoint: String::new(), backbone: "../b".into(), ..spec.clone() }, "backbone"),
             (TrainSpec { data: None, ..spec }, "data"),
         ];
         for (spec, expected) in broken {

@@ -73,6 +73,9 @@ fn main() -> ExitCode {
 
 fn local(options: &Local) -> anyhow::Result<()> {
     let spec = read_spec(&options.spec)?;
+    if let Some(name) = [&spec.checkpoint, &spec.backbone].into_iter().find(|name| is_of_the_hub(name)) {
+        anyhow::bail!("`{name}` is on the Hub: `quintet hub download {name}` prints a folder for `checkpoint`");
+    }
     let resume = options.out.join("resume");
     let mut request = TrainRequest::from_spec(&spec, &options.out, Some(resume.clone()), options.threads)?;
     request.resume_every = Duration::try_from_secs_f64(options.resume_every).context("--resume-every")?;
@@ -86,6 +89,10 @@ fn local(options: &Local) -> anyhow::Result<()> {
     let _ = std::fs::remove_dir_all(resume);
     println!("{}", serde_json::to_string_pretty(&report)?);
     Ok(())
+}
+
+fn is_of_the_hub(name: &str) -> bool {
+    !name.is_empty() && !Path::new(name).is_dir() && name.parse::<runtime_core::hub::Repo>().is_ok()
 }
 
 fn read_spec(path: &Path) -> anyhow::Result<TrainSpec> {

@@ -62,6 +62,7 @@ pub fn sweep_plan(sweep: &Sweep, study: &str, trials: Option<&[Arc<Trial>]>) -> 
         folds: sweep.n_splits.unwrap_or_default(),
         objectives,
         backbone: match &spec.trial {
+            Some(Work::Train(train)) if train.checkpoint.is_empty() => train.backbone.clone(),
             Some(Work::Train(train)) => train.checkpoint.clone(),
             _ => String::new(),
         },

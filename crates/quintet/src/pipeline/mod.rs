@@ -17,7 +17,8 @@ use std::{
 };
 
 use quintet_proto::v1::{
-    Direction, GetBestConfigRequest, Job, JobSpec, Resources, RetryPolicy, Scoring, Timeouts, job_spec::Kind,
+    Direction, FinalTrainingMode, GetBestConfigRequest, Job, JobSpec, Resources, RetryPolicy, Scoring, Timeouts,
+    job_spec::Kind,
 };
 use runtime_core::jobs::model::kind_of;
 
@@ -49,6 +50,8 @@ pub(crate) struct Stage {
     pub(crate) spec: JobSpec,
     /// Sweep whose best configuration is merged in, and what decides which is the best.
     pub(crate) config_from: Option<ConfigFrom>,
+    /// What is done about earlier trainings of the same content; none leaves it to the reuse of equal jobs.
+    pub(crate) final_training: Option<FinalTraining>,
     /// References to other stages.
     pub(crate) references: Vec<StageReference>,
     pub(crate) resources: Option<Resources>,
@@ -80,6 +83,17 @@ pub(crate) struct ConfigFrom {
     use_relative_threshold: Option<bool>,
     #[serde(default)]
     min_accuracy_gain: Option<f64>,
+}
+
+/// `final_training` of a train stage, in the words of `CreateFinalTrainingRequest`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FinalTraining {
+    #[serde(default)]
+    pub(crate) mode: FinalTrainingMode,
+    /// 0 lets the mode choose.
+    #[serde(default)]
+    pub(crate) variant: i32,
 }
 
 impl ConfigFrom {

@@ -5,10 +5,10 @@ use std::{
     path::Path,
 };
 
-use quintet_proto::v1::{JobSpec, job_spec::Kind};
+use quintet_proto::v1::{FinalTrainingMode, JobSpec, job_spec::Kind};
 
 use super::{
-    ConfigFrom, Pipeline, Problem, Stage, StageReference,
+    ConfigFrom, FinalTraining, Pipeline, Problem, Stage, StageReference,
     de::{read, suggestion, unknown_key},
     order, paths,
     reference::{self, Reference},
@@ -18,8 +18,19 @@ use super::{
 
 const TOP_KEYS: [&str; 4] = ["name", "experiment", "params", "stages"];
 const KINDS: [&str; 5] = ["sweep", "train", "convert", "benchmark", "command"];
-const STAGE_KEYS: [&str; 10] =
-    ["sweep", "train", "convert", "benchmark", "command", "config_from", "resources", "timeouts", "retry", "labels"];
+const STAGE_KEYS: [&str; 11] = [
+    "sweep",
+    "train",
+    "convert",
+    "benchmark",
+    "command",
+    "config_from",
+    "final_training",
+    "resources",
+    "timeouts",
+    "retry",
+    "labels",
+];
 
 type Params = BTreeMap<String, Node>;
 
@@ -197,6 +208,7 @@ fn stage(key: &Key, node: &mut Node, folder: &Path) -> Result<Stage, Problem> {
         place: key.place,
         spec: JobSpec { kind: Some(spec) },
         config_from,
+        final_training: final_training(&kind, node)?,
         references,
         resources: part(node, "resources")?,
         timeouts: part(node, "timeouts")?,
@@ -211,6 +223,28 @@ fn config_from(node: &Node) -> Result<ConfigFrom, Problem> {
     match &node.value {
         Yaml::Map(_) => read(node).map_err(|problem| problem.under("config_from")),
         _ => Ok(ConfigFrom { sweep: plain_text("config_from", node)?, ..ConfigFrom::default() }),
+    }
+}
+
+/// Only trainings have numbers; FORCE_NEW takes the next one.
+fn final_training(kind: &str, node: &Node) -> Result<Option<FinalTraining>, Problem> {
+    let path = "final_training";
+    let Some(wanted) = part::<FinalTraining>(node, path)? else { return Ok(None) };
+    let place = node.place_of(path);
+    if kind != "train" {
+        return Err(Problem::new(place, path, format!("stands in train stages alone, and this one is a {kind}")));
+    }
+    let path = "final_training.variant";
+    match wanted.variant {
+        0 => Ok(Some(wanted)),
+        given if given < 0 => {
+            Err(Problem::new(node.place_of(path), path, format!("found {given}, expected 1 or more")))
+        }
+        given if wanted.mode == FinalTrainingMode::ForceNew => {
+            let problem = format!("found {given}, but FORCE_NEW takes the next number; leave it out");
+            Err(Problem::new(node.place_of(path), path, problem))
+        }
+        _ => Ok(Some(wanted)),
     }
 }
 

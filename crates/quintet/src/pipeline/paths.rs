@@ -22,6 +22,7 @@ pub(super) fn absolutize(kind: &str, body: &mut Node, folder: &Path) {
             }
         }
         "train" => {
+            body.get_mut("backbone").into_iter().for_each(|node| backbone(node, folder));
             for data in ["data", "text_classification", "textClassification"] {
                 let Some(data) = body.get_mut(data) else { continue };
                 for path in ["train", "validation", "test", "labels"] {
@@ -53,6 +54,15 @@ fn absolute(node: &mut Node, folder: &Path) {
     {
         *text = clean(&folder.join(&*text)).display().to_string();
         *plain = false;
+    }
+}
+
+/// An encoder's name is one of the Hub, unless it is written as a path or there is a folder of that name: as in `transformers`.
+fn backbone(node: &mut Node, folder: &Path) {
+    let Some(text) = node.text() else { return };
+    let path = text.starts_with("./") || text.starts_with("../");
+    if path || (!text.is_empty() && folder.join(text).is_dir()) {
+        absolute(node, folder);
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use quintet_proto::v1::{GetBestConfigRequest, Precision, command_input::Source, job_spec::Kind, sweep_spec::Trial};
+use quintet_proto::v1::{
+    FinalTrainingMode, GetBestConfigRequest, Precision, command_input::Source, job_spec::Kind, sweep_spec::Trial,
+};
 
 use super::{Pipeline, parse};
 
@@ -59,6 +61,54 @@ fn what_decides_which_trial_is_the_best_may_be_said() {
     assert_eq!((request.accuracy_threshold, request.scoring.unwrap().latency_weight), (Some(0.02), Some(0.5)));
     let alone = read(GOOD, &[]).unwrap().stage("train").unwrap().config_from.as_ref().unwrap().request("s");
     assert_eq!(alone, GetBestConfigRequest { study: "studies/s".into(), ..GetBestConfigRequest::default() });
+}
+
+#[test]
+fn the_mode_of_a_final_training_stands_in_train_stages() {
+    let with = |stage: &str, text: &str| {
+        let line = format!("  {stage}:\n    final_training: {text}\n");
+        read(&GOOD.replacen(&format!("  {stage}:\n"), &line, 1), &[])
+    };
+    let pipeline = with("train", "{mode: RESUME_IF_INCOMPLETE, variant: 2}").unwrap();
+    let wanted = pipeline.stage("train").unwrap().final_training.unwrap();
+    assert_eq!((wanted.mode, wanted.variant), (FinalTrainingMode::ResumeIfIncomplete, 2));
+    assert_eq!(read(GOOD, &[]).unwrap().stage("train").unwrap().final_training, None);
+    for (stage, text, part) in [
+        ("convert", "{mode: FORCE_NEW}", "stages.convert.final_training: stands in train stages alone"),
+        ("train", "{mode: FORCE_NEW, variant: 2}", "stages.train.final_training.variant: found 2, but FORCE_NEW"),
+        ("train", "{variant: -1}", "found -1, expected 1 or more"),
+        ("train", "{mode: FORCE}", "FORCE"),
+        ("train", "{modus: FORCE_NEW}", "modus"),
+    ] {
+        let error = with(stage, text).unwrap_err();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn an_encoder_is_a_name_of_the_hub_unless_there_is_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("models/enc")).unwrap();
+    let backbone = |text: &str| {
+        let yaml = format!("name: p\nstages:\n  t:\n    train: {{backbone: {text}, data: {{train: /t}}}}\n");
+        let pipeline =
+            parse::parse("p.yaml", &yaml, folder.path(), &[]).map_err(|problem| problem.text("p.yaml")).unwrap();
+        match pipeline.stages[0].spec.kind.clone() {
+            Some(Kind::Train(train)) => train.backbone,
+            other => panic!("{other:?}"),
+        }
+    };
+    let local = folder.path().join("models/enc").display().to_string();
+    for (text, expected) in [
+        ("distilbert-base-uncased", "distilbert-base-uncased"),
+        ("org/name@v1", "org/name@v1"),
+        ("models/enc", local.as_str()),
+        ("./models/enc", local.as_str()),
+        ("/abs/enc", "/abs/enc"),
+        ("hf://models/enc", "hf://models/enc"),
+    ] {
+        assert_eq!(backbone(text), expected);
+    }
 }
 
 #[test]

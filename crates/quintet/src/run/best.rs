@@ -18,7 +18,15 @@ use crate::{failure::Failure, report::assemble::whole};
 /// Repetitions of a call that the server could not answer: with pauses of up to 2 s, some two minutes.
 const REPETITIONS: u32 = 60;
 
-/// Merges the best configuration of a study into a job; the reasons why it is the best when not only the metric decides.
+/// What was merged into a job.
+pub(crate) struct Applied {
+    /// Why it is the best, when not only the metric decides.
+    pub(crate) reasons: Vec<String>,
+    /// The configuration, with the study and the trial that it comes from.
+    pub(crate) best_config: Struct,
+}
+
+/// Merges the best configuration of a study into a job.
 ///
 /// # Errors
 /// The study has no completed trial, or a key of the configuration is unknown to the trainer.
@@ -26,11 +34,12 @@ pub(crate) async fn apply(
     connection: &Connection,
     request: GetBestConfigRequest,
     job: &mut Job,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Applied, Failure> {
     let best =
         repeat(async || HpoServiceClient::new(connection.clone()).get_best_config(request.clone()).await).await?;
     let reasons = if best.strategy == "metric" { Vec::new() } else { best.reasons };
     let best = best.best_config.unwrap_or_default();
+    let applied = Applied { reasons, best_config: best.clone() };
     match job.spec.as_mut().and_then(|spec| spec.kind.as_mut()) {
         Some(Kind::Train(train)) => {
             let request = merge_request(best, train)?;
@@ -38,21 +47,21 @@ pub(crate) async fn apply(
                 TrainingServiceClient::new(connection.clone()).build_final_training_config(request.clone()).await
             };
             let merged = repeat(call).await?;
-            if train.checkpoint.is_empty() {
-                train.checkpoint = merged.backbone;
+            if train.checkpoint.is_empty() && train.backbone.is_empty() {
+                train.backbone = merged.backbone;
             }
             train.hyperparameters = merged.hyperparameters;
-            Ok(reasons)
+            Ok(applied)
         }
         Some(Kind::Command(command)) => {
             command.parameters.extend(parameters(&best)?);
-            Ok(reasons)
+            Ok(applied)
         }
         _ => Err(Failure::usage("only train and command stages take a configuration")),
     }
 }
 
-async fn repeat<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
+pub(super) async fn repeat<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Status> {
     let mut backoff = Backoff::default();
     loop {
         match call().await {
@@ -75,14 +84,15 @@ fn merge_request(best: Struct, train: &TrainSpec) -> Result<BuildFinalTrainingCo
     }
     let own = train.hyperparameters.clone().unwrap_or_default();
     let mut config = Map::from_iter([("hyperparameters".to_owned(), numbers(&own).map_err(broken)?)]);
-    if !train.checkpoint.is_empty() {
-        config.insert("backbone".into(), train.checkpoint.clone().into());
+    if let Some(own) = [&train.checkpoint, &train.backbone].into_iter().find(|own| !own.is_empty()) {
+        config.insert("backbone".into(), own.clone().into());
     }
     Ok(BuildFinalTrainingConfigRequest {
         best_config: Some(serde_json::from_value(best).map_err(broken)?),
         train_config: Some(serde_json::from_value(Value::Object(config)).map_err(broken)?),
         policy: MergePolicy::ApplyBest.into(),
         random_seed: None,
+        final_training: None,
     })
 }
 

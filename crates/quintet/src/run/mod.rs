@@ -2,6 +2,7 @@
 
 mod best;
 mod check;
+mod final_training;
 pub(crate) mod follow;
 mod interrupt;
 mod plan;
@@ -14,7 +15,8 @@ use std::{
 };
 
 use quintet_proto::v1::{
-    CreateJobRequest, EnsureExperimentRequest, Job, JobState, tracking_service_client::TrackingServiceClient,
+    CreateJobRequest, EnsureExperimentRequest, FinalTrainingMode, Job, JobState,
+    tracking_service_client::TrackingServiceClient,
 };
 use runtime_core::{client::JobClient, jobs::model::uid_for_request};
 use tonic::Code;
@@ -148,20 +150,36 @@ impl Runner<'_> {
         let jobs: BTreeMap<String, String> =
             self.done.iter().map(|done| (done.stage.clone(), done.worked.name.clone())).collect();
         let mut job = stage.job(self.pipeline, &jobs).map_err(|error| Failure::failed(error.to_string()))?;
+        let mut origin = final_training::Origin::default();
         if let Some(from) = &stage.config_from {
             let request = from.request(&self.study(&from.sweep)?);
             let context =
                 |failure: Failure| failure.context(format!("stage `{}`: config_from: {}", stage.name, from.sweep));
-            let reasons = best::apply(&self.server.connection, request, &mut job).await.map_err(context)?;
-            reasons.iter().for_each(|reason| view.note(reason));
+            let applied = best::apply(&self.server.connection, request, &mut job).await.map_err(context)?;
+            applied.reasons.iter().for_each(|reason| view.note(reason));
+            let sweep = self.done.iter().find(|done| done.stage == from.sweep).map(|done| done.worked.name.clone());
+            origin = final_training::Origin { best_config: applied.best_config, sweep: sweep.unwrap_or_default() };
         }
         if let Ok(plan) = Box::pin(plan::of(&self.server.connection, &job)).await {
             plan::brief(&plan).iter().for_each(|line| view.note(line));
         }
+        let mut force = self.force;
+        if let Some(mut wanted) = stage.final_training {
+            if self.force && wanted.variant == 0 {
+                wanted.mode = FinalTrainingMode::ForceNew;
+            }
+            let decided = final_training::decide(&self.server.connection, wanted, origin, &mut job).await;
+            let decided = decided.map_err(|status| final_training::told(self.pipeline, stage, &status))?;
+            view.note(&decided.reason);
+            if let Some(found) = decided.found {
+                return Ok(self.client.get(&found).await?);
+            }
+            force = true;
+        }
         // One id for all repetitions of this call: a lost answer does not make a second job.
         let request_id = uuid::Uuid::new_v4().to_string();
         let own = uid_for_request(&request_id);
-        let request = CreateJobRequest { job: Some(job), request_id, validate_only: false, force: self.force };
+        let request = CreateJobRequest { job: Some(job), request_id, validate_only: false, force };
         match Box::pin(self.client.create(request)).await {
             Ok(job) => {
                 if job.uid != own {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use quintet_hub::{Repo, SCHEME};
 use quintet_proto::v1::{CommandSpec, JobSpec, TrainSpec, command_input::Source, job_spec::Kind, sweep_spec::Trial};
 
 use super::model::is_uid;
@@ -31,6 +32,8 @@ pub enum Location {
     Local(PathBuf),
     /// An object store's URL.
     Remote(String),
+    /// A model on the Hugging Face Hub.
+    Hub(Repo),
 }
 
 /// What is wrong with an input's text.
@@ -42,6 +45,9 @@ pub enum Error {
     /// A path that depends on where the server runs.
     #[error("{0:?} is a relative path; give an absolute path or a URL")]
     Relative(String),
+    /// No name of a model on the Hub.
+    #[error("{0}")]
+    Hub(String),
 }
 
 impl Location {
@@ -64,6 +70,9 @@ impl Location {
         if let Some(path) = uri.strip_prefix("file://") {
             return Self::parse(path);
         }
+        if uri.starts_with(SCHEME) {
+            return uri.parse().map(Self::Hub).map_err(|error: quintet_hub::Error| Error::Hub(error.to_string()));
+        }
         if uri.contains("://") {
             return Ok(Self::Remote(uri.into()));
         }
@@ -72,57 +81,88 @@ impl Location {
     }
 }
 
+/// The address of an encoder by its name: a bare name is one of the Hub, anything else stays.
+///
+/// # Errors
+/// [`Error::Hub`] says why it is no name.
+pub fn backbone_uri(text: &str) -> Result<String, Error> {
+    let output = text.strip_prefix("jobs/").and_then(|rest| rest.split('/').next()).is_some_and(is_uid);
+    if output || text.contains("://") || text.starts_with('/') {
+        return Ok(text.into());
+    }
+    text.parse::<Repo>()
+        .map(|repo| repo.uri())
+        .map_err(|error| Error::Hub(format!("{error}; a folder is given by its absolute path")))
+}
+
+/// The trainings that a specification describes, with the paths of their fields.
+pub(super) fn trainings_of(spec: &mut JobSpec) -> Option<(&'static str, &mut TrainSpec)> {
+    match &mut spec.kind {
+        Some(Kind::Train(train)) => Some(("spec.train", train)),
+        Some(Kind::Sweep(sweep)) => match &mut sweep.trial {
+            Some(Trial::Train(train)) => Some(("spec.sweep.train", train)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// Every input of a specification, in the order of its fields.
 pub fn inputs_of(spec: &JobSpec) -> Vec<Input> {
     let mut inputs = Vec::new();
-    match &spec.kind {
-        Some(Kind::Sweep(sweep)) => match &sweep.trial {
-            Some(Trial::Train(train)) => train_inputs("spec.sweep.train", train, &mut inputs),
-            Some(Trial::Command(command)) => command_inputs("spec.sweep.command", command, &mut inputs),
-            None => {}
-        },
-        Some(Kind::Train(train)) => train_inputs("spec.train", train, &mut inputs),
-        Some(Kind::Convert(convert)) => {
-            push(&mut inputs, "spec.convert.checkpoint".into(), &convert.checkpoint);
-            push(&mut inputs, "spec.convert.evaluation".into(), &convert.evaluation);
-        }
-        Some(Kind::Benchmark(benchmark)) => {
-            for (index, model) in benchmark.models.iter().enumerate() {
-                push(&mut inputs, format!("spec.benchmark.models[{index}]"), model);
-            }
-        }
-        Some(Kind::Command(command)) => command_inputs("spec.command", command, &mut inputs),
-        None => {}
-    }
+    each_input(&mut spec.clone(), |field, uri| inputs.push(Input { field, uri: uri.clone() }));
     inputs
 }
 
-fn push(inputs: &mut Vec<Input>, field: String, uri: &str) {
-    if !uri.is_empty() {
-        inputs.push(Input { field, uri: uri.into() });
+/// Hands every input of a specification that is not empty to `work`, which may change it.
+pub(super) fn each_input(spec: &mut JobSpec, mut work: impl FnMut(String, &mut String)) {
+    let mut inputs = |field: String, uri: &mut String| {
+        if !uri.is_empty() {
+            work(field, uri);
+        }
+    };
+    let inputs = &mut inputs;
+    match &mut spec.kind {
+        Some(Kind::Sweep(sweep)) => match &mut sweep.trial {
+            Some(Trial::Train(train)) => train_inputs("spec.sweep.train", train, inputs),
+            Some(Trial::Command(command)) => command_inputs("spec.sweep.command", command, inputs),
+            None => {}
+        },
+        Some(Kind::Train(train)) => train_inputs("spec.train", train, inputs),
+        Some(Kind::Convert(convert)) => {
+            inputs("spec.convert.checkpoint".into(), &mut convert.checkpoint);
+            inputs("spec.convert.evaluation".into(), &mut convert.evaluation);
+        }
+        Some(Kind::Benchmark(benchmark)) => {
+            for (index, model) in benchmark.models.iter_mut().enumerate() {
+                inputs(format!("spec.benchmark.models[{index}]"), model);
+            }
+        }
+        Some(Kind::Command(command)) => command_inputs("spec.command", command, inputs),
+        None => {}
     }
 }
 
-fn train_inputs(prefix: &str, train: &TrainSpec, inputs: &mut Vec<Input>) {
-    push(inputs, format!("{prefix}.checkpoint"), &train.checkpoint);
-    if let Some(data) = &train.data {
-        push(inputs, format!("{prefix}.data.train"), &data.train);
-        push(inputs, format!("{prefix}.data.validation"), &data.validation);
-        push(inputs, format!("{prefix}.data.test"), &data.test);
+fn train_inputs(prefix: &str, train: &mut TrainSpec, inputs: &mut impl FnMut(String, &mut String)) {
+    inputs(format!("{prefix}.checkpoint"), &mut train.checkpoint);
+    if let Some(data) = &mut train.data {
+        inputs(format!("{prefix}.data.train"), &mut data.train);
+        inputs(format!("{prefix}.data.validation"), &mut data.validation);
+        inputs(format!("{prefix}.data.test"), &mut data.test);
     }
-    if let Some(data) = &train.text_classification {
+    if let Some(data) = &mut train.text_classification {
         let prefix = format!("{prefix}.text_classification");
-        push(inputs, format!("{prefix}.train"), &data.train);
-        push(inputs, format!("{prefix}.validation"), &data.validation);
-        push(inputs, format!("{prefix}.test"), &data.test);
-        push(inputs, format!("{prefix}.labels"), &data.labels);
+        inputs(format!("{prefix}.train"), &mut data.train);
+        inputs(format!("{prefix}.validation"), &mut data.validation);
+        inputs(format!("{prefix}.test"), &mut data.test);
+        inputs(format!("{prefix}.labels"), &mut data.labels);
     }
 }
 
-fn command_inputs(prefix: &str, command: &CommandSpec, inputs: &mut Vec<Input>) {
-    for (name, input) in &command.inputs {
-        if let Some(Source::Uri(uri)) = &input.source {
-            push(inputs, format!("{prefix}.inputs.{name}"), uri);
+fn command_inputs(prefix: &str, command: &mut CommandSpec, inputs: &mut impl FnMut(String, &mut String)) {
+    for (name, input) in &mut command.inputs {
+        if let Some(Source::Uri(uri)) = &mut input.source {
+            inputs(format!("{prefix}.inputs.{name}"), uri);
         }
     }
 }
@@ -144,5 +184,25 @@ mod tests {
             assert_eq!(Location::parse(bad), Err(Error::Output(bad.into())));
         }
         assert_eq!(Location::parse("data/train.conll"), Err(Error::Relative("data/train.conll".into())));
+        assert_eq!(Location::parse("hf://org/name@v1"), Ok(Location::Hub("org/name@v1".parse().unwrap())));
+        assert!(matches!(Location::parse("hf://a/b/c"), Err(Error::Hub(_))));
+    }
+
+    #[test]
+    fn a_backbone_is_a_name_unless_it_is_something_else() {
+        let output = "jobs/0123456789abcdef0123456789abcdef/outputs/checkpoint";
+        for (text, uri) in [
+            ("distilbert-base-uncased", "hf://distilbert-base-uncased@main"),
+            ("org/name@v1", "hf://org/name@v1"),
+            ("jobs/name", "hf://jobs/name@main"),
+            ("hf://org/name", "hf://org/name"),
+            ("/models/enc", "/models/enc"),
+            ("s3://bucket/enc", "s3://bucket/enc"),
+            (output, output),
+        ] {
+            assert_eq!(backbone_uri(text).unwrap(), uri);
+        }
+        let error = backbone_uri("./models/enc").unwrap_err().to_string();
+        assert!(error.contains("absolute path"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 mod core;
 pub mod engine;
 pub mod follow;
+mod hub;
 pub mod inputs;
 pub mod model;
 mod runtime;

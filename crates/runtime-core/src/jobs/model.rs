@@ -20,6 +20,9 @@ pub const CANCEL_GRACE_MS: i64 = 30_000;
 /// Bytes of log kept of one attempt.
 pub const MAX_LOG_BYTES: i64 = 32 << 20;
 
+/// Label with the job, `jobs/{uid}`, whose saved state a job goes on with when it was run on the same machine.
+pub const RESUME_FROM: &str = "quintet.resume_from";
+
 /// What the children and the log call a job's kind.
 pub fn kind_of(spec: &JobSpec) -> &'static str {
     match &spec.kind {

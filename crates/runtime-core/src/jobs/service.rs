@@ -18,6 +18,7 @@ use tonic_types::FieldViolation;
 use super::{
     Jobs,
     engine::Rejection,
+    hub::HubNames,
     inputs::{self, Location},
     model::{duration_ms, is_terminal, is_uid, job_name, kind_of, uid_for_request, uid_of},
     store, watch,
@@ -39,13 +40,14 @@ pub struct JobApi {
     jobs: Jobs,
     artifacts: ArtifactStore,
     validators: HashMap<&'static str, Validator>,
+    hub: Arc<HubNames>,
     drain: Drain,
 }
 
 impl JobApi {
     /// A service that takes no kind of job yet.
     pub fn new(jobs: Jobs, artifacts: ArtifactStore, drain: Drain) -> Self {
-        Self { jobs, artifacts, validators: HashMap::new(), drain }
+        Self { jobs, artifacts, validators: HashMap::new(), hub: Arc::default(), drain }
     }
 
     /// Takes jobs of a kind that pass a check.
@@ -72,6 +74,12 @@ impl JobApi {
         let request_hash = hex::encode(Sha256::digest(job.encode_to_vec()));
         let id = if request.request_id.is_empty() { uuid::Uuid::new_v4().to_string() } else { request.request_id };
         job.uid = uid_for_request(&id);
+        if let Some(spec) = &mut job.spec {
+            let asked = self.hub.pin(spec).await?;
+            for (key, value) in asked {
+                job.labels.entry(key).or_insert(value);
+            }
+        }
         job.content_hash = self.content_hash(job.spec.as_ref()).await?;
         if request.validate_only {
             job.name = job_name(&job.uid);
@@ -162,6 +170,9 @@ impl JobApi {
     async fn input_digest(&self, uri: &str) -> Result<String, Result<Status, String>> {
         match Location::parse(uri).map_err(|error| Err(error.to_string()))? {
             Location::Remote(url) => Ok(url),
+            Location::Hub(repo) if repo.is_pinned() => Ok(repo.uri()),
+            // Nobody knows yet which content this will be, so it is no other job's.
+            Location::Hub(repo) => Ok(format!("{}#{}", repo.uri(), uuid::Uuid::new_v4())),
             Location::Local(path) => tokio::task::spawn_blocking(move || digest(path))
                 .await
                 .unwrap_or_else(|_| Err("reading it panicked".into()))

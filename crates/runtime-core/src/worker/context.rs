@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 
 use super::inputs::Inputs;
 use crate::{
-    jobs::model::timestamp,
+    jobs::inputs::Location,
+    jobs::model::{RESUME_FROM, timestamp, uid_of},
     jobs::{Clock as _, SystemClock},
     status::ErrorReason,
 };
@@ -89,6 +90,7 @@ pub(super) struct Shared {
     job_dir: PathBuf,
     pub(super) inputs: Inputs,
     outbox: Mutex<Outbox>,
+    resolved: Mutex<BTreeMap<String, String>>,
     tail: Mutex<Vec<u8>>,
     directive: tokio::sync::watch::Sender<Directive>,
     pub(super) wake: Notify,
@@ -118,6 +120,7 @@ impl Context {
             job_dir: folders.job_dir,
             inputs,
             outbox: Mutex::default(),
+            resolved: Mutex::default(),
             tail: Mutex::default(),
             directive: tokio::sync::watch::channel(Directive::Continue).0,
             wake: Notify::new(),
@@ -156,6 +159,14 @@ impl Context {
     pub fn resume_dir(&self) -> Result<PathBuf, Failure> {
         let path = self.0.job_dir.join("resume");
         fs::create_dir_all(&path).map_err(|error| io_failure(&path, &error))?;
+        if let Some(from) = self.0.job.labels.get(RESUME_FROM) {
+            let uid = uid_of(from).unwrap_or(from);
+            match crate::kept::take(&self.0.job_dir, uid) {
+                Ok(true) => self.log(format!("goes on with what {from} saved")),
+                Ok(false) => self.log(format!("what {from} saved is not here, or taken up already")),
+                Err(error) => return Err(io_failure(&path, &error)),
+            }
+        }
         Ok(path)
     }
 
@@ -178,7 +189,30 @@ impl Context {
     /// # Errors
     /// It does not exist, cannot be read, or does not have the recorded digest.
     pub async fn fetch_async(&self, field: &str, uri: &str) -> Result<PathBuf, Failure> {
-        self.0.inputs.fetch(field, uri).await
+        match Location::parse(uri) {
+            Ok(Location::Hub(repo)) => super::hub::fetch(self, field, &repo).await,
+            _ => self.0.inputs.fetch(field, uri).await,
+        }
+    }
+
+    /// Remembers which content an input stood for; the report of the outputs lists it under `inputs`.
+    pub(super) fn resolved(&self, field: &str, uri: String) {
+        lock(&self.0.resolved).insert(field.to_owned(), uri);
+    }
+
+    /// A report with the inputs that were resolved.
+    pub(super) fn with_inputs(&self, mut report: serde_json::Value) -> serde_json::Value {
+        let resolved = lock(&self.0.resolved);
+        if !resolved.is_empty() {
+            if report.is_null() {
+                report = serde_json::Value::Object(serde_json::Map::new());
+            }
+            if let Some(report) = report.as_object_mut() {
+                let inputs = resolved.iter().map(|(field, uri)| (field.clone(), serde_json::Value::from(uri.clone())));
+                report.insert("inputs".into(), inputs.collect());
+            }
+        }
+        report
     }
 
     /// [`Context::fetch_async`] for engines that block. Must not be called from async code.

@@ -56,6 +56,7 @@ impl Inputs {
                 }
             }
             Location::Remote(url) => self.fetch_artifact(field, &url, "").await,
+            Location::Hub(repo) => Err(bad(format!("{repo} is of the Hub, not of the store"))),
             Location::Output { uid, output, path } => {
                 let job = self.jobs.get(&job_name(&uid)).await;
                 let job = job.map_err(|status| Failure::infrastructure(ErrorReason::Unavailable, status))?;

@@ -154,7 +154,7 @@ impl Keeper {
         // A stopped attempt leaves its metrics and report, no artifacts.
         let root = self.context.outputs_root();
         let artifacts = if done.stopped { Default::default() } else { Inputs::publish(&self.context, &root).await? };
-        let report = crate::worker::inputs::to_struct(&done.report);
+        let report = crate::worker::inputs::to_struct(&self.context.with_inputs(done.report.clone()));
         tracing::info!(job = job.name, artifacts = artifacts.len(), "published");
         Ok(Outputs { artifacts, metrics: done.metrics.clone(), report })
     }

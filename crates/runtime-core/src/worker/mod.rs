@@ -4,6 +4,7 @@
 //! its own process calls [`serve`] with an async one. The lease, its heartbeats and the outcome are the same for both.
 
 mod context;
+mod hub;
 mod inputs;
 mod keeper;
 mod launched;
