@@ -1,6 +1,7 @@
 //! What training, conversion and benchmarking share about encoders and labelled text, free of any engine.
 //!
 //! * [`checkpoint`]: Hugging Face checkpoint folders, read and written.
+//! * [`encoder`]: families of encoders, each one description of configuration, tensors and arithmetic.
 //! * [`tokenizer`]: words and text to sub-tokens.
 //! * [`data`]: labelled words from CoNLL and JSONL files.
 //! * [`task`]: what a model is trained to say of a text.
@@ -15,6 +16,7 @@ pub mod align;
 pub mod batch;
 pub mod checkpoint;
 pub mod data;
+pub mod encoder;
 mod error;
 pub mod evaluation;
 pub mod files;

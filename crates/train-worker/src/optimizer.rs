@@ -363,7 +363,8 @@ mod tests {
         let leaf = |offset: i64, shape: &[i64], decays| {
             let length: i64 = shape.iter().product();
             let tensor = flat.narrow(0, offset, length).view(shape).detach().set_requires_grad(true);
-            Leaf { tensor, offset: offset as usize, length: length as usize, decays }
+            let (offset, length) = (offset as usize, length as usize);
+            Leaf { tensor, offset, length, names: Vec::new(), decays, depth: 0, head: false, fresh: false }
         };
         let leaves = vec![leaf(0, &[ROWS, HIDDEN], true), leaf(240, &[10, 10], true), leaf(352, &[10], false)];
         Parameters { flat, leaves, slots: Vec::new() }

@@ -8,6 +8,7 @@ use quintet_nlp::{
     data::{DataSet, LabelSet},
     files,
     random::derive,
+    task::Task,
 };
 use tch::{Device, Reduction, Tensor};
 
@@ -145,24 +146,27 @@ impl<'a> Run<'a> {
         }
 
         let mut config = checkpoint.config.clone();
+        config.task = Some(Task::TokenClassification);
         config.labels = data.labels.names().to_vec();
         if let Some(dropout) = hyper.dropout {
-            config.hidden_dropout_prob = dropout;
-            config.classifier_dropout = config.classifier_dropout.map(|_| dropout);
+            config.set_dropout(dropout);
         }
         let device = device::choose(request.device)?;
         let threads = if request.threads > 0 { request.threads } else { all_cores() };
         tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
-        let (parameters, known_head) = Parameters::load(&checkpoint, &config, hyper.seed, device)?;
+        let parameters = Parameters::load(&checkpoint, &config, hyper.seed, device)?;
         let model = Model::new(&parameters, &config, device)?;
         let optimizer = AdamW::new(&parameters, hyper.weight_decay, hyper.max_grad_norm)?;
         let steps_per_epoch = train.rows.len().div_ceil(hyper.batch_size);
         let schedule = Schedule::new(hyper.learning_rate, hyper.warmup_ratio, steps_per_epoch * hyper.epochs);
+        if !parameters.fresh().is_empty() {
+            observer.log(&format!("not in the checkpoint, drawn anew: {}", parameters.fresh().join(", ")));
+        }
         observer.log(&format!(
             "{} rows to train on, {} labels{}, {steps_per_epoch} steps an epoch, {} epochs, on {} with {threads} threads",
             train.rows.len(),
             config.labels.len(),
-            if known_head { " (head taken over from the checkpoint)" } else { "" },
+            if parameters.fresh().is_empty() { " (head taken over from the checkpoint)" } else { "" },
             hyper.epochs,
             device::name(device),
         ));
