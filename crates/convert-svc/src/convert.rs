@@ -9,8 +9,10 @@ use std::{
 use prost::Message as _;
 use quintet_nlp::{
     checkpoint::{Checkpoint, TOKENIZER_FILES},
+    encoder::Family,
     evaluation::EvaluationSet,
     files,
+    task::Task,
 };
 use serde_json::Value;
 
@@ -89,7 +91,10 @@ pub fn convert(request: &Request, observer: &mut dyn Observer) -> Result<Report,
 
 /// Opens a checkpoint and refuses those without the one head that is known.
 fn open(folder: &Path) -> Result<Checkpoint, Error> {
-    let checkpoint = Checkpoint::open(folder)?;
+    let mut checkpoint = Checkpoint::open(folder)?;
+    if !matches!(checkpoint.config.family, Family::Bert(_)) {
+        return Err(Error::Family { found: checkpoint.config.family.model_type() });
+    }
     let path = folder.join(CONFIG_FILE);
     let config: Value = serde_json::from_slice(&files::read(&path)?)
         .map_err(|error| Error::Unsupported { path: path.clone(), problem: error.to_string() })?;
@@ -105,7 +110,9 @@ fn open(folder: &Path) -> Result<Checkpoint, Error> {
         let problem = "no id2label, so no labels; train a token classifier first".to_owned();
         return Err(Error::Unsupported { path, problem });
     }
-    for spec in quintet_nlp::checkpoint::head_tensors(&checkpoint.config) {
+    // A configuration without `architectures` is taken at its labels' word.
+    checkpoint.config.task = Some(Task::TokenClassification);
+    for spec in checkpoint.config.layout().tensors() {
         checkpoint.weights.check(&spec.name, &spec.shape)?;
     }
     // A tokenizer that does not fit the word table would make the model useless.

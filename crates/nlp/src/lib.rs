@@ -1,6 +1,7 @@
 //! What training, conversion and benchmarking share about encoders and labelled text, free of any engine.
 //!
 //! * [`checkpoint`]: Hugging Face checkpoint folders, read and written.
+//! * [`encoder`]: families of encoders, each one description of configuration, tensors and arithmetic.
 //! * [`tokenizer`]: words and text to sub-tokens.
 //! * [`data`]: labelled words and texts from files of many formats.
 //! * [`prepare`]: a data set to [`rows`] that a model trains on, whatever the task.
@@ -18,6 +19,7 @@ pub mod align;
 pub mod batch;
 pub mod checkpoint;
 pub mod data;
+pub mod encoder;
 mod error;
 pub mod evaluation;
 pub mod files;

@@ -5,9 +5,11 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Error,
-    checkpoint::{EncoderConfig, HeadTask, encoder_tensors, head_tensors, write_checkpoint},
+    checkpoint::{NamedTensor, write_checkpoint},
+    encoder::EncoderConfig,
     files,
     random::Stream,
+    task::Task,
     tokenizer::WordTokenizer,
 };
 
@@ -112,11 +114,9 @@ impl TinyCheckpoint {
         let mut config = EncoderConfig::from_map(map, &dir.join("config.json"))?;
         config.labels = self.labels.clone();
 
-        let mut specs = encoder_tensors(&config);
-        let task = if self.labels.is_empty() { HeadTask::Encoder } else { HeadTask::TokenClassification };
-        if task == HeadTask::TokenClassification {
-            specs.extend(head_tensors(&config));
-        }
+        config.task = (!self.labels.is_empty()).then_some(Task::TokenClassification);
+        let layout = config.layout();
+        let specs: Vec<_> = layout.tensors().collect();
         let mut stream = Stream::new(self.seed, "tiny checkpoint", 0);
         let values: Vec<Vec<f32>> = specs
             .iter()
@@ -126,8 +126,11 @@ impl TinyCheckpoint {
                 (0..count).map(|_| (centre + self.deviation * stream.normal()) as f32).collect()
             })
             .collect();
-        let tensors: Vec<(String, Vec<usize>, &[f32])> =
-            specs.into_iter().zip(&values).map(|(spec, values)| (spec.name, spec.shape, values.as_slice())).collect();
-        write_checkpoint(dir, &config, task, &tensors, source.path())
+        let tensors: Vec<NamedTensor<'_>> = specs
+            .into_iter()
+            .zip(&values)
+            .map(|(spec, values)| (spec.file_name.clone(), spec.shape.clone(), values.as_slice()))
+            .collect();
+        write_checkpoint(dir, &config, &tensors, source.path())
     }
 }

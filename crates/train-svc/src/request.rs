@@ -98,9 +98,9 @@ impl TrainRequest {
 
     /// Checks what depends on the encoder.
     pub fn check_encoder(&self, config: &EncoderConfig) -> Result<(), FieldError> {
-        let (found, allowed) = (self.hyper.max_length, config.max_position_embeddings);
+        let (found, allowed) = (self.hyper.max_length, config.max_length());
         if found > allowed {
-            let problem = format!("found {found}, but the checkpoint has {allowed} positions");
+            let problem = format!("found {found}, but the checkpoint takes at most {allowed} sub-tokens");
             return Err(FieldError::new("hyperparameters.max_length", problem));
         }
         Ok(())

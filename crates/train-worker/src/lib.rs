@@ -1,4 +1,4 @@
-//! The training engine: fine-tunes a BERT encoder with a token-classification head on libtorch.
+//! The training engine: fine-tunes encoders with a head on libtorch.
 //!
 //! [`train`] is a blocking function of a [`TrainRequest`] that tells an [`Observer`] how it goes on. It draws every random
 //! value from streams keyed by seed and position, so an attempt that resumes computes what an undisturbed one would.
@@ -8,6 +8,7 @@
 
 mod backward;
 pub mod device;
+mod engine;
 mod error;
 mod evaluate;
 mod loss;
@@ -18,6 +19,7 @@ mod outputs;
 mod parameters;
 #[cfg(test)]
 mod parity;
+pub mod probe;
 mod report;
 mod run;
 mod schedule;

@@ -10,7 +10,11 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use quintet_proto::v1::TrainSpec;
 use runtime_core::worker::{LaunchOptions, run_launched};
-use train_worker::{DeviceChoice, Directive, Observer, TrainRequest, device, train, worker};
+use train_worker::{
+    DeviceChoice, Directive, Observer, TrainRequest, device,
+    probe::{self, Steps},
+    train, worker,
+};
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -25,6 +29,9 @@ enum Command {
     Worker(LaunchOptions),
     /// Train by a specification in a file and print the report as JSON
     Local(Local),
+    /// Write what a checkpoint computes of given rows, for comparisons with other programs
+    #[command(hide = true)]
+    Probe(Probe),
 }
 
 #[derive(clap::Args)]
@@ -46,6 +53,31 @@ struct Local {
     resume_every: f64,
 }
 
+#[derive(clap::Args)]
+struct Probe {
+    /// Checkpoint folder with a head
+    #[arg(long)]
+    checkpoint: PathBuf,
+    /// Safetensors file of `input_ids`, `attention_mask`, `token_type_ids` (optional) and `labels`
+    #[arg(long)]
+    inputs: PathBuf,
+    /// New folder for `probe.safetensors`, `leaves.json`, `checkpoint` and `trained`
+    #[arg(long)]
+    out: PathBuf,
+    /// Steps of AdamW
+    #[arg(long, default_value_t = 3)]
+    steps: usize,
+    /// Learning rate of each step
+    #[arg(long, default_value_t = 1e-3)]
+    learning_rate: f64,
+    /// Decay of the weights that decay
+    #[arg(long, default_value_t = 0.1)]
+    weight_decay: f64,
+    /// Norm that gradients are cut to; 0 means not at all
+    #[arg(long, default_value_t = 0.5)]
+    max_grad_norm: f64,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Place {
     Auto,
@@ -58,11 +90,12 @@ fn main() -> ExitCode {
     if let Err(error) = device::wait_passively() {
         eprintln!("train-worker: cannot start anew with OMP_WAIT_POLICY=PASSIVE: {error}");
     }
-    let options = match cli.command {
+    let done = match cli.command {
         Command::Worker(options) => return run_launched(options, worker::run),
-        Command::Local(options) => options,
+        Command::Local(options) => local(&options),
+        Command::Probe(options) => probe(&options),
     };
-    match local(&options) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("train-worker: {error:#}");
@@ -93,6 +126,16 @@ fn local(options: &Local) -> anyhow::Result<()> {
 
 fn is_of_the_hub(name: &str) -> bool {
     !name.is_empty() && !Path::new(name).is_dir() && name.parse::<runtime_core::hub::Repo>().is_ok()
+}
+
+fn probe(options: &Probe) -> anyhow::Result<()> {
+    let steps = Steps {
+        count: options.steps,
+        learning_rate: options.learning_rate,
+        weight_decay: options.weight_decay,
+        max_grad_norm: options.max_grad_norm,
+    };
+    Ok(probe::probe(&options.checkpoint, &options.inputs, &options.out, steps)?)
 }
 
 fn read_spec(path: &Path) -> anyhow::Result<TrainSpec> {

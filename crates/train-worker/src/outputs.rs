@@ -2,7 +2,7 @@
 use std::path::Path;
 
 use quintet_nlp::{
-    checkpoint::{EncoderConfig, HeadTask, write_checkpoint},
+    checkpoint::{EncoderConfig, write_checkpoint},
     evaluation::{EvaluationSet, LOGIT_ROWS},
 };
 
@@ -13,7 +13,7 @@ use crate::{
     parameters::{Parameters, elements},
 };
 
-/// Writes the folder that `transformers` loads as `BertForTokenClassification`.
+/// Writes the folder that `transformers` loads as the family's class for the task.
 pub(crate) fn checkpoint(
     dir: &Path,
     parameters: &Parameters,
@@ -21,15 +21,7 @@ pub(crate) fn checkpoint(
     tokenizer: &Path,
 ) -> Result<(), Error> {
     let values = elements(&parameters.flat)?;
-    let tensors: Vec<(String, Vec<usize>, &[f32])> = parameters
-        .slots
-        .iter()
-        .map(|slot| {
-            let end = slot.offset + slot.shape.iter().product::<usize>();
-            (slot.name.clone(), slot.shape.clone(), &values[slot.offset..end])
-        })
-        .collect();
-    Ok(write_checkpoint(dir, config, HeadTask::TokenClassification, &tensors, tokenizer)?)
+    Ok(write_checkpoint(dir, config, &parameters.named(&values), tokenizer)?)
 }
 
 /// Writes the rows of a split with the model's predictions, and its logits for the first ones.

@@ -1,6 +1,7 @@
 //! All weights in one flat buffer, so that the optimizer, a copy and the resume file each are one pass.
 use quintet_nlp::{
-    checkpoint::{Checkpoint, EncoderConfig, encoder_tensors, head_tensors},
+    checkpoint::{Checkpoint, NamedTensor},
+    encoder::{EncoderConfig, Init, Layout, LeafSpec, TensorSpec},
     random::Stream,
 };
 use tch::{Device, Kind, Tensor};
@@ -10,11 +11,11 @@ use crate::Error;
 /// Weights begin at multiples of this many elements: a cache line.
 const ALIGNMENT: usize = 16;
 
-/// A weight of the checkpoint: a part of a leaf.
+/// A weight of the checkpoint: a part of a leaf, or a tensor that is only kept.
 #[derive(Debug, Clone)]
 pub(crate) struct Slot {
-    /// Name without the family's prefix.
-    pub(crate) name: String,
+    /// Name in a written checkpoint.
+    pub(crate) file_name: String,
     pub(crate) shape: Vec<usize>,
     /// First element in the flat buffer.
     pub(crate) offset: usize,
@@ -25,12 +26,16 @@ pub(crate) struct Leaf {
     pub(crate) tensor: Tensor,
     pub(crate) offset: usize,
     pub(crate) length: usize,
+    /// Names in a written checkpoint of the weights that it joins.
+    pub(crate) names: Vec<String>,
     /// Whether weight decay applies: not to biases and LayerNorm.
     pub(crate) decays: bool,
-    /// 0 for the embeddings, the number of the layer from 1, more for what follows.
+    /// 0 for embeddings, i + 1 for layer i, one more for what follows the layers.
     pub(crate) depth: usize,
-    /// Whether it belongs to the head.
+    /// Whether it lies outside the base model.
     pub(crate) head: bool,
+    /// Whether it was drawn, because the checkpoint does not have it.
+    pub(crate) fresh: bool,
 }
 
 /// The weights.
@@ -44,67 +49,64 @@ pub(crate) struct Parameters {
     pub(crate) slots: Vec<Slot>,
 }
 
-/// Leaves of a layer in order, each with the weights that it joins.
-pub(crate) const LAYER_LEAVES: [&[&str]; 12] = [
-    &["attention.self.query.weight", "attention.self.key.weight", "attention.self.value.weight"],
-    &["attention.self.query.bias", "attention.self.key.bias", "attention.self.value.bias"],
-    &["attention.output.dense.weight"],
-    &["attention.output.dense.bias"],
-    &["attention.output.LayerNorm.weight"],
-    &["attention.output.LayerNorm.bias"],
-    &["intermediate.dense.weight"],
-    &["intermediate.dense.bias"],
-    &["output.dense.weight"],
-    &["output.dense.bias"],
-    &["output.LayerNorm.weight"],
-    &["output.LayerNorm.bias"],
-];
-
-/// Leaves before the layers.
-pub(crate) const EMBEDDING_LEAVES: [&str; 5] = [
-    "embeddings.word_embeddings.weight",
-    "embeddings.position_embeddings.weight",
-    "embeddings.token_type_embeddings.weight",
-    "embeddings.LayerNorm.weight",
-    "embeddings.LayerNorm.bias",
-];
-
 impl Parameters {
-    /// Loads a checkpoint; `config` carries the labels. A head in the file is taken over when its labels are the same, else the
-    /// head is drawn from N(0, `initializer_range`), biases 0. Also tells whether the head was taken over.
+    /// Loads a checkpoint; `config` carries task and labels. What the checkpoint lacks of a head (or a pooler) is drawn as
+    /// `transformers` draws it, and so is the last layer when the checkpoint's labels are others.
     pub(crate) fn load(
         checkpoint: &Checkpoint,
         config: &EncoderConfig,
         seed: u64,
         device: Device,
-    ) -> Result<(Self, bool), Error> {
-        let known_head = checkpoint.has_head() && checkpoint.config.labels == config.labels;
-        let (plan, slots, total) = lay_out(config);
-        let mut elements = vec![0f32; total];
+    ) -> Result<Self, Error> {
+        let layout = config.layout();
+        let plan = Plan::new(&layout);
+        let same_labels = checkpoint.config.labels == config.labels
+            && layout.leaves.iter().filter(|leaf| leaf.labels).all(|leaf| holds(checkpoint, leaf));
+        let mut elements = vec![0f32; plan.total];
         let mut stream = Stream::new(seed, "head", 0);
-        for slot in &slots {
-            let count: usize = slot.shape.iter().product();
-            let target = &mut elements[slot.offset..slot.offset + count];
-            if !slot.name.starts_with("classifier.") || known_head {
-                target.copy_from_slice(&checkpoint.weights.f32(&slot.name, &slot.shape)?);
-            } else if slot.name == "classifier.weight" {
-                target.fill_with(|| (stream.normal() * config.initializer_range) as f32);
+        let mut slots = Vec::new();
+        let mut fresh = Vec::new();
+        for (leaf, offset) in layout.leaves.iter().zip(&plan.leaves) {
+            let known = if leaf.labels { same_labels } else { !leaf.optional || holds(checkpoint, leaf) };
+            let length: usize = leaf.shape.iter().product();
+            if known {
+                take(checkpoint, &leaf.parts, *offset, &mut elements, &mut slots)?;
+            } else {
+                draw(leaf.init, &mut stream, &mut elements[*offset..offset + length]);
+                slots.extend(places(&leaf.parts, *offset));
             }
+            fresh.push(!known);
         }
+        take(checkpoint, &layout.unused, plan.unused, &mut elements, &mut slots)?;
+
         let flat = Tensor::f_from_slice(&elements)?.f_to_device(device)?;
-        let leaves = plan
-            .into_iter()
-            .map(|plan| {
-                let tensor = flat
-                    .f_narrow(0, plan.offset as i64, plan.length as i64)?
-                    .f_view(plan.shape.as_slice())?
-                    .f_detach()?
-                    .f_set_requires_grad(true)?;
-                let Plan { offset, length, decays, depth, head, .. } = plan;
-                Ok(Leaf { tensor, offset, length, decays, depth, head })
+        let leaves = layout.leaves.into_iter().zip(plan.leaves).zip(fresh);
+        let leaves = leaves
+            .map(|((spec, offset), fresh)| {
+                let length: usize = spec.shape.iter().product();
+                let shape: Vec<i64> = spec.shape.iter().map(|size| *size as i64).collect();
+                let part = flat.f_narrow(0, offset as i64, length as i64)?;
+                let tensor = part.f_view(shape.as_slice())?.f_detach()?.f_set_requires_grad(true)?;
+                let names = spec.parts.into_iter().map(|part| part.file_name).collect();
+                let LeafSpec { decays, depth, head, .. } = spec;
+                Ok(Leaf { tensor, offset, length, names, decays, depth, head, fresh })
             })
             .collect::<Result<_, tch::TchError>>()?;
-        Ok((Self { flat, copy: None, leaves, slots }, known_head))
+        Ok(Self { flat, copy: None, leaves, slots })
+    }
+
+    /// Names of the weights that were drawn.
+    pub(crate) fn fresh(&self) -> Vec<&str> {
+        self.leaves.iter().filter(|leaf| leaf.fresh).flat_map(|leaf| &leaf.names).map(String::as_str).collect()
+    }
+
+    /// The weights of a written checkpoint, out of the elements of [`Self::flat`].
+    pub(crate) fn named<'a>(&self, elements: &'a [f32]) -> Vec<NamedTensor<'a>> {
+        let named = |slot: &Slot| {
+            let end = slot.offset + slot.shape.iter().product::<usize>();
+            (slot.file_name.clone(), slot.shape.clone(), &elements[slot.offset..end])
+        };
+        self.slots.iter().map(named).collect()
     }
 
     /// A copy of all elements.
@@ -158,48 +160,67 @@ pub(crate) fn elements(flat: &Tensor) -> Result<Vec<f32>, Error> {
     Ok(values)
 }
 
+/// Where leaves and kept tensors lie in the flat buffer.
 struct Plan {
-    shape: Vec<i64>,
-    offset: usize,
-    length: usize,
-    decays: bool,
-    depth: usize,
-    head: bool,
+    leaves: Vec<usize>,
+    unused: usize,
+    total: usize,
 }
 
-fn lay_out(config: &EncoderConfig) -> (Vec<Plan>, Vec<Slot>, usize) {
-    let specs: std::collections::HashMap<String, Vec<usize>> =
-        encoder_tensors(config).into_iter().chain(head_tensors(config)).map(|spec| (spec.name, spec.shape)).collect();
-    let mut groups: Vec<Vec<String>> = EMBEDDING_LEAVES.iter().map(|name| vec![(*name).to_owned()]).collect();
-    for layer in 0..config.num_hidden_layers {
-        let full = |name: &&str| format!("encoder.layer.{layer}.{name}");
-        groups.extend(LAYER_LEAVES.iter().map(|names| names.iter().map(full).collect()));
-    }
-    groups.extend(["classifier.weight", "classifier.bias"].map(|name| vec![name.to_owned()]));
-
-    let (mut plans, mut slots, mut offset) = (Vec::new(), Vec::new(), 0usize);
-    for names in groups {
-        offset = offset.next_multiple_of(ALIGNMENT);
-        let start = offset;
-        let first = names.first().map(String::as_str).unwrap_or_default();
-        let head = first.starts_with("classifier.");
-        let layer = first.strip_prefix("encoder.layer.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
-        let depth = if head { config.num_hidden_layers + 1 } else { layer.map_or(0, |layer| layer + 1) };
-        let decays = names.iter().all(|name| !name.ends_with(".bias") && !name.contains("LayerNorm"));
-        let mut shape: Vec<i64> = Vec::new();
-        for name in names {
-            let slot_shape = specs.get(&name).cloned().unwrap_or_default();
-            let slot_dims: Vec<i64> = slot_shape.iter().map(|size| *size as i64).collect();
-            if shape.is_empty() {
-                shape = slot_dims;
-            } else {
-                shape[0] += slot_dims[0];
-            }
-            let count: usize = slot_shape.iter().product();
-            slots.push(Slot { name, shape: slot_shape, offset });
-            offset += count;
+impl Plan {
+    fn new(layout: &Layout) -> Self {
+        let mut offset = 0usize;
+        let mut leaves = Vec::with_capacity(layout.leaves.len());
+        for leaf in &layout.leaves {
+            offset = offset.next_multiple_of(ALIGNMENT);
+            leaves.push(offset);
+            offset += leaf.shape.iter().product::<usize>();
         }
-        plans.push(Plan { shape, offset: start, length: offset - start, decays, depth, head });
+        let unused = offset.next_multiple_of(ALIGNMENT);
+        let total = layout.unused.iter().fold(unused, |end, spec| end + spec.shape.iter().product::<usize>());
+        Self { leaves, unused, total }
     }
-    (plans, slots, offset)
+}
+
+fn holds(checkpoint: &Checkpoint, leaf: &LeafSpec) -> bool {
+    leaf.parts.iter().all(|part| checkpoint.weights.check(&part.name, &part.shape).is_ok())
+}
+
+/// Slots of tensors that lie side by side.
+fn places(parts: &[TensorSpec], mut offset: usize) -> Vec<Slot> {
+    let place = |part: &TensorSpec| {
+        let slot = Slot { file_name: part.file_name.clone(), shape: part.shape.clone(), offset };
+        offset += part.shape.iter().product::<usize>();
+        slot
+    };
+    parts.iter().map(place).collect()
+}
+
+fn take(
+    checkpoint: &Checkpoint,
+    parts: &[TensorSpec],
+    offset: usize,
+    elements: &mut [f32],
+    slots: &mut Vec<Slot>,
+) -> Result<(), Error> {
+    for (part, slot) in parts.iter().zip(places(parts, offset)) {
+        let values = checkpoint.weights.f32(&part.name, &part.shape)?;
+        elements[slot.offset..slot.offset + values.len()].copy_from_slice(&values);
+        slots.push(slot);
+    }
+    Ok(())
+}
+
+fn draw(init: Init, stream: &mut Stream, target: &mut [f32]) {
+    match init {
+        Init::Zeros => target.fill(0.0),
+        Init::Ones => target.fill(1.0),
+        Init::Normal { deviation, cutoff } => target.fill_with(|| {
+            let mut value = stream.normal();
+            while cutoff.is_some_and(|cutoff| value.abs() > cutoff) {
+                value = stream.normal();
+            }
+            (value * deviation) as f32
+        }),
+    }
 }

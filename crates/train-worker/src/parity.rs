@@ -4,18 +4,18 @@ use std::path::Path;
 
 use quintet_nlp::{
     batch::Batch,
-    checkpoint::{Checkpoint, EncoderConfig, Weights, file_name},
+    checkpoint::{Checkpoint, EncoderConfig, Weights},
+    encoder::Family,
     task::Targets,
 };
-use quintet_proto::v1::Hyperparameters;
 use tch::{Device, Tensor};
 
 use crate::{
-    Error, Hyper,
-    loss::{Loss, Wanted},
+    loss::Loss,
     model::Model,
-    optimizer::{Gradients, Optimizer, Settings},
+    optimizer::{Gradients, Optimizer},
     parameters::{Parameters, elements},
+    probe::{Steps, backward, flat_gradient},
 };
 
 struct Fixture {
@@ -40,8 +40,8 @@ impl Fixture {
             targets: Targets::Tokens(golden.i64("labels").unwrap().1),
         };
         let checkpoint = Checkpoint::open(&dir).unwrap();
-        let (parameters, known_head) = Parameters::load(&checkpoint, &checkpoint.config, 1, Device::Cpu).unwrap();
-        assert!(known_head);
+        let parameters = Parameters::load(&checkpoint, &checkpoint.config, 1, Device::Cpu).unwrap();
+        assert!(parameters.fresh().is_empty());
         let model = Model::new(&parameters, &checkpoint.config, Device::Cpu).unwrap();
         Self { golden, batch, config: checkpoint.config, parameters, model }
     }
@@ -50,23 +50,9 @@ impl Fixture {
         self.golden.f32(name, shape).unwrap()
     }
 
-    /// Loss and gradients, those of the word table by the rows that the batch uses.
     fn backward(&self) -> (Tensor, Tensor, Gradients) {
-        let mut kept = None;
-        let (loss, gradients) = self
-            .parameters
-            .gradients(&self.model, &self.batch, |logits, wanted| {
-                kept = Some(logits.shallow_clone());
-                mean(logits, wanted, &self.batch.targets)
-            })
-            .unwrap();
-        (kept.unwrap(), loss, gradients)
+        backward(&self.model, &self.parameters, &self.batch).unwrap()
     }
-}
-
-fn mean(logits: &Tensor, wanted: &Wanted, targets: &Targets) -> Result<Tensor, Error> {
-    let loss = Loss::default();
-    Ok(loss.sum(logits, wanted)?.f_div_scalar(loss.terms(targets))?)
 }
 
 fn largest_difference(ours: &[f32], theirs: &[f32]) -> f32 {
@@ -76,23 +62,6 @@ fn largest_difference(ours: &[f32], theirs: &[f32]) -> f32 {
 
 fn magnitude(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |largest, value| largest.max(value.abs()))
-}
-
-/// The gradient of each weight of the checkpoint, laid out like the flat buffer.
-fn flat_gradient(fixture: &Fixture, gradients: &Gradients) -> Vec<f32> {
-    let mut flat = vec![0f32; fixture.parameters.flat.numel()];
-    for (leaf, gradient) in fixture.parameters.leaves.iter().zip(&gradients.leaves) {
-        if let Some(gradient) = gradient {
-            flat[leaf.offset..leaf.offset + leaf.length].copy_from_slice(&elements(gradient).unwrap());
-        }
-    }
-    let (ids, rows) = gradients.words.as_ref().unwrap();
-    let hidden = rows.size()[1] as usize;
-    for (id, row) in ids.iter().zip(elements(rows).unwrap().chunks(hidden)) {
-        let start = *id as usize * hidden;
-        flat[start..start + hidden].copy_from_slice(row);
-    }
-    flat
 }
 
 #[test]
@@ -113,15 +82,15 @@ fn logits_loss_and_gradients_equal_transformers() {
     let same = elements(&fixture.model.logits(&whole, None, false).unwrap()).unwrap();
     assert!(largest_difference(&same, &ours) < 1e-5, "the whole word table gives other logits than its rows");
 
-    let flat = flat_gradient(&fixture, &gradients);
+    let flat = flat_gradient(&fixture.parameters, &gradients).unwrap();
     for slot in &fixture.parameters.slots {
-        let expected = fixture.expected(&format!("grad.{}", file_name(&slot.name)), &slot.shape);
+        let expected = fixture.expected(&format!("grad.{}", slot.file_name), &slot.shape);
         let ours = &flat[slot.offset..slot.offset + expected.len()];
         // The gradient of a key bias is zero but for rounding.
-        let scale = if slot.name.ends_with("key.bias") { 1.0 } else { magnitude(&expected) };
-        assert!(scale > 0.0, "{}", slot.name);
+        let scale = if slot.file_name.ends_with("key.bias") { 1.0 } else { magnitude(&expected) };
+        assert!(scale > 0.0, "{}", slot.file_name);
         let difference = largest_difference(ours, &expected);
-        assert!(difference <= 1e-5 * scale, "{}: {difference} of {scale}", slot.name);
+        assert!(difference <= 1e-5 * scale, "{}: {difference} of {scale}", slot.file_name);
     }
 }
 
@@ -138,14 +107,16 @@ fn dropout_does_to_the_loss_what_it_does_in_transformers() {
         let mut config = fixture.config.clone();
         config.hidden_dropout_prob = hidden;
         config.attention_probs_dropout_prob = attention;
-        config.classifier_dropout = Some(head);
+        let Family::Bert(bert) = &mut config.family else { panic!("BERT") };
+        bert.classifier_dropout = Some(head);
         fixture.model = Model::new(&fixture.parameters, &config, Device::Cpu).unwrap();
         let input = fixture.model.input(&fixture.batch).unwrap();
         tch::manual_seed(3);
+        let (plain, terms) = (Loss::default(), Loss::default().terms(&fixture.batch.targets));
         let losses: Vec<f64> = (0..DRAWS)
             .map(|_| {
                 let logits = tch::no_grad(|| fixture.model.logits(&input, None, true)).unwrap();
-                mean(&logits, &input.wanted, &fixture.batch.targets).unwrap().double_value(&[])
+                plain.sum(&logits, &input.wanted).unwrap().double_value(&[]) / terms
             })
             .collect();
         let mean = losses.iter().sum::<f64>() / DRAWS as f64;
@@ -163,9 +134,8 @@ fn dropout_does_to_the_loss_what_it_does_in_transformers() {
 fn weights_after_three_steps_equal_pytorch() {
     tch::set_num_threads(1);
     let mut fixture = Fixture::open();
-    let given = Hyperparameters { weight_decay: Some(0.1), max_grad_norm: Some(0.5), ..Default::default() };
-    let settings = Settings::new(&Hyper::from_proto(&given).unwrap(), &fixture.parameters, |_| 1.0);
-    let mut optimizer = Optimizer::new(&fixture.parameters, settings).unwrap();
+    let steps = Steps { count: 3, learning_rate: 1e-3, weight_decay: 0.1, max_grad_norm: 0.5 };
+    let mut optimizer = Optimizer::new(&fixture.parameters, steps.settings(&fixture.parameters).unwrap()).unwrap();
     for step in 1..=3 {
         let (_, _, gradients) = fixture.backward();
         optimizer.step(&mut fixture.parameters, &gradients, 1e-3, step).unwrap();
@@ -174,11 +144,11 @@ fn weights_after_three_steps_equal_pytorch() {
     let flat = elements(&fixture.parameters.flat).unwrap();
     for slot in &fixture.parameters.slots {
         // Adam makes steps of up to the learning rate out of the noise in a key bias's gradient.
-        if slot.name.ends_with("key.bias") {
+        if slot.file_name.ends_with("key.bias") {
             continue;
         }
-        let expected = fixture.expected(&format!("after.{}", file_name(&slot.name)), &slot.shape);
+        let expected = fixture.expected(&format!("after.{}", slot.file_name), &slot.shape);
         let difference = largest_difference(&flat[slot.offset..slot.offset + expected.len()], &expected);
-        assert!(difference < 1e-5, "{}: {difference}", slot.name);
+        assert!(difference < 1e-5, "{}: {difference}", slot.file_name);
     }
 }

@@ -3,7 +3,10 @@
 //! Arithmetic as in `transformers` 4.57 (`modeling_bert.py`, SDPA and eager agree): post-norm layers, keys masked by the
 //! smallest float, word + type + position embeddings. One packed MatMul gives queries, keys and values.
 
-use quintet_nlp::checkpoint::{Activation, EncoderConfig, Weights};
+use quintet_nlp::{
+    checkpoint::{Activation, EncoderConfig, Weights},
+    encoder::{Base, Bert, Family, PositionEmbedding},
+};
 
 use super::{
     builder::{Attribute, Axis, GraphBuilder},
@@ -42,7 +45,7 @@ impl Scheme {
 /// (float `[batch, sequence, labels]`), both axes dynamic.
 ///
 /// # Errors
-/// Those of [`Weights::f32`], and [`Error::NotFinite`]; both name the tensor.
+/// [`Error::Family`] for a family that has no graph yet; those of [`Weights::f32`], and [`Error::NotFinite`]; both name the tensor.
 pub fn build(
     weights: &Weights,
     encoder: &EncoderConfig,
@@ -50,7 +53,14 @@ pub fn build(
     opset: i32,
     metadata: &[(String, String)],
 ) -> Result<ModelProto, Error> {
+    let Family::Bert(bert) = &encoder.family else {
+        return Err(Error::Family { found: encoder.family.model_type() });
+    };
+    if bert.position_embedding_type != PositionEmbedding::Absolute {
+        return Err(Error::Family { found: "bert with relative positions" });
+    }
     let mut emitter = Emitter {
+        bert,
         graph: GraphBuilder::new("bert_for_token_classification"),
         linear: Linear::new(scheme != Scheme::Fp32),
         weights,
@@ -75,6 +85,7 @@ pub fn build(
 }
 
 struct Emitter<'a> {
+    bert: &'a Bert,
     graph: GraphBuilder,
     linear: Linear,
     weights: &'a Weights,
@@ -105,8 +116,8 @@ impl Emitter<'_> {
     }
 
     fn embeddings(&mut self) -> Result<String, Error> {
-        let &EncoderConfig { vocab_size, hidden_size, max_position_embeddings: max_positions, type_vocab_size, .. } =
-            self.encoder;
+        let &Base { vocab_size, hidden_size, max_position_embeddings: max_positions, .. } = &self.encoder.base;
+        let type_vocab_size = self.bert.type_vocab_size;
         let table = self.tensor("embeddings.word_embeddings.weight", &[vocab_size, hidden_size])?;
         let words = if self.scheme == (Scheme::Int8 { embeddings: true }) {
             let quantized = quantize::per_tensor(&table);
@@ -141,7 +152,7 @@ impl Emitter<'_> {
     }
 
     fn layer(&mut self, index: usize, hidden: &str) -> Result<String, Error> {
-        let &EncoderConfig { hidden_size, intermediate_size, .. } = self.encoder;
+        let &Base { hidden_size, intermediate_size, .. } = &self.encoder.base;
         let scope = format!("encoder.layer.{index}");
         let context = self.attention(&scope, hidden)?;
         let out = self.dense(&format!("{scope}.attention.output.dense"), &context, hidden_size, hidden_size)?;
@@ -224,6 +235,20 @@ impl Emitter<'_> {
         let graph = &mut self.graph;
         match self.encoder.hidden_act {
             Activation::Relu => graph.node(scope, "Relu", &[x]),
+            Activation::Tanh => graph.node(scope, "Tanh", &[x]),
+            Activation::Sigmoid => graph.node(scope, "Sigmoid", &[x]),
+            Activation::Mish => graph.node(scope, "Mish", &[x]),
+            Activation::Linear => x.to_owned(),
+            Activation::Silu => {
+                let gate = graph.node(scope, "Sigmoid", &[x]);
+                graph.node(scope, "Mul", &[x, &gate])
+            }
+            Activation::QuickGelu => {
+                let factor = graph.floats(&format!("{scope}/factor"), &[], &[1.702]);
+                let gate = graph.node(scope, "Mul", &[x, &factor]);
+                let gate = graph.node(scope, "Sigmoid", &[&gate]);
+                graph.node(scope, "Mul", &[x, &gate])
+            }
             Activation::Gelu if operator => graph.node(scope, "Gelu", &[x]),
             Activation::GeluTanh if operator => {
                 graph.node_with(scope, "Gelu", &[x], &[("approximate", Attribute::Text("tanh"))])

@@ -1,19 +1,16 @@
 //! Hugging Face checkpoint folders: `config.json`, `model.safetensors`, `tokenizer.json`.
-mod config;
-mod layout;
 mod safetensors;
 mod weights;
 mod write;
 
 use std::path::{Path, PathBuf};
 
-pub use config::{Activation, EncoderConfig};
-pub use layout::{TensorSpec, encoder_tensors, file_name, head_tensors};
 pub use safetensors::{Elements, write_safetensors};
 use sha2::{Digest, Sha256};
 pub use weights::{Dtype, TensorRef, Weights};
-pub use write::{HeadTask, TOKENIZER_FILES, write_checkpoint};
+pub use write::{NamedTensor, TOKENIZER_FILES, write_checkpoint};
 
+pub use crate::encoder::{Activation, EncoderConfig, TensorSpec};
 use crate::{Error, files, tokenizer::WordTokenizer};
 
 /// An opened checkpoint folder. The weights are mapped, not read.
@@ -34,17 +31,18 @@ impl Checkpoint {
             return Err(Error::io(dir, std::io::Error::new(kind, "no such checkpoint folder")));
         }
         let config = EncoderConfig::read(&dir.join("config.json"))?;
-        let weights = Weights::open(dir)?;
-        for spec in encoder_tensors(&config) {
+        let weights = Weights::open(dir, config.family.prefix())?;
+        for spec in config.layout().required() {
             weights.check(&spec.name, &spec.shape)?;
         }
         Ok(Self { dir: dir.to_owned(), config, weights })
     }
 
-    /// Whether the file holds a token-classification head for the labels of `config.json`.
+    /// Whether the file holds the whole head of the task that `config.json` names.
     pub fn has_head(&self) -> bool {
-        !self.config.labels.is_empty()
-            && head_tensors(&self.config).iter().all(|spec| self.weights.check(&spec.name, &spec.shape).is_ok())
+        let layout = self.config.layout();
+        let mut head = layout.leaves.iter().filter(|leaf| leaf.optional).flat_map(|leaf| &leaf.parts).peekable();
+        head.peek().is_some() && head.all(|spec| self.weights.check(&spec.name, &spec.shape).is_ok())
     }
 
     /// The tokenizer beside the weights; an error when it has more entries than the word table has rows.

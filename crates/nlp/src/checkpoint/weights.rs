@@ -10,7 +10,6 @@ use memmap2::Mmap;
 use safetensors::{SafeTensors, tensor::Metadata};
 use serde_json::Value;
 
-use super::layout::canonical_name;
 use crate::{Error, files};
 
 pub use safetensors::Dtype;
@@ -43,8 +42,9 @@ pub struct TensorRef<'a> {
 }
 
 impl Weights {
-    /// Opens `model.safetensors` of a folder, or the shards named by `model.safetensors.index.json`.
-    pub fn open(dir: &Path) -> Result<Self, Error> {
+    /// Opens `model.safetensors` of a folder, or the shards named by `model.safetensors.index.json`. `prefix` is what names of the
+    /// base model may begin with.
+    pub fn open(dir: &Path, prefix: &str) -> Result<Self, Error> {
         let single = dir.join("model.safetensors");
         let listed = dir.join("model.safetensors.index.json");
         if single.exists() || !listed.exists() {
@@ -53,7 +53,7 @@ impl Weights {
                     "no model.safetensors, only pytorch_model.bin: save the model again with safe_serialization=True";
                 return Err(Error::format(dir, problem));
             }
-            return Self::open_files(std::slice::from_ref(&single), single.clone());
+            return Self::open_files(std::slice::from_ref(&single), single.clone(), prefix);
         }
         let json: Value =
             serde_json::from_slice(&files::read(&listed)?).map_err(|e| Error::format(&listed, e.to_string()))?;
@@ -63,20 +63,20 @@ impl Weights {
         if let Some(name) = names.iter().find(|name| name.contains(['/', '\\']) || **name == "..") {
             return Err(Error::format(&listed, format!("shard `{name}` lies outside the folder")));
         }
-        Self::open_files(&names.iter().map(|name| dir.join(name)).collect::<Vec<_>>(), listed)
+        Self::open_files(&names.iter().map(|name| dir.join(name)).collect::<Vec<_>>(), listed, prefix)
     }
 
-    /// Opens one safetensors file of any content.
+    /// Opens one safetensors file of any content; its names have no prefix.
     pub fn open_file(path: &Path) -> Result<Self, Error> {
-        Self::open_files(&[path.to_owned()], path.to_owned())
+        Self::open_files(&[path.to_owned()], path.to_owned(), "")
     }
 
-    fn open_files(paths: &[PathBuf], path: PathBuf) -> Result<Self, Error> {
+    fn open_files(paths: &[PathBuf], path: PathBuf, prefix: &str) -> Result<Self, Error> {
         let shards = paths.iter().map(|path| Shard::open(path)).collect::<Result<Vec<_>, _>>()?;
         let mut index = BTreeMap::new();
         for (shard, opened) in shards.iter().enumerate() {
             for name in opened.metadata.offset_keys() {
-                index.insert(canonical_name(&name), (shard, name));
+                index.insert(canonical_name(&name, prefix), (shard, name));
             }
         }
         Ok(Self { shards, index, path })
@@ -174,5 +174,17 @@ impl Shard {
         let (header, metadata) = SafeTensors::read_metadata(&map)
             .map_err(|e| Error::format(path, format!("truncated or not a safetensors file ({size} bytes): {e}")))?;
         Ok(Self { path: path.to_owned(), map, metadata, start: 8 + header })
+    }
+}
+
+/// The name without prefix of a tensor in a file, old LayerNorm names (`gamma`, `beta`) made new.
+fn canonical_name(file_name: &str, prefix: &str) -> String {
+    let name = file_name.strip_prefix(prefix).unwrap_or(file_name);
+    if let Some(stem) = name.strip_suffix(".gamma") {
+        format!("{stem}.weight")
+    } else if let Some(stem) = name.strip_suffix(".beta") {
+        format!("{stem}.bias")
+    } else {
+        name.to_owned()
     }
 }

@@ -1,8 +1,8 @@
 //! Writing of checkpoint folders that `transformers` loads.
 use std::{fs, path::Path};
 
-use super::{Elements, EncoderConfig, file_name, write_safetensors};
-use crate::{Error, files};
+use super::{Elements, write_safetensors};
+use crate::{Error, encoder::EncoderConfig, files};
 
 /// What makes up a tokenizer beside the weights; those that exist are copied.
 pub const TOKENIZER_FILES: [&str; 9] = [
@@ -17,42 +17,23 @@ pub const TOKENIZER_FILES: [&str; 9] = [
     "spm.model",
 ];
 
-/// The head of a written checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadTask {
-    /// No head.
-    Encoder,
-    /// One label per token.
-    TokenClassification,
-}
+/// A tensor to write: the name in the file, the shape and the elements.
+pub type NamedTensor<'a> = (String, Vec<usize>, &'a [f32]);
 
-impl HeadTask {
-    /// The class of `transformers`.
-    pub fn architecture(self) -> &'static str {
-        match self {
-            Self::Encoder => "BertModel",
-            Self::TokenClassification => "BertForTokenClassification",
-        }
-    }
-}
-
-/// Writes a checkpoint folder in one step: weights by names without prefix, configuration, and the tokenizer of
-/// `tokenizer_dir`. `dir` must not exist or be empty.
+/// Writes a checkpoint folder in one step: weights, configuration (which says what the head is for), and the tokenizer
+/// of `tokenizer_dir`. `dir` must not exist or be empty.
 pub fn write_checkpoint(
     dir: &Path,
     config: &EncoderConfig,
-    task: HeadTask,
-    tensors: &[(String, Vec<usize>, &[f32])],
+    tensors: &[NamedTensor<'_>],
     tokenizer_dir: &Path,
 ) -> Result<(), Error> {
     files::write_folder(dir, |folder| {
-        let json = serde_json::to_vec_pretty(&config.to_json(task.architecture()));
+        let json = serde_json::to_vec_pretty(&config.to_json());
         let json = json.map_err(|e| Error::format(&folder.join("config.json"), e.to_string()))?;
         files::write_file(&folder.join("config.json"), &json)?;
-        let named: Vec<_> = tensors
-            .iter()
-            .map(|(name, shape, values)| (file_name(name), shape.clone(), Elements::F32(values)))
-            .collect();
+        let named: Vec<_> =
+            tensors.iter().map(|(name, shape, values)| (name.clone(), shape.clone(), Elements::F32(values))).collect();
         write_safetensors(&folder.join("model.safetensors"), &named)?;
         for name in TOKENIZER_FILES {
             let source = tokenizer_dir.join(name);

@@ -482,7 +482,7 @@ mod tests {
         let base = Sources {
             train: dir.path().to_owned(),
             form: Form::Text(TextOptions::default()),
-            ..sources(&tempfile::tempdir().unwrap().path().to_owned(), "", None)
+            ..sources(tempfile::tempdir().unwrap().path(), "", None)
         };
         let (_, _, splits) = load_texts(&base);
         assert_eq!((splits.train.len(), splits.validation.len(), splits.test.map(|test| test.len())), (4, 2, Some(1)));

@@ -113,10 +113,10 @@ impl Adafactor {
         for (slot, second) in self.slots.iter().zip(&self.second) {
             match second {
                 Second::Factored { rows, columns } => {
-                    tensors.push((format!("second_moment.rows.{}", slot.name), rows.shallow_clone()));
-                    tensors.push((format!("second_moment.columns.{}", slot.name), columns.shallow_clone()));
+                    tensors.push((format!("second_moment.rows.{}", slot.file_name), rows.shallow_clone()));
+                    tensors.push((format!("second_moment.columns.{}", slot.file_name), columns.shallow_clone()));
                 }
-                Second::Full(full) => tensors.push((format!("second_moment.{}", slot.name), full.shallow_clone())),
+                Second::Full(full) => tensors.push((format!("second_moment.{}", slot.file_name), full.shallow_clone())),
             }
         }
         OptimizerState { tensors, touched: Vec::new(), owed: 1.0 }

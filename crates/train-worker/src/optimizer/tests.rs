@@ -18,10 +18,11 @@ fn parameters(initial: &[f32]) -> Parameters {
     let leaf = |offset: i64, shape: &[i64], decays| {
         let length: i64 = shape.iter().product();
         let tensor = flat.narrow(0, offset, length).view(shape).detach().set_requires_grad(true);
-        Leaf { tensor, offset: offset as usize, length: length as usize, decays, depth: 0, head: false }
+        let (offset, length) = (offset as usize, length as usize);
+        Leaf { tensor, offset, length, names: Vec::new(), decays, depth: 0, head: false, fresh: false }
     };
     let leaves = vec![leaf(0, &[ROWS, HIDDEN], true), leaf(240, &[10, 10], true), leaf(352, &[10], false)];
-    let slot = |name: &str, offset, shape: &[usize]| Slot { name: name.to_owned(), shape: shape.to_vec(), offset };
+    let slot = |name: &str, offset, shape: &[usize]| Slot { file_name: name.to_owned(), shape: shape.to_vec(), offset };
     let slots = vec![slot("words", 0, &[40, 6]), slot("weight", 240, &[10, 10]), slot("bias", 352, &[10])];
     Parameters { flat, copy: None, leaves, slots }
 }

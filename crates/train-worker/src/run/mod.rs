@@ -8,7 +8,7 @@ mod steps;
 
 use std::collections::BTreeMap;
 
-use quintet_nlp::{align::Alignment, checkpoint::EncoderConfig, data::LabelSet};
+use quintet_nlp::{align::Alignment, data::LabelSet, encoder::EncoderConfig};
 use tch::{Device, Tensor};
 
 use self::steps::StepPlan;

@@ -1,7 +1,7 @@
 //! Everything that is checked and read before the first step.
 use std::collections::BTreeMap;
 
-use quintet_nlp::{align::encode, checkpoint::Checkpoint, data::DataSet};
+use quintet_nlp::{align::encode, checkpoint::Checkpoint, data::DataSet, task::Task};
 use tch::Kind;
 
 use super::{Run, resume, steps};
@@ -59,14 +59,18 @@ impl<'a> Run<'a> {
         }
 
         let mut config = checkpoint.config.clone();
+        config.task = Some(Task::TokenClassification);
         config.labels = labels.names().to_vec();
         if let Some(dropout) = hyper.dropout {
-            config.hidden_dropout_prob = dropout;
-            config.classifier_dropout = config.classifier_dropout.map(|_| dropout);
+            config.set_dropout(dropout);
         }
         let threads = if request.threads > 0 { request.threads } else { all_cores() };
         tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
-        let (mut parameters, known_head) = Parameters::load(&checkpoint, &config, hyper.seed, device)?;
+        let mut parameters = Parameters::load(&checkpoint, &config, hyper.seed, device)?;
+        let fresh = parameters.fresh().join(", ");
+        if !fresh.is_empty() {
+            observer.log(&format!("not in the checkpoint, drawn anew: {fresh}"));
+        }
         freeze(&mut parameters, hyper, config.num_hidden_layers)?;
         if precision != Kind::Float {
             parameters.compute_in(precision)?;
@@ -82,7 +86,7 @@ impl<'a> Run<'a> {
             "{} rows to train on, {} labels{}, {} steps an epoch, {} epochs, in {} on {} with {threads} threads",
             train.rows.len(),
             config.labels.len(),
-            if known_head { " (head taken over from the checkpoint)" } else { "" },
+            if fresh.is_empty() { " (head taken over from the checkpoint)" } else { "" },
             plan.of_first_epoch(),
             hyper.epochs,
             parameters.precision(),

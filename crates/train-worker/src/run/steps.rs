@@ -148,7 +148,7 @@ impl Run<'_> {
         for part in self.parts(batches) {
             let rows = part.rows.iter().map(|row| &self.train.rows[*row]);
             let padded = batch::pad(rows, 0, self.config.pad_token_id);
-            let (loss, gradients) = self.parameters.gradients(&self.model, &padded, |logits, wanted| {
+            let (loss, gradients) = self.parameters.gradients(&self.model, &padded, true, |logits, wanted| {
                 Ok(self.loss.sum(logits, wanted)?.f_div_scalar(part.divisor)?)
             })?;
             sum.add(gradients)?;

@@ -1,0 +1,213 @@
+//! Encoders: for each family one description of its configuration, its tensors and its arithmetic.
+//!
+//! A family is a file with a type that is an [`Architecture`], and a line in the list below. Training and conversion both take what
+//! they know of an encoder from here: [`EncoderConfig`] reads and writes `config.json`, [`Encoder::new`] lists the tensors, and
+//! [`Encoder::forward`] is the forward pass over the operations of [`Ops`].
+//!
+//! Arithmetic, places of dropout and defaults are those of `transformers` 4.57 (`modeling_*.py`, `configuration_*.py`).
+mod bert;
+mod config;
+mod deberta;
+mod distance;
+mod distilbert;
+mod electra;
+mod fields;
+mod layout;
+mod modernbert;
+mod mpnet;
+mod ops;
+mod post_norm;
+mod roberta;
+#[cfg(test)]
+mod tests;
+
+pub use bert::{Bert, PositionEmbedding};
+pub use config::{Base, EncoderConfig};
+pub use deberta::Deberta;
+pub use distance::Buckets;
+pub use distilbert::DistilBert;
+pub use electra::Electra;
+pub use fields::Visit;
+pub use layout::{Conv, Init, Layout, Leaf, LeafSpec, Linear, Norm, TensorSpec};
+pub use modernbert::ModernBert;
+pub use mpnet::MpNet;
+pub use ops::{Activation, Attention, Mask, Ops, Positions, Relative};
+pub use roberta::Roberta;
+
+use crate::{Error, task::Task};
+
+/// The head to describe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// None: the encoder's hidden states.
+    None,
+    /// Logits [rows, length, labels].
+    Token {
+        /// Labels.
+        labels: usize,
+    },
+    /// Logits [rows, labels].
+    Sequence {
+        /// Labels.
+        labels: usize,
+    },
+}
+
+/// A family of encoders.
+pub trait Architecture: Sized {
+    /// Handles of the tensors.
+    type Tensors;
+    /// Values of `model_type`.
+    const MODEL_TYPES: &'static [&'static str];
+    /// What the names of the base model's tensors begin with in a file that has a head.
+    const PREFIX: &'static str;
+
+    /// The configuration with the defaults of `transformers` for one of [`Self::MODEL_TYPES`].
+    fn defaults(model_type: &str) -> (Self, Base);
+    /// Its `model_type`.
+    fn model_type(&self) -> &'static str;
+    /// What the classes of `transformers` are called, such as `Bert` in `BertModel`.
+    fn class(&self) -> &'static str;
+    /// Goes through its fields and those of `base` under the names that `config.json` has for them.
+    fn visit(&mut self, base: &mut Base, fields: &mut impl Visit) -> Result<(), Error>;
+    /// The first field whose value cannot be computed, and what is wrong with it.
+    fn problem(&self, base: &Base) -> Option<(&'static str, String)>;
+    /// The longest input in sub-tokens.
+    fn max_length(&self, base: &Base) -> usize {
+        base.max_position_embeddings
+    }
+    /// Sets its own dropout of embeddings, sublayer outputs and the head.
+    fn set_dropout(&mut self, probability: f64);
+    /// Declares its tensors, the word table first.
+    fn declare(&self, base: &Base, head: Head, layout: &mut Layout) -> Self::Tensors;
+    /// The forward pass: logits, or hidden states without a head.
+    fn forward<O: Ops>(&self, base: &Base, tensors: &Self::Tensors, ops: &mut O) -> Result<O::Value, O::Error>;
+}
+
+macro_rules! families {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// The families, each with what it alone has in its configuration.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Family {
+            $($(#[$doc])* $name($name),)*
+        }
+
+        enum Tensors {
+            $($name(<$name as Architecture>::Tensors),)*
+        }
+
+        impl Family {
+            /// Every value of `model_type` that is known.
+            pub fn model_types() -> Vec<&'static str> {
+                [$(<$name as Architecture>::MODEL_TYPES),*].concat()
+            }
+
+            /// The defaults for a `model_type`.
+            fn named(model_type: &str) -> Option<(Self, Base)> {
+                $(if <$name as Architecture>::MODEL_TYPES.contains(&model_type) {
+                    let (family, base) = <$name as Architecture>::defaults(model_type);
+                    return Some((Self::$name(family), base));
+                })*
+                None
+            }
+
+            /// Its `model_type`.
+            pub fn model_type(&self) -> &'static str {
+                match self { $(Self::$name(family) => family.model_type(),)* }
+            }
+
+            /// What the names of the base model's tensors begin with in a file that has a head.
+            pub fn prefix(&self) -> &'static str {
+                match self { $(Self::$name(_) => <$name as Architecture>::PREFIX,)* }
+            }
+
+            fn class(&self) -> &'static str {
+                match self { $(Self::$name(family) => family.class(),)* }
+            }
+
+            fn visit(&mut self, base: &mut Base, fields: &mut impl Visit) -> Result<(), Error> {
+                match self { $(Self::$name(family) => family.visit(base, fields),)* }
+            }
+
+            fn problem(&self, base: &Base) -> Option<(&'static str, String)> {
+                match self { $(Self::$name(family) => family.problem(base),)* }
+            }
+
+            fn max_length(&self, base: &Base) -> usize {
+                match self { $(Self::$name(family) => family.max_length(base),)* }
+            }
+
+            fn set_dropout(&mut self, probability: f64) {
+                match self { $(Self::$name(family) => family.set_dropout(probability),)* }
+            }
+
+            fn declare(&self, base: &Base, head: Head, layout: &mut Layout) -> Tensors {
+                match self { $(Self::$name(family) => Tensors::$name(family.declare(base, head, layout)),)* }
+            }
+
+            /// None when the handles are another family's.
+            fn forward<O: Ops>(&self, base: &Base, tensors: &Tensors, ops: &mut O) -> Option<Result<O::Value, O::Error>> {
+                match (self, tensors) {
+                    $((Self::$name(family), Tensors::$name(tensors)) => Some(family.forward(base, tensors, ops)),)*
+                    #[allow(unreachable_patterns)] // with one family there is no other
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+families! {
+    /// BERT (Devlin et al. 2019).
+    Bert,
+    /// RoBERTa (Liu et al. 2019) and XLM-RoBERTa (Conneau et al. 2020).
+    Roberta,
+    /// DistilBERT (Sanh et al. 2019).
+    DistilBert,
+    /// ELECTRA (Clark et al. 2020), the discriminator.
+    Electra,
+    /// DeBERTa-v2 and v3 (He et al. 2021).
+    Deberta,
+    /// MPNet (Song et al. 2020).
+    MpNet,
+    /// ModernBERT (Warner et al. 2024).
+    ModernBert,
+}
+
+/// An encoder with the head that its configuration asks for.
+pub struct Encoder {
+    family: Family,
+    base: Base,
+    tensors: Tensors,
+}
+
+impl Encoder {
+    /// The computation and its tensors.
+    pub fn new(config: &EncoderConfig) -> (Self, Layout) {
+        let labels = config.labels.len();
+        let head = match config.task {
+            None => Head::None,
+            Some(Task::TokenClassification) => Head::Token { labels },
+            Some(_) => Head::Sequence { labels },
+        };
+        let mut layout = Layout::new(config.family.prefix(), config.base.initializer_range);
+        let tensors = config.family.declare(&config.base, head, &mut layout);
+        (Self { family: config.family.clone(), base: config.base.clone(), tensors }, layout)
+    }
+
+    /// Takes dropout from a configuration that is the same else.
+    pub fn forward<O: Ops>(&self, ops: &mut O) -> Result<O::Value, O::Error> {
+        match self.family.forward(&self.base, &self.tensors, ops) {
+            Some(result) => result,
+            // `new` makes both of the same family.
+            None => unreachable!("handles of another family"),
+        }
+    }
+}
+
+impl EncoderConfig {
+    /// All tensors of the encoder and of the head that the configuration asks for.
+    pub fn layout(&self) -> Layout {
+        Encoder::new(self).1
+    }
+}
