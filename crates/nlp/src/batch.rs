@@ -80,24 +80,42 @@ fn targets(rows: &[&Encoded], length: usize) -> Targets {
 /// With `group_by_length` as in `transformers` (`get_length_grouped_indices`): a permutation is cut into megabatches of up to
 /// 50 batches, each sorted by descending length, and the longest row of all comes first, so that running out of memory
 /// shows at once. Without it, the permutation alone.
-pub fn epoch(lengths: &[usize], batch_size: usize, group_by_length: bool, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
+pub fn epoch<L: Copy + Ord>(
+    lengths: &[L],
+    batch_size: usize,
+    group_by_length: bool,
+    seed: u64,
+    epoch: u64,
+) -> Vec<Vec<usize>> {
+    let order = order(lengths, batch_size, group_by_length, seed, epoch);
+    order.chunks(batch_size.max(1)).map(|batch| batch.iter().map(|row| *row as usize).collect()).collect()
+}
+
+/// The order of [`epoch`] before it is cut into batches, in 4 bytes a row, for sets of very many.
+pub fn order<L: Copy + Ord>(
+    lengths: &[L],
+    batch_size: usize,
+    group_by_length: bool,
+    seed: u64,
+    epoch: u64,
+) -> Vec<u32> {
     let batch_size = batch_size.max(1);
-    let mut order = Stream::new(seed, "epoch", epoch).permutation(lengths.len());
+    let mut order = Stream::new(seed, "epoch", epoch).order(lengths.len());
     if group_by_length {
+        let length = |row: u32| lengths[row as usize];
         let megabatch = batch_size * (lengths.len() / (batch_size * 4)).clamp(1, 50);
         // Stable, so that rows of one length keep their random order.
-        order.chunks_mut(megabatch).for_each(|chunk| chunk.sort_by_key(|row| std::cmp::Reverse(lengths[*row])));
-        let longest =
-            (0..order.len()).step_by(megabatch).max_by_key(|at| (lengths[order[*at]], std::cmp::Reverse(*at)));
+        order.chunks_mut(megabatch).for_each(|chunk| chunk.sort_by_key(|row| std::cmp::Reverse(length(*row))));
+        let longest = (0..order.len()).step_by(megabatch).max_by_key(|at| (length(order[*at]), std::cmp::Reverse(*at)));
         if let Some(longest) = longest {
             order.swap(0, longest);
         }
     }
-    order.chunks(batch_size).map(<[usize]>::to_vec).collect()
+    order
 }
 
 /// Batches for evaluation: all rows by descending length, so that little is padded.
-pub fn by_length(lengths: &[usize], batch_size: usize) -> Vec<Vec<usize>> {
+pub fn by_length<L: Copy + Ord>(lengths: &[L], batch_size: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|row| std::cmp::Reverse(lengths[*row]));
     order.chunks(batch_size.max(1)).map(<[usize]>::to_vec).collect()
