@@ -3,6 +3,7 @@
 mod backup;
 mod cli;
 mod connect;
+mod data;
 mod failure;
 mod hpo;
 mod jobs;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Run(args) => block_on(run::run(args)),
         Command::Jobs(command) => block_on(jobs::jobs(command)),
         Command::Hpo(command) => block_on(hpo::hpo(command)),
+        Command::Data(command) => data::data(command),
         Command::Backup(command) => block_on(backup::backup(command)),
     };
     match done {
