@@ -6,6 +6,7 @@ use crate::{
     data::{Answer, ClassSet, LabelSet, Sentence, TextExample},
     task::Target,
     tokenizer::WordTokenizer,
+    windows,
 };
 
 /// The label that the loss ignores.
@@ -38,39 +39,34 @@ pub struct Alignment {
     pub unseen_words: usize,
 }
 
-/// Encodes sentences whose tags are all in `labels`.
+/// The rows of one document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// One, or several windows.
+    pub rows: Vec<Encoded>,
+    /// Whether something was cut off.
+    pub truncated: bool,
+    /// Words without a sub-token.
+    pub unseen_words: usize,
+}
+
+impl Alignment {
+    /// Counts a document.
+    pub fn add(&mut self, document: &Document) {
+        self.rows += document.rows.len();
+        self.truncated_rows += usize::from(document.truncated);
+        self.unseen_words += document.unseen_words;
+    }
+}
+
+/// Encodes sentences whose tags are all in `labels`, one row each, cut off at `max_length`.
 pub fn encode(
     sentences: &[Sentence],
     tokenizer: &WordTokenizer,
     labels: &LabelSet,
     max_length: usize,
 ) -> Result<(Vec<Encoded>, Alignment), Error> {
-    let mut alignment = Alignment { rows: sentences.len(), ..Alignment::default() };
-    let mut rows = Vec::with_capacity(sentences.len());
-    for sentence in sentences {
-        let tokens = tokenizer.encode_words(&sentence.words, max_length)?;
-        let mut target = Vec::with_capacity(tokens.words.len());
-        let mut seen = 0;
-        for (index, word) in tokens.words.iter().enumerate() {
-            let first = word.filter(|_| is_first(&tokens.words, index));
-            target.push(match first.and_then(|word| sentence.tags.get(word)) {
-                Some(tag) => label_id(labels, tag)?,
-                None => IGNORED,
-            });
-            seen += usize::from(first.is_some());
-        }
-        alignment.truncated_rows += usize::from(tokens.truncated);
-        let word_count = sentence.words.len();
-        alignment.unseen_words += word_count - seen.min(word_count);
-        rows.push(Encoded {
-            type_ids: tokens.type_ids,
-            input_ids: tokens.ids,
-            target: Target::Tokens(target),
-            words: tokens.words,
-            word_count,
-        });
-    }
-    Ok((rows, alignment))
+    gather(sentences.iter().map(|sentence| encode_sentence(sentence, tokenizer, labels, max_length, None)))
 }
 
 /// Encodes texts and pairs of texts whose labels are all in `labels`; such rows have no words.
@@ -80,23 +76,74 @@ pub fn encode_texts(
     labels: &ClassSet,
     max_length: usize,
 ) -> Result<(Vec<Encoded>, Alignment), Error> {
-    let mut alignment = Alignment { rows: examples.len(), ..Alignment::default() };
-    let mut rows = Vec::with_capacity(examples.len());
-    for example in examples {
-        let tokens = match &example.pair {
-            Some(pair) => tokenizer.encode_pair(&example.text, pair, max_length)?,
-            None => tokenizer.encode_text(&example.text, max_length)?,
-        };
-        alignment.truncated_rows += usize::from(tokens.truncated);
-        rows.push(Encoded {
-            type_ids: tokens.type_ids,
-            words: vec![None; tokens.ids.len()],
-            input_ids: tokens.ids,
-            target: text_target(&example.answer, labels)?,
-            word_count: 0,
-        });
+    gather(examples.iter().map(|example| encode_text(example, tokenizer, labels, max_length)))
+}
+
+fn gather(documents: impl Iterator<Item = Result<Document, Error>>) -> Result<(Vec<Encoded>, Alignment), Error> {
+    let (mut rows, mut alignment) = (Vec::new(), Alignment::default());
+    for document in documents {
+        let document = document?;
+        alignment.add(&document);
+        rows.extend(document.rows);
     }
     Ok((rows, alignment))
+}
+
+/// Encodes a sentence whose tags are all in `labels`. What is longer than `max_length` is cut into windows with `stride` sub-tokens in common,
+/// or cut off when there is no stride.
+pub fn encode_sentence(
+    sentence: &Sentence,
+    tokenizer: &WordTokenizer,
+    labels: &LabelSet,
+    max_length: usize,
+    stride: Option<usize>,
+) -> Result<Document, Error> {
+    let longest = if stride.is_some() { usize::MAX } else { max_length };
+    let tokens = tokenizer.encode_words(&sentence.words, longest)?;
+    let mut target = Vec::with_capacity(tokens.words.len());
+    let mut seen = 0;
+    for (index, word) in tokens.words.iter().enumerate() {
+        let first = word.filter(|_| is_first(&tokens.words, index));
+        target.push(match first.and_then(|word| sentence.tags.get(word)) {
+            Some(tag) => label_id(labels, tag)?,
+            None => IGNORED,
+        });
+        seen += usize::from(first.is_some());
+    }
+    let word_count = sentence.words.len();
+    let row = Encoded {
+        type_ids: tokens.type_ids,
+        input_ids: tokens.ids,
+        target: Target::Tokens(target),
+        words: tokens.words,
+        word_count,
+    };
+    let rows = match stride {
+        Some(stride) => windows::cut(row, max_length, stride)?.into_iter().map(|window| window.row).collect(),
+        None => vec![row],
+    };
+    Ok(Document { rows, truncated: tokens.truncated, unseen_words: word_count - seen.min(word_count) })
+}
+
+/// Encodes a text or a pair of texts whose labels are all in `labels`, cut off at `max_length`.
+pub fn encode_text(
+    example: &TextExample,
+    tokenizer: &WordTokenizer,
+    labels: &ClassSet,
+    max_length: usize,
+) -> Result<Document, Error> {
+    let tokens = match &example.pair {
+        Some(pair) => tokenizer.encode_pair(&example.text, pair, max_length)?,
+        None => tokenizer.encode_text(&example.text, max_length)?,
+    };
+    let row = Encoded {
+        type_ids: tokens.type_ids,
+        words: vec![None; tokens.ids.len()],
+        input_ids: tokens.ids,
+        target: text_target(&example.answer, labels)?,
+        word_count: 0,
+    };
+    Ok(Document { rows: vec![row], truncated: tokens.truncated, unseen_words: 0 })
 }
 
 /// The target of a text.

@@ -84,54 +84,86 @@ pub enum Size {
     Tokens(usize),
 }
 
-/// The order of an epoch, cut into batches of a size (the last may be smaller).
-///
-/// With `group_by_length` as in `transformers` (`get_length_grouped_indices`): a permutation is cut into megabatches of up to
-/// 50 batches, each sorted by descending length, and the longest row of all comes first, so that running out of memory
-/// shows at once. Without it, the permutation alone.
-pub fn epoch(lengths: &[usize], size: Size, group_by_length: bool, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
-    let batch_size = match size {
-        Size::Rows(rows) => rows.max(1),
-        Size::Tokens(budget) => (budget * lengths.len() / lengths.iter().sum::<usize>().max(1)).max(1),
-    };
-    let mut order = Stream::new(seed, "epoch", epoch).permutation(lengths.len());
-    if group_by_length {
-        let megabatch = batch_size * (lengths.len() / (batch_size * 4)).clamp(1, 50);
-        // Stable, so that rows of one length keep their random order.
-        order.chunks_mut(megabatch).for_each(|chunk| chunk.sort_by_key(|row| std::cmp::Reverse(lengths[*row])));
-        let longest =
-            (0..order.len()).step_by(megabatch).max_by_key(|at| (lengths[order[*at]], std::cmp::Reverse(*at)));
-        if let Some(longest) = longest {
-            order.swap(0, longest);
+/// The batches of an epoch, in 4 bytes a row and a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Epoch {
+    order: Vec<u32>,
+    /// Where each batch ends in the order.
+    ends: Vec<u32>,
+}
+
+impl Epoch {
+    /// The order of an epoch, cut into batches of a size (the last may be smaller). There are at most 2^32 rows.
+    ///
+    /// With `group_by_length` as in `transformers` (`get_length_grouped_indices`): a permutation is cut into megabatches of up to
+    /// 50 batches, each sorted by descending length, and the longest row of all comes first, so that running out of memory
+    /// shows at once. Without it, the permutation alone.
+    pub fn new(lengths: &[u32], size: Size, group_by_length: bool, seed: u64, epoch: u64) -> Self {
+        let batch_size = match size {
+            Size::Rows(rows) => rows.max(1),
+            Size::Tokens(budget) => {
+                let tokens: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
+                ((budget as u64 * lengths.len() as u64 / tokens.max(1)) as usize).max(1)
+            }
+        };
+        let mut order = Stream::new(seed, "epoch", epoch).order(lengths.len());
+        let length = |row: u32| lengths.get(row as usize).copied().unwrap_or(0);
+        if group_by_length {
+            let megabatch = batch_size * (lengths.len() / (batch_size * 4)).clamp(1, 50);
+            // Stable, so that rows of one length keep their random order.
+            order.chunks_mut(megabatch).for_each(|chunk| chunk.sort_by_key(|row| std::cmp::Reverse(length(*row))));
+            let longest =
+                (0..order.len()).step_by(megabatch).max_by_key(|at| (length(order[*at]), std::cmp::Reverse(*at)));
+            if let Some(longest) = longest {
+                order.swap(0, longest);
+            }
         }
+        let ends = match size {
+            Size::Rows(_) => {
+                (1..=order.len().div_ceil(batch_size)).map(|n| (n * batch_size).min(order.len()) as u32).collect()
+            }
+            Size::Tokens(budget) => within_budget(order.iter().map(|row| length(*row)), budget),
+        };
+        Self { order, ends }
     }
-    match size {
-        Size::Rows(_) => order.chunks(batch_size).map(<[usize]>::to_vec).collect(),
-        Size::Tokens(budget) => within_budget(&order, lengths, budget),
+
+    /// Batches.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The rows of a batch; none beyond the last.
+    pub fn batch(&self, index: usize) -> &[u32] {
+        let start = index.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied());
+        let range = start.zip(self.ends.get(index)).map(|(start, end)| start as usize..*end as usize);
+        range.and_then(|range| self.order.get(range)).unwrap_or_default()
     }
 }
 
-fn within_budget(order: &[usize], lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
-    let mut batches: Vec<Vec<usize>> = Vec::new();
-    let mut longest = 0;
-    for row in order {
-        let length = lengths[*row].max(longest);
-        match batches.last_mut() {
-            Some(batch) if (batch.len() + 1) * length <= budget => {
-                batch.push(*row);
-                longest = length;
-            }
-            _ => {
-                batches.push(vec![*row]);
-                longest = lengths[*row];
-            }
+/// Ends of batches of as many rows as keep rows * longest row within the budget; at least one.
+fn within_budget(lengths: impl Iterator<Item = u32>, budget: usize) -> Vec<u32> {
+    let mut ends = Vec::new();
+    let (mut rows, mut longest, mut end) = (0usize, 0u32, 0u32);
+    for length in lengths {
+        if rows > 0 && (rows + 1) * length.max(longest) as usize > budget {
+            ends.push(end);
+            (rows, longest) = (0, 0);
         }
+        (rows, longest, end) = (rows + 1, longest.max(length), end + 1);
     }
-    batches
+    if rows > 0 {
+        ends.push(end);
+    }
+    ends
 }
 
 /// Batches for evaluation: all rows by descending length, so that little is padded.
-pub fn by_length(lengths: &[usize], batch_size: usize) -> Vec<Vec<usize>> {
+pub fn by_length<L: Copy + Ord>(lengths: &[L], batch_size: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|row| std::cmp::Reverse(lengths[*row]));
     order.chunks(batch_size.max(1)).map(<[usize]>::to_vec).collect()
@@ -170,10 +202,16 @@ mod tests {
         assert_eq!(pad([&row(1)], 4, 9).length, 4);
     }
 
+    fn batches(lengths: &[u32], size: Size, group: bool, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
+        let epoch = Epoch::new(lengths, size, group, seed, epoch);
+        assert!(epoch.batch(epoch.len()).is_empty());
+        (0..epoch.len()).map(|index| epoch.batch(index).iter().map(|row| *row as usize).collect()).collect()
+    }
+
     proptest::proptest! {
         #[test]
-        fn every_row_comes_once(lengths in proptest::collection::vec(1usize..50, 1..200), size in 1usize..20, group in proptest::bool::ANY) {
-            let batches = epoch(&lengths, Size::Rows(size), group, 3, 1);
+        fn every_row_comes_once(lengths in proptest::collection::vec(1u32..50, 1..200), size in 1usize..20, group in proptest::bool::ANY) {
+            let batches = batches(&lengths, Size::Rows(size), group, 3, 1);
             let mut rows: Vec<usize> = batches.concat();
             if group {
                 proptest::prop_assert_eq!(lengths[rows[0]], *lengths.iter().max().unwrap());
@@ -182,14 +220,12 @@ mod tests {
             proptest::prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
             proptest::prop_assert!(batches.iter().rev().skip(1).all(|batch| batch.len() == size));
         }
-    }
 
-    proptest::proptest! {
         #[test]
-        fn budgets_hold(lengths in proptest::collection::vec(1usize..50, 1..200), budget in 50usize..300, group in proptest::bool::ANY) {
-            let batches = epoch(&lengths, Size::Tokens(budget), group, 3, 1);
+        fn budgets_hold(lengths in proptest::collection::vec(1u32..50, 1..200), budget in 50usize..300, group in proptest::bool::ANY) {
+            let batches = batches(&lengths, Size::Tokens(budget), group, 3, 1);
             for batch in &batches {
-                proptest::prop_assert!(batch.len() * batch.iter().map(|row| lengths[*row]).max().unwrap() <= budget);
+                proptest::prop_assert!(batch.len() * batch.iter().map(|row| lengths[*row]).max().unwrap() as usize <= budget);
             }
             let mut rows: Vec<usize> = batches.concat();
             rows.sort_unstable();
@@ -199,17 +235,18 @@ mod tests {
 
     #[test]
     fn grouping_saves_padding_and_seeds_differ() {
-        let lengths: Vec<usize> = (0..1000).map(|n| 1 + (n * 7919) % 60).collect();
-        let padded = |batches: &[Vec<usize>]| -> usize {
-            batches.iter().map(|b| b.len() * b.iter().map(|r| lengths[*r]).max().unwrap()).sum()
+        let lengths: Vec<u32> = (0..1000).map(|n| 1 + (n * 7919) % 60).collect();
+        let padded = |batches: &[Vec<usize>]| -> u32 {
+            batches.iter().map(|b| b.len() as u32 * b.iter().map(|r| lengths[*r]).max().unwrap()).sum()
         };
-        let used: usize = lengths.iter().sum();
-        let grouped = epoch(&lengths, Size::Rows(16), true, 1, 0);
+        let used: u32 = lengths.iter().sum();
+        let sixteen = |group, seed, epoch| batches(&lengths, Size::Rows(16), group, seed, epoch);
+        let grouped = sixteen(true, 1, 0);
         assert!(padded(&grouped) < used * 11 / 10, "{} of {used}", padded(&grouped));
-        assert!(padded(&epoch(&lengths, Size::Rows(16), false, 1, 0)) > used * 15 / 10);
-        assert_eq!(grouped, epoch(&lengths, Size::Rows(16), true, 1, 0));
-        assert_ne!(grouped, epoch(&lengths, Size::Rows(16), true, 2, 0));
-        assert_ne!(grouped, epoch(&lengths, Size::Rows(16), true, 1, 1));
+        assert!(padded(&sixteen(false, 1, 0)) > used * 15 / 10);
+        assert_eq!(grouped, sixteen(true, 1, 0));
+        assert_ne!(grouped, sixteen(true, 2, 0));
+        assert_ne!(grouped, sixteen(true, 1, 1));
         assert!(padded(&by_length(&lengths, 16)) < used * 11 / 10);
     }
 }

@@ -81,6 +81,9 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// Whoever watched the work asked it to stop.
+    #[error("stopped")]
+    Stopped,
     /// An argument is out of its range.
     #[error("`{field}`: {problem}")]
     Argument {
@@ -117,6 +120,7 @@ impl Error {
                     io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory
                 )
             }
+            Self::Stopped => false,
             _ => true,
         }
     }

@@ -4,7 +4,9 @@
 //! * [`encoder`]: families of encoders, each one description of configuration, tensors and arithmetic.
 //! * [`tokenizer`]: words and text to sub-tokens.
 //! * [`data`]: labelled words and texts from files of many formats.
-//! * [`prepare`]: a data set to [`rows`] that a model trains on, whatever the task.
+//! * [`mod@prepare`]: a data set to [`rows`] that a model trains on, whatever the task; [`packed`] ones may be more than fit in memory.
+//! * [`report`]: what a data set holds and what is wrong with it.
+//! * [`windows`]: documents longer than the model.
 //! * [`task`]: what a model is trained to say of a text.
 //! * [`align`]: labels of words to labels of sub-tokens and back, and [`batch`]: rows to padded batches.
 //! * [`seqeval`]: entity metrics equal to the Python package's.
@@ -18,19 +20,23 @@
 pub mod align;
 pub mod batch;
 pub mod checkpoint;
+mod code;
 pub mod data;
 pub mod encoder;
 mod error;
 pub mod evaluation;
 pub mod files;
 pub mod metrics;
+pub mod packed;
 pub mod predict;
 pub mod prepare;
 pub mod random;
+pub mod report;
 pub mod rows;
 pub mod seqeval;
 pub mod task;
 pub mod testing;
 pub mod tokenizer;
+pub mod windows;
 
 pub use error::Error;

@@ -47,8 +47,8 @@ pub trait Rows: Send + Sync {
     }
 
     /// The length of each row, in its order.
-    fn lengths(&self) -> Vec<usize> {
-        (0..self.len()).map(|row| self.length(row)).collect()
+    fn lengths(&self) -> Vec<u32> {
+        (0..self.len()).map(|row| u32::try_from(self.length(row)).unwrap_or(u32::MAX)).collect()
     }
 }
 
@@ -72,51 +72,4 @@ impl Example {
 
 pub(crate) fn no_row(row: usize, rows: usize) -> Error {
     Error::argument("row", format!("found {row}, but there are {rows}"))
-}
-
-/// Rows in memory.
-#[derive(Debug, Clone, Default)]
-pub struct MemoryRows {
-    rows: Vec<Encoded>,
-    examples: Vec<Example>,
-    /// Document of each row.
-    documents: Vec<u32>,
-}
-
-impl MemoryRows {
-    /// Adds a document with its rows, one or several windows.
-    pub fn push(&mut self, example: Example, rows: impl IntoIterator<Item = Encoded>) {
-        let document = self.examples.len() as u32;
-        self.examples.push(example);
-        for row in rows {
-            self.rows.push(row);
-            self.documents.push(document);
-        }
-    }
-}
-
-impl Rows for MemoryRows {
-    fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    fn length(&self, row: usize) -> usize {
-        self.rows.get(row).map_or(0, Encoded::length)
-    }
-
-    fn get(&self, row: usize) -> Result<Encoded, Error> {
-        self.rows.get(row).cloned().ok_or_else(|| no_row(row, self.rows.len()))
-    }
-
-    fn document(&self, row: usize) -> usize {
-        self.documents.get(row).map_or(0, |document| *document as usize)
-    }
-
-    fn documents(&self) -> usize {
-        self.examples.len()
-    }
-
-    fn example(&self, document: usize) -> Result<Example, Error> {
-        self.examples.get(document).cloned().ok_or_else(|| no_row(document, self.examples.len()))
-    }
 }

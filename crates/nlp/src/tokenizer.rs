@@ -205,6 +205,38 @@ mod tests {
     }
 
     #[test]
+    fn pairs_equal_the_librarys_own_truncation() {
+        let mut roberta = testing::tokenizer_json(&[]);
+        roberta["post_processor"] = serde_json::json!({"type": "RobertaProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2],
+            "trim_offsets": true, "add_prefix_space": false});
+        for json in [testing::tokenizer_json(&[]), roberta] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("tokenizer.json");
+            files::write_file(&path, json.to_string().as_bytes()).unwrap();
+            let ours = WordTokenizer::load(&path).unwrap();
+            for (first, second, max_length) in
+                (0..9).flat_map(|a| (0..9).flat_map(move |b| (5..16).map(move |m| (a, b, m))))
+            {
+                let [text, pair] = [first, second].map(|count| vec!["a"; count].join(" "));
+                let mut theirs = ours.inner.clone();
+                let longest_first = tokenizers::TruncationParams { max_length, ..Default::default() };
+                theirs.with_truncation(Some(longest_first)).unwrap();
+                let expected = theirs.encode((text.as_str(), pair.as_str()), true).unwrap();
+                let found = ours.encode_pair(&text, &pair, max_length).unwrap();
+                let same =
+                    |found: &[i64], expected: &[u32]| found.iter().copied().eq(expected.iter().copied().map(i64::from));
+                assert!(
+                    same(&found.ids, expected.get_ids()),
+                    "{first} {second} {max_length}: {:?} {:?}",
+                    found.ids,
+                    expected.get_ids()
+                );
+                assert!(same(&found.type_ids, expected.get_type_ids()));
+            }
+        }
+    }
+
+    #[test]
     fn a_broken_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokenizer.json");

@@ -57,6 +57,9 @@ pub(crate) enum Command {
     /// Brings encoders from the Hugging Face Hub
     #[command(subcommand)]
     Hub(crate::hub::HubCommand),
+    /// Reports on data sets, splits and combines data files
+    #[command(subcommand)]
+    Data(crate::data::DataCommand),
     /// Lists backups and restores from them
     #[command(subcommand)]
     Backup(crate::backup::BackupCommand),
@@ -376,6 +379,9 @@ mod tests {
             &["quintet", "hpo", "best", "s", "--latency", "3"],
             &["quintet", "hpo", "best", "s", "--metric", "f1", "--weight", "f1=1"],
             &["quintet", "hpo", "validate", "s", "--min-completed", "0"],
+            &["quintet", "data", "split", "all.csv"],
+            &["quintet", "data", "report", "t.csv", "--max-length", "9"],
+            &["quintet", "data", "report", "t.csv", "--label-column", "a", "--label-columns", "b,c"],
         ] {
             assert_eq!(Cli::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
         }

@@ -3,6 +3,7 @@
 mod backup;
 mod cli;
 mod connect;
+mod data;
 mod failure;
 mod hpo;
 mod hub;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Jobs(command) => block_on(jobs::jobs(command)),
         Command::Hpo(command) => block_on(hpo::hpo(command)),
         Command::Hub(command) => block_on(hub::hub(command)),
+        Command::Data(command) => data::data(command),
         Command::Backup(command) => block_on(backup::backup(command)),
     };
     match done {

@@ -24,34 +24,40 @@ const BATCH: usize = 1024;
 pub(super) fn parquet(path: &Path, sink: &mut dyn FnMut(&Features, Record) -> Result<(), Error>) -> Result<(), Error> {
     let broken = |e: parquet::errors::ParquetError| Error::format(path, format!("no Parquet file: {e}"));
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken)?;
-    let reader = reader.with_batch_size(BATCH).build().map_err(broken)?;
-    batches(reader, path, sink)
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken)?;
+    // The reader's own schema lacks the metadata.
+    let features = features(builder.schema());
+    let reader = builder.with_batch_size(BATCH).build().map_err(broken)?;
+    batches(reader, &features, path, sink)
 }
 
 /// Calls `sink` with each row of an Arrow file, of the stream format that `datasets` writes or of the file format (Feather).
 pub(super) fn arrow(path: &Path, sink: &mut dyn FnMut(&Features, Record) -> Result<(), Error>) -> Result<(), Error> {
     let broken = |e: ArrowError| Error::format(path, format!("no Arrow file: {e}"));
     let open = || File::open(path).map(BufReader::new).map_err(|e| Error::io(path, e));
-    match super::record::beginning(path)?.starts_with(b"ARROW1") {
-        true => batches(FileReader::try_new(open()?, None).map_err(broken)?, path, sink),
-        false => batches(StreamReader::try_new(open()?, None).map_err(broken)?, path, sink),
+    if super::record::beginning(path)?.starts_with(b"ARROW1") {
+        let reader = FileReader::try_new(open()?, None).map_err(broken)?;
+        let features = features(&reader.schema());
+        return batches(reader, &features, path, sink);
     }
+    let reader = StreamReader::try_new(open()?, None).map_err(broken)?;
+    let features = features(&reader.schema());
+    batches(reader, &features, path, sink)
 }
 
 fn batches(
     reader: impl RecordBatchReader,
+    features: &Features,
     path: &Path,
     sink: &mut dyn FnMut(&Features, Record) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let features = features(&reader.schema());
     let mut line = 0;
     for batch in reader {
         let batch = batch.map_err(|e| Error::format(path, format!("after row {line}: {e}")))?;
         for row in 0..batch.num_rows() {
             line += 1;
             let value = cells(&batch, row).map_err(|problem| Error::data(path, line, problem))?;
-            sink(&features, Record { line, value })?;
+            sink(features, Record { line, value })?;
         }
     }
     Ok(())

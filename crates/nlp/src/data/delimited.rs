@@ -92,7 +92,7 @@ impl<R: Read> Read for Counted<R> {
 }
 
 /// The separator that the first line has most often, a comma when it has none.
-fn guess(beginning: &[u8]) -> u8 {
+pub(super) fn guess(beginning: &[u8]) -> u8 {
     let header = beginning.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let count = |separator: &u8| header.iter().filter(|byte| *byte == separator).count();
     // The first one of equals.

@@ -15,25 +15,22 @@ impl LabelSet {
     /// `O` first, then `B-TYPE` and `I-TYPE` of every type found, types sorted. Both are there even when one does not occur:
     /// a model may need it on other text.
     pub fn of(sentences: &[Sentence]) -> Self {
-        let mut types = BTreeSet::new();
-        for tag in sentences.iter().flat_map(|sentence| &sentence.tags) {
-            if let Some(Tag::Begin(kind) | Tag::Inside(kind)) = parse_tag(tag) {
-                types.insert(kind);
-            }
-        }
-        let pairs = types.into_iter().flat_map(|kind| [format!("B-{kind}"), format!("I-{kind}")]);
-        Self::new(std::iter::once("O".to_owned()).chain(pairs).collect())
+        Self::of_tags(sentences.iter().flat_map(|sentence| &sentence.tags).map(String::as_str), None)
     }
 
-    /// Those that the data carries in the order of its ids, when they are IOB2 and the tags of the sentences are among them; else
+    /// The classes that the data carries in the order of its ids, when they are IOB2 and all tags are among them; else as
     /// [`LabelSet::of`].
-    pub fn of_train(sentences: &[Sentence], classes: Option<Vec<String>>) -> Self {
+    pub fn of_tags<'a>(tags: impl Iterator<Item = &'a str>, classes: Option<Vec<String>>) -> Self {
+        let tags: BTreeSet<&str> = tags.collect();
         let given = classes.and_then(|names| Self::from_names(names).ok());
         let fits = |labels: &Self| {
-            labels.names.iter().all(|name| parse_tag(name).is_some())
-                && sentences.iter().flat_map(|sentence| &sentence.tags).all(|tag| labels.id(tag).is_some())
+            labels.names.iter().all(|name| parse_tag(name).is_some()) && tags.iter().all(|tag| labels.id(tag).is_some())
         };
-        given.filter(fits).unwrap_or_else(|| Self::of(sentences))
+        given.filter(fits).unwrap_or_else(|| {
+            let types: BTreeSet<&str> = tags.iter().filter_map(|tag| parse_tag(tag)?.kind()).collect();
+            let pairs = types.into_iter().flat_map(|kind| [format!("B-{kind}"), format!("I-{kind}")]);
+            Self::new(std::iter::once("O".to_owned()).chain(pairs).collect())
+        })
     }
 
     /// The labels of a checkpoint, in the order of their ids; duplicates and a missing `O` are errors.

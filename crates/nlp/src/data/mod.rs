@@ -3,16 +3,19 @@
 //! * [`Sources`] say where the splits of a data set come from, and [`DataSet`] holds them in memory.
 //! * [`Sentence`] is an example of token classification, [`TextExample`] one of the sequence tasks.
 //! * [`record`]: tables and JSON, whatever the format.
+//! * [`mod@files`]: data files split and combined.
 mod arrow;
 mod classes;
 mod conll;
 mod delimited;
-mod folder;
+pub mod files;
+pub(crate) mod folder;
 mod json;
 mod labels;
-mod reader;
+pub(crate) mod reader;
 pub mod record;
-mod set;
+pub(crate) mod set;
+pub(crate) mod sources;
 mod spans;
 mod split;
 mod tags;
@@ -22,7 +25,8 @@ mod words;
 pub use classes::{ClassSet, read_label_names};
 pub use labels::LabelSet;
 pub use record::Format;
-pub use set::{DataSet, Form, Sources, Splits};
+pub use set::{DataSet, Splits};
+pub use sources::{Form, Sources};
 pub use split::{Fold, HoldOut, kind_numbers, partition};
 pub use tags::{Tag, parse_tag};
 pub use text::{Answer, LABEL_COLUMNS, PAIRS, TEXT_COLUMNS, TextExample, TextOptions, TextReader};

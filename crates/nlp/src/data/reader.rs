@@ -78,7 +78,8 @@ impl SentenceReader {
 
 /// What is known of the columns: by the file, else by its folder.
 fn known<'a>(features: &'a Features, split: &'a SplitFiles) -> &'a Features {
-    if features.classes.is_empty() { &split.features } else { features }
+    let by_folder = features.classes.is_empty() && !split.features.classes.is_empty();
+    if by_folder { &split.features } else { features }
 }
 
 /// Calls `sink` with each example of a split.

@@ -1,46 +1,14 @@
-//! A whole data set: where its splits come from, and its examples in memory.
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-};
-
-use sha2::{Digest as _, Sha256};
+//! A whole data set in memory.
+use std::{collections::BTreeSet, path::Path};
 
 use super::{
-    Answer, ClassSet, Fold, HoldOut, LabelSet, ReadOptions, Sentence, Tag, TextExample, TextOptions, TextReader,
-    folder::{self, SplitFiles},
+    Answer, ClassSet, Form, LabelSet, ReadOptions, Sentence, Sources, TextExample, TextOptions, TextReader,
+    folder::SplitFiles,
     kind_numbers, parse_tag, partition, read_label_names,
     reader::{SentenceReader, read_texts},
+    sources::{Resolved, place},
 };
-use crate::{Error, files, task::Task};
-
-/// Where the splits come from.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sources {
-    /// Training file, or a folder of splits, whose others are taken when they are not given.
-    pub train: PathBuf,
-    /// Absent: a part of the training file is held out.
-    pub validation: Option<PathBuf>,
-    /// Optional.
-    pub test: Option<PathBuf>,
-    /// What the examples are and how to read them.
-    pub form: Form,
-    /// Part held out, between 0 and 1.
-    pub validation_fraction: f64,
-    /// Chooses the rows held out.
-    pub seed: u64,
-    /// Hold this fold of the training file out instead; `validation` is absent.
-    pub fold: Option<Fold>,
-}
-
-/// What the examples are and how to read them.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Form {
-    /// Words with tags.
-    Tokens(ReadOptions),
-    /// Texts for the sequence tasks.
-    Text(TextOptions),
-}
+use crate::{Error, task::Task};
 
 /// The examples of a data set.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,75 +44,6 @@ pub enum DataSet {
         /// What was decided while reading, one line each.
         notes: Vec<String>,
     },
-}
-
-/// The files of each split.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Resolved {
-    pub(crate) train: SplitFiles,
-    pub(crate) validation: Option<SplitFiles>,
-    pub(crate) test: Option<SplitFiles>,
-    pub(crate) notes: Vec<String>,
-}
-
-impl Sources {
-    /// Finds the files: a folder of splits gives what is not given apart.
-    pub(crate) fn resolve(&self) -> Result<Resolved, Error> {
-        let mut notes = Vec::new();
-        let mut splits = folder::splits(&self.train)?;
-        let Some(train) = splits.remove("train").or_else(|| splits.remove("")) else {
-            return Err(Error::Split { split: "train", problem: format!("`{}` has none", self.train.display()) });
-        };
-        let mut other = |name: &'static str, given: Option<&PathBuf>| match given {
-            Some(path) => {
-                let mut found = folder::splits(path)?;
-                let ours = found.remove(name).or_else(|| found.remove(""));
-                ours.map(Some)
-                    .ok_or_else(|| Error::Split { split: name, problem: format!("`{}` has none", path.display()) })
-            }
-            None => Ok(splits.remove(name)),
-        };
-        let mut validation = other("validation", self.validation.as_ref())?;
-        let test = other("test", self.test.as_ref())?;
-        if self.fold.is_some() && validation.take().is_some() {
-            notes.push("validation: the folder's own split is left aside, a fold of train is validated on".to_owned());
-        }
-        for (name, split) in [("train", Some(&train)), ("validation", validation.as_ref()), ("test", test.as_ref())] {
-            if let Some(split) = split.filter(|split| split.files.len() > 1) {
-                notes.push(format!("{name}: {} files", split.files.len()));
-            }
-        }
-        Ok(Resolved { train, validation, test, notes })
-    }
-
-    /// How rows are held out of training when no validation split is given.
-    pub fn hold_out(&self) -> HoldOut {
-        match self.fold {
-            Some(fold) => HoldOut::Fold(fold),
-            None => HoldOut::Share {
-                fraction: self.validation_fraction,
-                seed: self.seed,
-                // Labels of texts may be many and rare; sentences have several each.
-                stratified: matches!(self.form, Form::Text(_)),
-            },
-        }
-    }
-
-    /// Identifies what is trained on by content and settings; the test split is no part of it.
-    pub fn digest(&self) -> Result<String, Error> {
-        let resolved = self.resolve()?;
-        let mut hash = Sha256::new();
-        hash.update(format!("{:?} {} {} {:?}\n", self.form, self.validation_fraction, self.seed, self.fold));
-        for (name, split) in [("train", Some(&resolved.train)), ("validation", resolved.validation.as_ref())] {
-            for file in split.iter().flat_map(|split| &split.files) {
-                hash.update(format!("{name} {}\n", files::digest(file)?));
-            }
-        }
-        if let Form::Text(TextOptions { labels: Some(path), .. }) = &self.form {
-            hash.update(files::digest(path)?);
-        }
-        Ok(hex::encode(hash.finalize()))
-    }
 }
 
 impl DataSet {
@@ -186,25 +85,18 @@ fn tokens(sources: &Sources, options: &ReadOptions, resolved: Resolved) -> Resul
     let mut notes = resolved.notes;
     let mut reader = SentenceReader::default();
     let train = sentences("train", &resolved.train, options, &mut reader, &mut notes)?;
-    let labels = LabelSet::of_train(&train, reader.classes.take());
-    if train.iter().all(|row| row.tags.iter().all(|tag| tag == "O")) {
-        let problem = format!("`{}` has no entity: every tag is O", sources.train.display());
-        return Err(Error::Split { split: "train", problem });
-    }
+    let tags = || train.iter().flat_map(|row| &row.tags).map(String::as_str);
+    let labels = LabelSet::of_tags(tags(), reader.classes.take());
+    some_entity(tags().any(|tag| tag != "O"), sources)?;
     let mut checked = |name: &'static str, split: &SplitFiles, notes: &mut Vec<String>| {
         let rows = sentences(name, split, options, &mut reader, notes)?;
-        for row in &rows {
-            if let Some(tag) = row.tags.iter().find(|tag| labels.id(tag).is_none()) {
-                let problem = format!("label `{tag}` is unknown: the training split has {}", labels.types().join(", "));
-                return Err(Error::data(place(split), row.line, problem));
-            }
-        }
+        rows.iter().try_for_each(|row| known_tags(row, &labels, place(split)))?;
         Ok(rows)
     };
     let (train, validation) = match &resolved.validation {
         Some(split) => (train, checked("validation", split, &mut notes)?),
         None => {
-            let kinds: Vec<BTreeSet<&str>> = train.iter().map(entity_types).collect();
+            let kinds: Vec<String> = train.iter().map(sentence_kind).collect();
             let held = sources.hold_out().choose(train.len(), &kind_numbers(&kinds))?;
             partition(train, &held)
         }
@@ -213,13 +105,53 @@ fn tokens(sources: &Sources, options: &ReadOptions, resolved: Resolved) -> Resul
     Ok(DataSet::Tokens { labels, splits: Splits { train, validation, test }, notes })
 }
 
-/// The entity types of a sentence.
-pub(crate) fn entity_types(sentence: &Sentence) -> BTreeSet<&str> {
-    let types = sentence.tags.iter().filter_map(|tag| match parse_tag(tag)? {
-        Tag::Outside => None,
-        Tag::Begin(kind) | Tag::Inside(kind) => Some(kind),
-    });
-    types.collect()
+/// A training split needs an entity.
+pub(crate) fn some_entity(found: bool, sources: &Sources) -> Result<(), Error> {
+    if found {
+        return Ok(());
+    }
+    let problem = format!("`{}` has no entity: every tag is O", sources.train.display());
+    Err(Error::Split { split: "train", problem })
+}
+
+/// Whether the labels of the training split cover a sentence of another.
+pub(crate) fn known_tags(row: &Sentence, labels: &LabelSet, path: &Path) -> Result<(), Error> {
+    match row.tags.iter().find(|tag| labels.id(tag).is_none()) {
+        Some(tag) => {
+            let problem = format!("label `{tag}` is unknown: the training split has {}", labels.types().join(", "));
+            Err(Error::data(path, row.line, problem))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether the labels of the training split cover a text of another.
+pub(crate) fn known_labels(row: &TextExample, labels: &ClassSet, path: &Path) -> Result<(), Error> {
+    match row.answer.labels().find(|label| labels.id(label).is_none()) {
+        Some(label) => {
+            let known = super::listed(labels.names());
+            let problem =
+                format!("label `{label}` is unknown: the training split has {known}; a file of labels may name more");
+            Err(Error::data(path, row.line, problem))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What kind of row a sentence is when rows are split: the types of its entities, sorted.
+pub(crate) fn sentence_kind(sentence: &Sentence) -> String {
+    let types: BTreeSet<&str> = sentence.tags.iter().filter_map(|tag| parse_tag(tag)?.kind()).collect();
+    joined(types)
+}
+
+/// What kind of row a text is when rows are split: its labels.
+pub(crate) fn answer_kind(answer: &Answer) -> String {
+    joined(answer.labels())
+}
+
+/// Joined by a character below all that names have, so that kinds sort as lists of names do.
+fn joined<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().collect::<Vec<_>>().join("\u{1f}")
 }
 
 fn sentences(
@@ -241,11 +173,6 @@ fn sentences(
     Ok(all)
 }
 
-/// A file by which a split is named in errors.
-fn place(split: &SplitFiles) -> &Path {
-    split.files.first().map_or(Path::new(""), PathBuf::as_path)
-}
-
 fn texts(sources: &Sources, options: &TextOptions, resolved: Resolved) -> Result<DataSet, Error> {
     let mut notes = resolved.notes;
     let names = options.labels.as_deref().map(read_label_names).transpose()?;
@@ -256,28 +183,18 @@ fn texts(sources: &Sources, options: &TextOptions, resolved: Resolved) -> Result
     let labels = match (task, reader.known_labels()?) {
         (Task::Regression, _) => ClassSet::regression(),
         (_, Some(known)) => known,
-        (_, None) => ClassSet::of(train.iter().flat_map(|example| answer_labels(&example.answer))),
+        (_, None) => ClassSet::of(train.iter().flat_map(|example| example.answer.labels())),
     };
     single_class("train", &train, task)?;
     let mut checked = |name: &'static str, split: &SplitFiles| {
         let rows = examples(name, split, options, &mut reader)?;
-        for row in &rows {
-            let unknown =
-                answer_labels(&row.answer).find(|label| task != Task::Regression && labels.id(label).is_none());
-            if let Some(label) = unknown {
-                let known = super::listed(labels.names());
-                let problem = format!(
-                    "label `{label}` is unknown: the training split has {known}; a file of labels may name more"
-                );
-                return Err(Error::data(place(split), row.line, problem));
-            }
-        }
+        rows.iter().try_for_each(|row| known_labels(row, &labels, place(split)))?;
         Ok(rows)
     };
     let (train, validation) = match &resolved.validation {
         Some(split) => (train, checked("validation", split)?),
         None => {
-            let kinds: Vec<Vec<&str>> = train.iter().map(|example| answer_labels(&example.answer).collect()).collect();
+            let kinds: Vec<String> = train.iter().map(|example| answer_kind(&example.answer)).collect();
             let held = sources.hold_out().choose(train.len(), &kind_numbers(&kinds))?;
             partition(train, &held)
         }
@@ -288,30 +205,28 @@ fn texts(sources: &Sources, options: &TextOptions, resolved: Resolved) -> Result
     Ok(DataSet::Text { task, labels, splits: Splits { train, validation, test }, notes })
 }
 
-/// The labels of an answer; none of a number.
-pub(crate) fn answer_labels(answer: &Answer) -> impl Iterator<Item = &str> {
-    let (one, many) = match answer {
-        Answer::Label(label) => (Some(label), None),
-        Answer::Labels(labels) => (None, Some(labels)),
-        Answer::Value(_) => (None, None),
-    };
-    one.into_iter().chain(many.into_iter().flatten()).map(String::as_str)
+/// Whether the answers of a split differ: one that has the same answer everywhere teaches nothing, and nothing can be selected by it.
+fn single_class(split: &'static str, rows: &[TextExample], task: Task) -> Result<(), Error> {
+    let kinds: BTreeSet<String> = rows.iter().map(|row| answer_kind(&row.answer)).collect();
+    several_kinds(split, rows.len(), &kinds, task)
 }
 
-/// A split that has the same answer everywhere teaches nothing, and nothing can be selected by it.
-fn single_class(split: &'static str, rows: &[TextExample], task: Task) -> Result<(), Error> {
-    let mut kinds: BTreeMap<Vec<&str>, usize> = BTreeMap::new();
-    for row in rows {
-        *kinds.entry(answer_labels(&row.answer).collect()).or_default() += 1;
+/// The same by the kinds of answers that were found, of which two are enough.
+pub(crate) fn several_kinds(
+    split: &'static str,
+    rows: usize,
+    kinds: &BTreeSet<String>,
+    task: Task,
+) -> Result<(), Error> {
+    match kinds.first() {
+        Some(kind) if kinds.len() == 1 && task != Task::Regression => {
+            let labels = kind.replace('\u{1f}', ", ");
+            let what = if labels.is_empty() { "no label".to_owned() } else { format!("label `{labels}`") };
+            let problem = format!("all {rows} rows have {what}: there is nothing to tell apart");
+            Err(Error::Split { split, problem })
+        }
+        _ => Ok(()),
     }
-    if let (Some((labels, _)), false) = (kinds.pop_first().filter(|_| kinds.is_empty()), task == Task::Regression) {
-        let what = if labels.is_empty() { "no label".to_owned() } else { format!("label `{}`", labels.join(", ")) };
-        return Err(Error::Split {
-            split,
-            problem: format!("all {} rows have {what}: there is nothing to tell apart", rows.len()),
-        });
-    }
-    Ok(())
 }
 
 fn examples(
@@ -334,6 +249,7 @@ fn examples(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Fold;
 
     fn sources(dir: &Path, train: &str, validation: Option<&str>) -> Sources {
         let write = |name: &str, content: &str| {

@@ -11,6 +11,16 @@ pub enum Tag<'a> {
     Inside(&'a str),
 }
 
+impl<'a> Tag<'a> {
+    /// Its type.
+    pub fn kind(self) -> Option<&'a str> {
+        match self {
+            Self::Outside => None,
+            Self::Begin(kind) | Self::Inside(kind) => Some(kind),
+        }
+    }
+}
+
 /// Parses `O`, `B-TYPE` or `I-TYPE`; none for anything else.
 pub fn parse_tag(tag: &str) -> Option<Tag<'_>> {
     if tag == "O" {

@@ -69,6 +69,18 @@ pub const PAIRS: [(&str, &str); 4] =
 pub const LABEL_COLUMNS: [&str; 9] =
     ["label", "labels", "category", "class", "intent", "target", "score", "stars", "similarity_score"];
 
+impl Answer {
+    /// Its labels; none of a number.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        let (one, many) = match self {
+            Self::Label(label) => (Some(label), None),
+            Self::Labels(labels) => (None, Some(labels)),
+            Self::Value(_) => (None, None),
+        };
+        one.into_iter().chain(many.into_iter().flatten()).map(String::as_str)
+    }
+}
+
 impl TextExample {
     /// All of its text, for comparing it with others.
     pub fn key(&self) -> Cow<'_, str> {
@@ -89,7 +101,7 @@ struct Columns {
 }
 
 /// Makes examples of records; what the options leave open it decides by the first record.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TextReader<'a> {
     options: &'a TextOptions,
     /// Names by id that a file of labels or the data's features give.

@@ -1,0 +1,210 @@
+//! Data sets prepared for training: the same rows from memory and from files, and no more memory than allowed.
+#![allow(clippy::unwrap_used)] // helpers of tests fail by panicking, like the tests
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use quintet_nlp::{
+    Error,
+    align::{encode, encode_texts},
+    data::{DataSet, Fold, Form, ReadOptions, Sources, TextOptions},
+    prepare::{Options, Part, Prepared, prepare, prepare_watched},
+    rows::Example,
+    task::{Target, Task},
+    testing,
+    tokenizer::WordTokenizer,
+    windows,
+};
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    tokenizer: WordTokenizer,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let tokenizer = testing::tokenizer(dir.path(), &["oslo", "##port"]);
+        Self { dir, tokenizer }
+    }
+
+    fn sources(&self, train: &str, form: Form) -> Sources {
+        let path = self.dir.path().join("train");
+        std::fs::write(&path, train).unwrap();
+        Sources { train: path, validation: None, test: None, form, validation_fraction: 0.2, seed: 5, fold: None }
+    }
+
+    fn work_dir(&self) -> PathBuf {
+        let dir = self.dir.path().join("work");
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    fn prepare(&self, sources: &Sources, memory: usize) -> Result<Prepared, Error> {
+        let options = Options { max_length: 12, work_dir: Some(self.work_dir()), memory: Some(memory), threads: 3 };
+        prepare(sources, &self.tokenizer, &options)
+    }
+}
+
+fn conll(rows: usize) -> String {
+    let mut text = String::new();
+    for n in 0..rows {
+        for word in 0..n % 9 + 1 {
+            let tag = ["O", "B-a", "I-a", "B-b"][(n * 7 + word) % 4];
+            writeln!(text, "w{word}x{n}\t{}", if word == 0 && tag == "I-a" { "B-a" } else { tag }).unwrap();
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn csv(rows: usize) -> String {
+    let lines: String = (0..rows).map(|n| format!("row {n} of many,{}\n", ["x", "y", "z"][n % 3])).collect();
+    format!("text,label\n{lines}")
+}
+
+fn all(part: &Part) -> Vec<(usize, quintet_nlp::align::Encoded, Example)> {
+    let row =
+        |row| (part.rows.length(row), part.rows.get(row).unwrap(), part.rows.example(part.rows.document(row)).unwrap());
+    (0..part.rows.len()).map(row).collect()
+}
+
+#[test]
+fn rows_equal_those_of_the_data_set_in_memory() {
+    let fixture = Fixture::new();
+    let fold = Some(Fold { n_splits: 3, index: 1, shuffle: true, seed: 2, stratified: true });
+    for (text, form) in
+        [(conll(400), Form::Tokens(ReadOptions::default())), (csv(700), Form::Text(TextOptions::default()))]
+    {
+        for fold in [None, fold] {
+            let sources = Sources { fold, ..fixture.sources(&text, form.clone()) };
+            let (small, large) =
+                (fixture.prepare(&sources, 1000).unwrap(), fixture.prepare(&sources, 1 << 30).unwrap());
+            for (one, other) in [(&small.train, &large.train), (&small.validation, &large.validation)] {
+                assert!(all(one) == all(other) && one.alignment == other.alignment);
+            }
+            let set = DataSet::load(&sources).unwrap();
+            assert_eq!((small.task, small.labels.as_slice()), (set.task(), set.label_names()));
+            let expected = match set {
+                DataSet::Tokens { labels, splits, .. } => {
+                    let rows = [splits.train, splits.validation];
+                    rows.map(|rows| encode(&rows, &fixture.tokenizer, &labels, 12).unwrap())
+                }
+                DataSet::Text { labels, splits, .. } => {
+                    let rows = [splits.train, splits.validation];
+                    rows.map(|rows| encode_texts(&rows, &fixture.tokenizer, &labels, 12).unwrap())
+                }
+            };
+            for (part, (rows, alignment)) in [&small.train, &small.validation].into_iter().zip(expected) {
+                assert_eq!((part.rows.len(), part.alignment), (rows.len(), alignment));
+                assert!(all(part).into_iter().zip(rows).all(|((_, found, _), expected)| found == expected));
+            }
+        }
+    }
+}
+
+#[test]
+fn documents_are_cut_into_windows_that_answer_for_each_word() {
+    let fixture = Fixture::new();
+    let options = ReadOptions { stride: Some(4), ..ReadOptions::default() };
+    let prepared = fixture.prepare(&fixture.sources(&conll(40), Form::Tokens(options)), 1 << 20).unwrap();
+    let part = &prepared.validation;
+    assert!(part.rows.len() > part.rows.documents() && part.alignment.unseen_words == 0);
+    let mut row = 0;
+    for document in 0..part.rows.documents() {
+        let mut windows = Vec::new();
+        while row < part.rows.len() && part.rows.document(row) == document {
+            let window = part.rows.get(row).unwrap();
+            assert!(window.length() <= 12);
+            let Target::Tokens(labels) = &window.target else { panic!("not of words") };
+            let predicted: Vec<usize> = labels.iter().map(|label| usize::try_from(*label).unwrap_or(99)).collect();
+            windows.push((window, predicted));
+            row += 1;
+        }
+        let pairs = windows.iter().map(|(window, predicted)| (window, predicted.as_slice()));
+        let found = windows::word_labels(pairs, 99);
+        let names: Vec<&String> = found.iter().map(|label| &prepared.labels[*label]).collect();
+        let example = part.rows.example(document).unwrap();
+        assert_eq!(names, example.tags().iter().collect::<Vec<_>>());
+    }
+    let too_far = ReadOptions { stride: Some(10), ..ReadOptions::default() };
+    let error = fixture.prepare(&fixture.sources(&conll(40), Form::Tokens(too_far)), 1 << 20).err();
+    assert!(matches!(error, Some(Error::Argument { field: "stride", .. })));
+}
+
+#[test]
+fn what_cannot_be_trained_on_is_refused() {
+    let fixture = Fixture::new();
+    let fails = |text: &str, form: Form| fixture.prepare(&fixture.sources(text, form), 1000).err().unwrap().to_string();
+    let tokens = || Form::Tokens(ReadOptions::default());
+    let texts = || Form::Text(TextOptions::default());
+    assert!(fails("", tokens()).contains("train split"));
+    assert!(fails("a O\n\nb O\n", tokens()).contains("every tag is O"));
+    assert!(fails(&"\u{200b} B-x\n\n".repeat(9), tokens()).contains("no row has a word that the tokenizer keeps"));
+    assert!(fails("text,label\n", texts()).contains("has no row"));
+    assert!(fails("text,label\na,x\nb,x\nc,x\nd,x\n", texts()).contains("train split: all 4 rows have label `x`"));
+    assert!(fails("text,label\na,x\nb,y\nc,x\nd,x\n", texts()).contains("split: all "));
+    let mut asked = 0;
+    let options = Options { max_length: 12, threads: 1, ..Options::default() };
+    let stopped = prepare_watched(&fixture.sources(&csv(2000), texts()), &fixture.tokenizer, &options, &mut |_, _| {
+        asked += 1;
+        asked < 3
+    });
+    assert!(matches!(stopped.err(), Some(Error::Stopped)));
+    assert_eq!(asked, 3);
+}
+
+/// Bytes of a line of `/proc/self/status`.
+fn status(key: &str) -> usize {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find(|line| line.starts_with(key)).unwrap();
+    line.split_ascii_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+}
+
+#[test]
+fn memory_does_not_grow_with_the_data() {
+    if !Path::new("/proc/self/clear_refs").exists() {
+        eprintln!("skipped: the peak of resident memory can be read and reset on Linux alone");
+        return;
+    }
+    let mut fixture = Fixture::new();
+    // A tokenizer that is quick with long words.
+    let mut json = testing::tokenizer_json(&[]);
+    json["normalizer"] = serde_json::Value::Null;
+    json["pre_tokenizer"] = serde_json::json!({"type": "WhitespaceSplit"});
+    let tokenizer = fixture.dir.path().join("tokenizer.json");
+    std::fs::write(&tokenizer, json.to_string()).unwrap();
+    fixture.tokenizer = WordTokenizer::load(&tokenizer).unwrap();
+    let path = fixture.dir.path().join("large.csv");
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
+    writeln!(file, "text,label").unwrap();
+    // A word of 990 letters is one unknown sub-token: much data in little time.
+    let word = "abcdefghijk".repeat(90);
+    for n in 0..28_000 {
+        writeln!(file, "{n} {word},{}", n % 5).unwrap();
+    }
+    drop(file);
+    let size = std::fs::metadata(&path).unwrap().len() as usize;
+    assert!(size > 26 << 20);
+    let sources = Sources { train: path, ..fixture.sources("", Form::Text(TextOptions::default())) };
+    // Whatever is loaded once is loaded before.
+    fixture.prepare(&fixture.sources(&csv(2000), Form::Text(TextOptions::default())), 1000).unwrap();
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = status("VmRSS:");
+    let prepared = fixture.prepare(&sources, 1 << 20).unwrap();
+    let mut sum = 0;
+    for row in 0..prepared.train.rows.len() {
+        sum += prepared.train.rows.get(row).unwrap().length();
+    }
+    let grown = status("VmHWM:") - before;
+    assert_eq!(
+        (prepared.task, prepared.train.rows.len() + prepared.validation.rows.len()),
+        (Task::SequenceClassification, 28_000)
+    );
+    assert!(sum > 28_000);
+    assert!(grown < 12 << 20, "{} MiB more than before for {} MiB of data", grown >> 20, size >> 20);
+    // The files have no names: nothing is left, even when the process is killed.
+    assert_eq!(std::fs::read_dir(fixture.work_dir()).unwrap().count(), 0);
+}
