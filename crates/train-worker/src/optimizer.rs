@@ -367,7 +367,7 @@ mod tests {
             Leaf { tensor, offset, length, names: Vec::new(), decays, depth: 0, head: false, fresh: false }
         };
         let leaves = vec![leaf(0, &[ROWS, HIDDEN], true), leaf(240, &[10, 10], true), leaf(352, &[10], false)];
-        Parameters { flat, leaves, slots: Vec::new() }
+        Parameters { flat, leaves, tensors: Vec::new(), slots: Vec::new() }
     }
 
     /// Gradients of a step: a few rows of the table, a dense weight, a bias.

@@ -42,8 +42,10 @@ pub(crate) struct Leaf {
 pub(crate) struct Parameters {
     /// All elements; the leaves are views of it.
     pub(crate) flat: Tensor,
-    /// The word table comes first, at offset 0.
+    /// What is trained; the word table comes first, at offset 0.
     pub(crate) leaves: Vec<Leaf>,
+    /// Every tensor of the computation, in the order of the layout.
+    pub(crate) tensors: Vec<Tensor>,
     pub(crate) slots: Vec<Slot>,
 }
 
@@ -78,19 +80,20 @@ impl Parameters {
         take(checkpoint, &layout.unused, plan.unused, &mut elements, &mut slots)?;
 
         let flat = Tensor::f_from_slice(&elements)?.f_to_device(device)?;
-        let leaves = layout.leaves.into_iter().zip(plan.leaves).zip(fresh);
-        let leaves = leaves
-            .map(|((spec, offset), fresh)| {
-                let length: usize = spec.shape.iter().product();
-                let shape: Vec<i64> = spec.shape.iter().map(|size| *size as i64).collect();
-                let part = flat.f_narrow(0, offset as i64, length as i64)?;
-                let tensor = part.f_view(shape.as_slice())?.f_detach()?.f_set_requires_grad(true)?;
+        let (mut leaves, mut tensors) = (Vec::new(), Vec::new());
+        for ((spec, offset), fresh) in layout.leaves.into_iter().zip(plan.leaves).zip(fresh) {
+            let length: usize = spec.shape.iter().product();
+            let shape: Vec<i64> = spec.shape.iter().map(|size| *size as i64).collect();
+            let part = flat.f_narrow(0, offset as i64, length as i64)?;
+            let tensor = part.f_view(shape.as_slice())?.f_detach()?.f_set_requires_grad(!spec.frozen)?;
+            tensors.push(tensor.shallow_clone());
+            if !spec.frozen {
                 let names = spec.parts.into_iter().map(|part| part.file_name).collect();
                 let LeafSpec { decays, depth, head, .. } = spec;
-                Ok(Leaf { tensor, offset, length, names, decays, depth, head, fresh })
-            })
-            .collect::<Result<_, tch::TchError>>()?;
-        Ok(Self { flat, leaves, slots })
+                leaves.push(Leaf { tensor, offset, length, names, decays, depth, head, fresh });
+            }
+        }
+        Ok(Self { flat, leaves, tensors, slots })
     }
 
     /// Names of the weights that were drawn.

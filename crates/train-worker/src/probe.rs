@@ -131,15 +131,15 @@ pub(crate) fn read_batch(path: &Path, task: Option<Task>) -> Result<Batch, Error
         }
         Ok(values)
     };
-    let type_ids =
-        if file.contains("token_type_ids") { grid("token_type_ids")? } else { vec![0; input_ids.len()] };
+    let type_ids = if file.contains("token_type_ids") { grid("token_type_ids")? } else { vec![0; input_ids.len()] };
     let labels = file.get("labels")?;
     let targets = match task {
         None => return Err(wrong("the checkpoint has no head of a known task".to_owned()).into()),
         Some(Task::TokenClassification) => Targets::Tokens(grid("labels")?),
         Some(Task::SequenceClassification) => Targets::Class(file.i64("labels")?.1),
         Some(_) if labels.dtype != Dtype::F32 || labels.shape.first() != Some(&rows) => {
-            let problem = format!("`labels` has type {:?} and shape {:?}, expected F32 by row", labels.dtype, labels.shape);
+            let problem =
+                format!("`labels` has type {:?} and shape {:?}, expected F32 by row", labels.dtype, labels.shape);
             return Err(wrong(problem).into());
         }
         Some(Task::MultiLabelClassification) => Targets::Classes(labels.to_f32()),

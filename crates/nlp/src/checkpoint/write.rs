@@ -32,10 +32,8 @@ pub fn write_checkpoint(
         let json = serde_json::to_vec_pretty(&config.to_json());
         let json = json.map_err(|e| Error::format(&folder.join("config.json"), e.to_string()))?;
         files::write_file(&folder.join("config.json"), &json)?;
-        let named: Vec<_> = tensors
-            .iter()
-            .map(|(name, shape, values)| (name.clone(), shape.clone(), Elements::F32(values)))
-            .collect();
+        let named: Vec<_> =
+            tensors.iter().map(|(name, shape, values)| (name.clone(), shape.clone(), Elements::F32(values))).collect();
         write_safetensors(&folder.join("model.safetensors"), &named)?;
         for name in TOKENIZER_FILES {
             let source = tokenizer_dir.join(name);

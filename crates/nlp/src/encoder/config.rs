@@ -181,8 +181,7 @@ fn base_problem(base: &Base) -> Option<(&'static str, String)> {
 
 fn labels(reader: &Reader<'_>) -> Result<Vec<String>, Error> {
     let Some(value) = reader.get("id2label") else { return Ok(Vec::new()) };
-    let wrong =
-        || reader.error("id2label", format!("found {value}, expected an object of \"0\", \"1\", ... to names"));
+    let wrong = || reader.error("id2label", format!("found {value}, expected an object of \"0\", \"1\", ... to names"));
     let mut labels = BTreeMap::new();
     for (key, name) in value.as_object().ok_or_else(wrong)? {
         let id: usize = key.parse().map_err(|_| wrong())?;

@@ -173,11 +173,9 @@ impl Deberta {
         let terms = 1 + usize::from(self.has("c2p")) + usize::from(self.has("p2c"));
         let relative = match distances {
             None => Relative::None,
-            Some(_) => Relative::Disentangled {
-                keys: keys.as_ref(),
-                queries: queries.as_ref(),
-                buckets: self.buckets(base),
-            },
+            Some(_) => {
+                Relative::Disentangled { keys: keys.as_ref(), queries: queries.as_ref(), buckets: self.buckets(base) }
+            }
         };
         let attention = Attention {
             heads: base.num_attention_heads,
@@ -301,9 +299,8 @@ impl Architecture for Deberta {
         if self.conv_kernel_size > 0 && self.conv_kernel_size.is_multiple_of(2) {
             return Some(("conv_kernel_size", format!("found {}, expected an odd number", self.conv_kernel_size)));
         }
-        (!hidden.is_multiple_of(self.conv_groups)).then(|| {
-            ("conv_groups", format!("{} does not divide hidden_size {hidden}", self.conv_groups))
-        })
+        (!hidden.is_multiple_of(self.conv_groups))
+            .then(|| ("conv_groups", format!("{} does not divide hidden_size {hidden}", self.conv_groups)))
     }
 
     fn set_dropout(&mut self, probability: f64) {
@@ -317,8 +314,7 @@ impl Architecture for Deberta {
             .then(|| layout.table("embeddings.position_embeddings", base.max_position_embeddings, width));
         let types = (self.type_vocab_size > 0)
             .then(|| layout.table("embeddings.token_type_embeddings", self.type_vocab_size, width));
-        let project =
-            (width != hidden).then(|| layout.linear_with("embeddings.embed_proj", hidden, width, false));
+        let project = (width != hidden).then(|| layout.linear_with("embeddings.embed_proj", hidden, width, false));
         let norm = layout.norm("embeddings.LayerNorm", hidden, base.layer_norm_eps, true);
         let distances = self.declare_distances(base, layout);
         let layers = (0..count).map(|index| self.declare_layer(base, index, layout)).collect();

@@ -74,8 +74,7 @@ impl Visit for Reader<'_> {
     fn integer(&mut self, key: &str, value: &mut usize) -> Result<(), Error> {
         let Some(found) = self.get(key) else { return Ok(()) };
         let number = found.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= 1 << 31);
-        *value =
-            number.ok_or_else(|| self.error(key, format!("found {found}, expected an integer of 0 or more")))?;
+        *value = number.ok_or_else(|| self.error(key, format!("found {found}, expected an integer of 0 or more")))?;
         Ok(())
     }
 
@@ -154,7 +153,9 @@ impl Visit for Reader<'_> {
     fn names(&mut self, key: &str, value: &mut Vec<String>) -> Result<(), Error> {
         let Some(found) = self.get(key) else { return Ok(()) };
         let names: Option<Vec<String>> = match found {
-            Value::String(joined) => Some(joined.to_lowercase().split('|').map(|name| name.trim().to_owned()).collect()),
+            Value::String(joined) => {
+                Some(joined.to_lowercase().split('|').map(|name| name.trim().to_owned()).collect())
+            }
             Value::Array(names) => names.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
             _ => None,
         };
