@@ -49,7 +49,8 @@ pub(crate) fn check(set: &EvaluationSet, config: &EncoderConfig) -> Result<(), E
     if description.length > config.max_length() {
         return refuse(format!(
             "rows of {} sub-tokens, but the checkpoint takes at most {}",
-            description.length, config.max_length()
+            description.length,
+            config.max_length()
         ));
     }
     match set.input_ids.iter().find(|id| !(0..config.vocab_size as i64).contains(*id)) {
