@@ -9,7 +9,6 @@ use std::{
 use prost::Message as _;
 use quintet_nlp::{
     checkpoint::{Checkpoint, TOKENIZER_FILES},
-    encoder::Family,
     evaluation::EvaluationSet,
     files,
     task::Task,
@@ -28,8 +27,6 @@ use crate::{
 pub const REPORT_FILE: &str = "conversion.json";
 /// Name of the configuration in checkpoints and output folders.
 pub const CONFIG_FILE: &str = "config.json";
-/// The only head that is converted so far.
-const ARCHITECTURE: &str = "BertForTokenClassification";
 
 /// Hears how it goes, and says whether to go on.
 pub trait Observer {
@@ -89,29 +86,27 @@ pub fn convert(request: &Request, observer: &mut dyn Observer) -> Result<Report,
     report.ok_or(Error::Cancelled)
 }
 
-/// Opens a checkpoint and refuses those without the one head that is known.
+/// Opens a checkpoint and refuses those without the one head whose evaluation rows are known.
 fn open(folder: &Path) -> Result<Checkpoint, Error> {
     let mut checkpoint = Checkpoint::open(folder)?;
-    if !matches!(checkpoint.config.family, Family::Bert(_)) {
-        return Err(Error::Family { found: checkpoint.config.family.model_type() });
-    }
     let path = folder.join(CONFIG_FILE);
+    // A configuration without `architectures` is taken at its labels' word.
+    checkpoint.config.task = Some(Task::TokenClassification);
+    let supported = checkpoint.config.architecture();
     let config: Value = serde_json::from_slice(&files::read(&path)?)
         .map_err(|error| Error::Unsupported { path: path.clone(), problem: error.to_string() })?;
     if let Some(names) = config.get("architectures").and_then(Value::as_array)
         && !names.is_empty()
-        && !names.iter().any(|name| name == ARCHITECTURE)
+        && !names.iter().any(|name| *name == *supported)
     {
         let found: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
-        let problem = format!("architectures is {}, supported is {ARCHITECTURE}", found.join(", "));
+        let problem = format!("architectures is {}, supported is {supported}", found.join(", "));
         return Err(Error::Unsupported { path, problem });
     }
     if checkpoint.config.labels.is_empty() {
         let problem = "no id2label, so no labels; train a token classifier first".to_owned();
         return Err(Error::Unsupported { path, problem });
     }
-    // A configuration without `architectures` is taken at its labels' word.
-    checkpoint.config.task = Some(Task::TokenClassification);
     for spec in checkpoint.config.layout().tensors() {
         checkpoint.weights.check(&spec.name, &spec.shape)?;
     }

@@ -24,12 +24,6 @@ pub enum Error {
         /// What it says, and what is supported.
         problem: String,
     },
-    /// A family of encoders that cannot be written as a graph.
-    #[error("encoders of the family `{found}` cannot be converted yet, supported is `bert`")]
-    Family {
-        /// Its `model_type`.
-        found: &'static str,
-    },
     /// A weight is not a number.
     #[error("tensor `{tensor}` holds {value} at index {index}; all weights must be finite numbers")]
     NotFinite {

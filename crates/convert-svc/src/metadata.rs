@@ -34,11 +34,11 @@ pub(crate) fn properties(
         config.labels.iter().enumerate().map(|(id, label)| (id.to_string(), Value::String(label.clone()))).collect();
     let mut properties: Vec<(String, String)> = [
         (keys::TASK, "token-classification".to_owned()),
-        (keys::MODEL_TYPE, "bert".to_owned()),
+        (keys::MODEL_TYPE, config.family.model_type().to_owned()),
         (keys::ID2LABEL, Value::Object(labels).to_string()),
         (keys::CHECKPOINT_DIGEST, digests.checkpoint.clone()),
         (keys::TOKENIZER_DIGEST, digests.tokenizer.clone()),
-        (keys::MAX_LENGTH, config.max_position_embeddings.to_string()),
+        (keys::MAX_LENGTH, config.max_length().to_string()),
         (keys::VOCAB_SIZE, config.vocab_size.to_string()),
         (keys::QUANTIZATION, scheme.name().to_owned()),
         (keys::OPSET, request.opset.to_string()),

@@ -85,9 +85,7 @@ impl From<Error> for Failure {
             Error::Argument { .. } => ErrorReason::InvalidField,
             Error::Files(quintet_nlp::Error::Io { source, .. }) if is_full(source) => ErrorReason::StorageFull,
             Error::Files(files) if !files.is_input_fault() => ErrorReason::Unavailable,
-            Error::Files(_) | Error::Unsupported { .. } | Error::Family { .. } | Error::Evaluation(_) => {
-                ErrorReason::BadInput
-            }
+            Error::Files(_) | Error::Unsupported { .. } | Error::Evaluation(_) => ErrorReason::BadInput,
             Error::NotFinite { .. } => ErrorReason::NotFinite,
             Error::TooLarge { .. } => ErrorReason::TooLarge,
             Error::Runtime(

@@ -10,7 +10,7 @@ use convert_svc::{
     onnx::{GraphProto, ModelProto, TensorProto},
 };
 use prost::Message as _;
-use quintet_nlp::checkpoint::{Activation, Checkpoint};
+use quintet_nlp::checkpoint::{Activation, Checkpoint, Weights};
 use quintet_onnx::{Batch, Classifier, Options};
 use support::{LABELS, floats, golden, has_runtime, tensors};
 
@@ -53,6 +53,63 @@ fn logits_equal_those_of_transformers_in_every_opset() {
         let (largest, size) = difference(&build(&checkpoint, Scheme::Fp32, opset), "logits.gelu");
         assert!(largest <= 1e-5, "opset {opset}: {largest}");
         assert!(size > 1.0, "golden logits that say something: {size}");
+    }
+}
+
+/// Tiny checkpoints of every family with what `transformers` computes, which the trainer is compared with too.
+fn families() -> Vec<std::path::PathBuf> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../train-worker/testdata");
+    let mut found: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn every_family_and_head_equals_transformers() {
+    if !has_runtime() {
+        return;
+    }
+    let mut families = families();
+    assert!(families.len() >= 11, "{families:?}");
+    for path in families.drain(..) {
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let golden = Weights::open_file(&path.join("golden.safetensors")).unwrap();
+        let (shape, ids) = golden.i64("input_ids").unwrap();
+        let mask = golden.i64("attention_mask").unwrap().1;
+        let types = if golden.contains("token_type_ids") {
+            golden.i64("token_type_ids").unwrap().1
+        } else {
+            vec![0; ids.len()]
+        };
+        let expected = golden.get("logits").unwrap();
+        let by_token = expected.shape.len() == 3;
+        for (scheme, opset, allowed) in [
+            (Scheme::Fp32, 17, 1e-5),
+            (Scheme::Fp32, 20, 1e-5),
+            (Scheme::Fp32, 24, 1e-5),
+            (Scheme::Int8 { embeddings: true }, 20, 0.5),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let model = write(&build(&checkpoint, scheme, opset), &folder);
+            let mut classifier = Classifier::open(&model, Options { threads: 1 }).unwrap();
+            let batch = Batch {
+                rows: shape[0],
+                length: shape[1],
+                input_ids: &ids,
+                attention_mask: &mask,
+                token_type_ids: &types,
+            };
+            let found = classifier.run(&batch).unwrap();
+            assert_eq!(found.shape, expected.shape, "{}", path.display());
+            let labels = *expected.shape.last().unwrap();
+            let values = expected.to_f32();
+            let pairs = found.values.chunks(labels).zip(values.chunks(labels)).enumerate();
+            let largest = pairs
+                .filter(|(place, _)| !by_token || mask[*place] == 1)
+                .flat_map(|(_, (found, expected))| found.iter().zip(expected).map(|(a, b)| (a - b).abs()))
+                .fold(0.0, f32::max);
+            assert!(largest <= allowed, "{}, {scheme:?}, opset {opset}: {largest}", path.display());
+        }
     }
 }
 

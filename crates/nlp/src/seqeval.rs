@@ -73,36 +73,66 @@ pub fn evaluate<S: AsRef<str>>(gold: &[Vec<S>], predicted: &[Vec<S>], mode: Mode
         let problem = format!("{} sentences, but the gold tags have {}", predicted.len(), gold.len());
         return Err(Error::argument("predicted", problem));
     }
-    let mut counts: BTreeMap<String, Counts> = BTreeMap::new();
-    let (mut words, mut right) = (0, 0);
-    for (index, (gold, predicted)) in gold.iter().zip(predicted).enumerate() {
+    let mut tally = Tally::new(mode);
+    for (gold, predicted) in gold.iter().zip(predicted) {
+        tally.add(gold, predicted)?;
+    }
+    Ok(tally.report())
+}
+
+/// A comparison sentence by sentence, for more of them than memory holds.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    mode: Mode,
+    counts: BTreeMap<String, Counts>,
+    sentences: usize,
+    words: usize,
+    right: usize,
+}
+
+impl Tally {
+    /// Nothing compared yet.
+    pub fn new(mode: Mode) -> Self {
+        Self { mode, counts: BTreeMap::new(), sentences: 0, words: 0, right: 0 }
+    }
+
+    /// Compares the tags of a sentence; there must be as many in both.
+    pub fn add<S: AsRef<str>>(&mut self, gold: &[S], predicted: &[S]) -> Result<(), Error> {
         if gold.len() != predicted.len() {
-            let problem = format!("sentence {index} has {} words, in the gold tags {}", predicted.len(), gold.len());
+            let (index, words) = (self.sentences, predicted.len());
+            let problem = format!("sentence {index} has {words} words, in the gold tags {}", gold.len());
             return Err(Error::argument("predicted", problem));
         }
-        words += gold.len();
-        right += gold.iter().zip(predicted).filter(|(gold, predicted)| gold.as_ref() == predicted.as_ref()).count();
-        let expected: HashSet<Entity<'_>> = entities(gold, mode).into_iter().collect();
-        for entity in entities(predicted, mode) {
-            let entry = counts.entry(entity.label.to_owned()).or_default();
+        self.sentences += 1;
+        self.words += gold.len();
+        self.right += gold.iter().zip(predicted).filter(|(gold, predicted)| gold.as_ref() == predicted.as_ref()).count();
+        let expected: HashSet<Entity<'_>> = entities(gold, self.mode).into_iter().collect();
+        for entity in entities(predicted, self.mode) {
+            let entry = self.counts.entry(entity.label.to_owned()).or_default();
             entry.predicted += 1;
             entry.right += usize::from(expected.contains(&entity));
         }
         for entity in expected {
-            counts.entry(entity.label.to_owned()).or_default().gold += 1;
+            self.counts.entry(entity.label.to_owned()).or_default().gold += 1;
+        }
+        Ok(())
+    }
+
+    /// What came out.
+    pub fn report(&self) -> Report {
+        let rows = self.counts.iter();
+        let entities: Vec<EntityScores> =
+            rows.map(|(label, counts)| EntityScores { label: label.clone(), scores: counts.scores() }).collect();
+        let pooled: Counts = self.counts.values().copied().sum();
+        Report {
+            mode: self.mode,
+            micro: pooled.scores(),
+            macro_average: average(entities.iter().map(|row| &row.scores), |_| 1.0),
+            weighted_average: average(entities.iter().map(|row| &row.scores), |scores| scores.support as f64),
+            entities,
+            accuracy: ratio(self.right, self.words),
         }
     }
-    let entities: Vec<EntityScores> =
-        counts.iter().map(|(label, counts)| EntityScores { label: label.clone(), scores: counts.scores() }).collect();
-    let pooled: Counts = counts.values().copied().sum();
-    Ok(Report {
-        mode,
-        micro: pooled.scores(),
-        macro_average: average(entities.iter().map(|row| &row.scores), |_| 1.0),
-        weighted_average: average(entities.iter().map(|row| &row.scores), |scores| scores.support as f64),
-        entities,
-        accuracy: ratio(right, words),
-    })
 }
 
 impl std::iter::Sum for Counts {

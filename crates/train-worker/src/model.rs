@@ -57,10 +57,10 @@ impl Model {
     /// Binds the leaves; `config` says the task, dropout and sizes.
     pub(crate) fn new(parameters: &Parameters, config: &EncoderConfig, device: Device) -> Result<Self, Error> {
         let (encoder, layout) = Encoder::new(config);
-        if layout.leaves.len() != parameters.leaves.len() {
+        if layout.leaves.len() != parameters.tensors.len() {
             return Err(Error::Internal("the weights are those of another configuration"));
         }
-        let leaves = parameters.leaves.iter().map(|leaf| leaf.tensor.shallow_clone()).collect();
+        let leaves = parameters.tensors.iter().map(Tensor::shallow_clone).collect();
         Ok(Self { encoder, leaves, kept: Kept::default(), device })
     }
 

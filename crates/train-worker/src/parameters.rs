@@ -40,23 +40,27 @@ pub(crate) struct Leaf {
 
 /// The weights.
 pub(crate) struct Parameters {
-    /// All elements in fp32; the leaves are views of it, unless there is a copy.
+    /// All elements in fp32; tensors are views of it, unless there is a copy.
     pub(crate) flat: Tensor,
-    /// All elements in the numbers of the computation, when those are others; then the leaves are views of it.
+    /// All elements in the numbers of the computation, when those are others; then tensors are views of it.
     pub(crate) copy: Option<Tensor>,
-    /// The word table comes first, at offset 0.
+    /// What is trained; the word table comes first, at offset 0.
     pub(crate) leaves: Vec<Leaf>,
+    /// Every tensor of the computation, in the order of the layout.
+    pub(crate) tensors: Vec<Tensor>,
     pub(crate) slots: Vec<Slot>,
 }
 
 impl Parameters {
     /// Loads a checkpoint; `config` carries task and labels. What the checkpoint lacks of a head (or a pooler) is drawn as
-    /// `transformers` draws it, and so is the last layer when the checkpoint's labels are others.
+    /// `transformers` draws it, and so is the last layer when the checkpoint's labels are others. The model computes in `kind`; the optimizer
+    /// changes weights in fp32 and keeps the copy up to date.
     pub(crate) fn load(
         checkpoint: &Checkpoint,
         config: &EncoderConfig,
         seed: u64,
         device: Device,
+        kind: Kind,
     ) -> Result<Self, Error> {
         let layout = config.layout();
         let plan = Plan::new(&layout);
@@ -80,19 +84,21 @@ impl Parameters {
         take(checkpoint, &layout.unused, plan.unused, &mut elements, &mut slots)?;
 
         let flat = Tensor::f_from_slice(&elements)?.f_to_device(device)?;
-        let leaves = layout.leaves.into_iter().zip(plan.leaves).zip(fresh);
-        let leaves = leaves
-            .map(|((spec, offset), fresh)| {
-                let length: usize = spec.shape.iter().product();
-                let shape: Vec<i64> = spec.shape.iter().map(|size| *size as i64).collect();
-                let part = flat.f_narrow(0, offset as i64, length as i64)?;
-                let tensor = part.f_view(shape.as_slice())?.f_detach()?.f_set_requires_grad(true)?;
+        let copy = if kind == Kind::Float { None } else { Some(flat.f_to_kind(kind)?) };
+        let (mut leaves, mut tensors) = (Vec::new(), Vec::new());
+        for ((spec, offset), fresh) in layout.leaves.into_iter().zip(plan.leaves).zip(fresh) {
+            let length: usize = spec.shape.iter().product();
+            let shape: Vec<i64> = spec.shape.iter().map(|size| *size as i64).collect();
+            let part = copy.as_ref().unwrap_or(&flat).f_narrow(0, offset as i64, length as i64)?;
+            let tensor = part.f_view(shape.as_slice())?.f_detach()?.f_set_requires_grad(!spec.frozen)?;
+            tensors.push(tensor.shallow_clone());
+            if !spec.frozen {
                 let names = spec.parts.into_iter().map(|part| part.file_name).collect();
                 let LeafSpec { decays, depth, head, .. } = spec;
-                Ok(Leaf { tensor, offset, length, names, decays, depth, head, fresh })
-            })
-            .collect::<Result<_, tch::TchError>>()?;
-        Ok(Self { flat, copy: None, leaves, slots })
+                leaves.push(Leaf { tensor, offset, length, names, decays, depth, head, fresh });
+            }
+        }
+        Ok(Self { flat, copy, leaves, tensors, slots })
     }
 
     /// Names of the weights that were drawn.
@@ -120,18 +126,6 @@ impl Parameters {
     pub(crate) fn set(&mut self, elements: &Tensor) -> Result<(), Error> {
         tch::no_grad(|| self.flat.f_copy_(elements))?;
         self.refresh()
-    }
-
-    /// Lets the model compute in other numbers than fp32: leaves become views of a copy, which the optimizer keeps up to date.
-    pub(crate) fn compute_in(&mut self, kind: Kind) -> Result<(), Error> {
-        let copy = tch::no_grad(|| self.flat.f_to_kind(kind))?;
-        for leaf in &mut self.leaves {
-            let trained = leaf.tensor.requires_grad();
-            let view = copy.f_narrow(0, leaf.offset as i64, leaf.length as i64)?.f_view_as(&leaf.tensor)?;
-            leaf.tensor = view.f_detach()?.f_set_requires_grad(trained)?;
-        }
-        self.copy = Some(copy);
-        Ok(())
     }
 
     /// Brings the copy up to date with the weights.

@@ -52,7 +52,7 @@ impl Steps {
 pub fn probe(checkpoint: &Path, inputs: &Path, out: &Path, steps: Steps) -> Result<(), Error> {
     let opened = Checkpoint::open(checkpoint)?;
     let config = &opened.config;
-    let mut parameters = Parameters::load(&opened, config, 0, Device::Cpu)?;
+    let mut parameters = Parameters::load(&opened, config, 0, Device::Cpu, Kind::Float)?;
     let batch = read_batch(inputs, config.task)?;
     let model = Model::new(&parameters, config, Device::Cpu)?;
     std::fs::create_dir_all(out).map_err(|source| quintet_nlp::Error::Io { path: out.to_owned(), source })?;

@@ -99,6 +99,11 @@ impl GraphBuilder {
         self.initializer(name, DataType::Int64, &[values.len()], raw)
     }
 
+    /// Adds an int64 scalar.
+    pub(crate) fn int(&mut self, name: &str, value: i64) -> String {
+        self.initializer(name, DataType::Int64, &[], value.to_le_bytes().to_vec())
+    }
+
     /// Adds int8 constants.
     pub(crate) fn bytes(&mut self, name: &str, dims: &[usize], values: &[i8]) -> String {
         let raw = values.iter().map(|value| value.cast_unsigned()).collect();

@@ -17,16 +17,16 @@ impl Linear {
         Self { int8, quantized: BTreeMap::new() }
     }
 
-    /// `input * weight + bias`; weight is `[inputs, outputs]`.
+    /// `input * weight + bias`, or without bias; weight is `[inputs, outputs]`.
     pub(crate) fn emit(
         &mut self,
         graph: &mut GraphBuilder,
         scope: &str,
         input: &str,
         weight: &[f32],
-        bias: &[f32],
+        outputs: usize,
+        bias: Option<&[f32]>,
     ) -> String {
-        let outputs = bias.len();
         let dims = [weight.len() / outputs.max(1), outputs];
         let product = if self.int8 {
             self.integer_product(graph, scope, input, weight, dims)
@@ -34,6 +34,7 @@ impl Linear {
             let weight = graph.floats(&format!("{scope}/weight"), &dims, weight);
             graph.node(scope, "MatMul", &[input, &weight])
         };
+        let Some(bias) = bias else { return product };
         let bias = graph.floats(&format!("{scope}/bias"), &[outputs], bias);
         graph.node(scope, "Add", &[&product, &bias])
     }

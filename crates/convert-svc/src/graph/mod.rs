@@ -1,10 +1,13 @@
 //! Encoder checkpoints as ONNX graphs.
 
-mod bert;
+mod activation;
 mod builder;
+mod constant;
+mod encoder;
 mod linear;
+mod scores;
 
-pub use bert::{Scheme, build};
+pub use encoder::{Scheme, build};
 
 /// Opsets that can be written.
 pub const OPSETS: std::ops::RangeInclusive<i32> = 17..=24;

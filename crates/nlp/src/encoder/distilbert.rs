@@ -25,6 +25,8 @@ const NAMES: Names = Names {
 pub struct DistilBert {
     /// Dropout before the last layer of the sequence head.
     pub seq_classif_dropout: f64,
+    /// Whether positions are sines and cosines that are not trained.
+    pub sinusoidal_pos_embds: bool,
 }
 
 /// Tensors of DistilBERT.
@@ -44,7 +46,7 @@ impl Architecture for DistilBert {
     fn defaults(_model_type: &str) -> (Self, Base) {
         // The LayerNorm's epsilon is no field: it is always 1e-12.
         let base = Base { num_hidden_layers: 6, ..post_norm::defaults(30522, 0) };
-        (Self { seq_classif_dropout: 0.2 }, base)
+        (Self { seq_classif_dropout: 0.2, sinusoidal_pos_embds: false }, base)
     }
 
     fn model_type(&self) -> &'static str {
@@ -58,6 +60,7 @@ impl Architecture for DistilBert {
     fn visit(&mut self, base: &mut Base, fields: &mut impl Visit) -> Result<(), Error> {
         fields.count("vocab_size", &mut base.vocab_size)?;
         fields.count("max_position_embeddings", &mut base.max_position_embeddings)?;
+        fields.flag("sinusoidal_pos_embds", &mut self.sinusoidal_pos_embds)?;
         fields.count("n_layers", &mut base.num_hidden_layers)?;
         fields.count("n_heads", &mut base.num_attention_heads)?;
         fields.count("dim", &mut base.hidden_size)?;
@@ -81,7 +84,11 @@ impl Architecture for DistilBert {
     fn declare(&self, base: &Base, head: Head, layout: &mut Layout) -> DistilBertTensors {
         let (hidden, count) = (base.hidden_size, base.num_hidden_layers);
         let words = layout.table("embeddings.word_embeddings", base.vocab_size, hidden);
-        let positions = layout.table("embeddings.position_embeddings", base.max_position_embeddings, hidden);
+        let (name, rows) = ("embeddings.position_embeddings", base.max_position_embeddings);
+        let positions = match self.sinusoidal_pos_embds {
+            true => layout.frozen_table(name, rows, hidden),
+            false => layout.table(name, rows, hidden),
+        };
         let norm = layout.norm("embeddings.LayerNorm", hidden, base.layer_norm_eps, true);
         let layers = (0..count).map(|index| Block::declare(layout, base, &NAMES, index)).collect();
         layout.head(count);

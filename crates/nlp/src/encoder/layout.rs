@@ -44,6 +44,8 @@ pub struct LeafSpec {
     pub optional: bool,
     /// Whether its first axis counts the labels.
     pub labels: bool,
+    /// Whether training leaves it as it is.
+    pub frozen: bool,
     /// Its values when no checkpoint gives them.
     pub init: Init,
 }
@@ -156,6 +158,13 @@ impl Layout {
         self.leaf(vec![self.spec(&format!("{name}.weight"), &[rows, width])], init, false)
     }
 
+    /// A table that training leaves as it is.
+    pub(super) fn frozen_table(&mut self, name: &str, rows: usize, width: usize) -> Leaf {
+        let table = self.table(name, rows, width);
+        self.leaves[table.0].frozen = true;
+        table
+    }
+
     /// A dense layer with a bias.
     pub(super) fn linear(&mut self, name: &str, outputs: usize, inputs: usize) -> Linear {
         self.joined(&[name], outputs, inputs, true)
@@ -244,6 +253,7 @@ impl Layout {
             head: place == Place::Head,
             optional: place != Place::Encoder,
             labels: false,
+            frozen: false,
             init,
         });
         Leaf(self.leaves.len() - 1)

@@ -14,17 +14,23 @@ const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 /// A word table, a weight and a bias.
 fn parameters(initial: &[f32]) -> Parameters {
+    parameters_in(initial, Kind::Float)
+}
+
+fn parameters_in(initial: &[f32], kind: Kind) -> Parameters {
     let flat = Tensor::from_slice(initial);
+    let copy = (kind != Kind::Float).then(|| flat.to_kind(kind));
     let leaf = |offset: i64, shape: &[i64], decays| {
         let length: i64 = shape.iter().product();
-        let tensor = flat.narrow(0, offset, length).view(shape).detach().set_requires_grad(true);
+        let tensor = copy.as_ref().unwrap_or(&flat).narrow(0, offset, length).view(shape).detach().set_requires_grad(true);
         let (offset, length) = (offset as usize, length as usize);
         Leaf { tensor, offset, length, names: Vec::new(), decays, depth: 0, head: false, fresh: false }
     };
     let leaves = vec![leaf(0, &[ROWS, HIDDEN], true), leaf(240, &[10, 10], true), leaf(352, &[10], false)];
     let slot = |name: &str, offset, shape: &[usize]| Slot { file_name: name.to_owned(), shape: shape.to_vec(), offset };
     let slots = vec![slot("words", 0, &[40, 6]), slot("weight", 240, &[10, 10]), slot("bias", 352, &[10])];
-    Parameters { flat, copy: None, leaves, slots }
+    let tensors = leaves.iter().map(|leaf: &Leaf| leaf.tensor.shallow_clone()).collect();
+    Parameters { flat, copy, leaves, tensors, slots }
 }
 
 fn initial() -> Vec<f32> {
@@ -200,8 +206,7 @@ fn rates_of_leaves_and_frozen_leaves() {
 #[test]
 fn a_copy_in_bf16_follows_the_weights() {
     let initial = initial();
-    let mut ours = parameters(&initial);
-    ours.compute_in(Kind::BFloat16).unwrap();
+    let mut ours = parameters_in(&initial, Kind::BFloat16);
     let mut wide = parameters(&initial);
     let mut optimizer = Optimizer::new(&ours, settings(&given("adamw", 0.1, 1.0), &ours)).unwrap();
     let mut reference = Optimizer::new(&wide, settings(&given("adamw", 0.1, 1.0), &wide)).unwrap();

@@ -2,7 +2,6 @@
 use std::collections::BTreeMap;
 
 use quintet_nlp::{align::encode, checkpoint::Checkpoint, data::DataSet, task::Task};
-use tch::Kind;
 
 use super::{Run, resume, steps};
 use crate::{
@@ -66,15 +65,12 @@ impl<'a> Run<'a> {
         }
         let threads = if request.threads > 0 { request.threads } else { all_cores() };
         tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
-        let mut parameters = Parameters::load(&checkpoint, &config, hyper.seed, device)?;
+        let mut parameters = Parameters::load(&checkpoint, &config, hyper.seed, device, precision)?;
         let fresh = parameters.fresh().join(", ");
         if !fresh.is_empty() {
             observer.log(&format!("not in the checkpoint, drawn anew: {fresh}"));
         }
         freeze(&mut parameters, hyper, config.num_hidden_layers)?;
-        if precision != Kind::Float {
-            parameters.compute_in(precision)?;
-        }
         let model = Model::new(&parameters, &config, device)?;
         let loss = Loss::new(hyper, &config.labels, train.rows.iter().map(|row| &row.target), device)?;
         let layers = config.num_hidden_layers;
