@@ -65,7 +65,7 @@ impl Bench {
             checkpoint: dir.path().join("base").display().to_string(),
             data: Some(data),
             hyperparameters: Some(hyperparameters),
-            metrics_only: false,
+            ..TrainSpec::default()
         };
         Self { dir, spec }
     }
