@@ -24,7 +24,7 @@ pub(crate) enum HubCommand {
 const VARIABLES: &str = "\
 Examples:
   quintet hub download distilbert-base-uncased
-  quintet hub download microsoft/deberta-v3-base --revision refs/pr/15
+  quintet hub download org/name --revision refs/pr/7
   quintet hub path org/name@12040accade4e8a0f71eabdb258fecc2e7e948be
 
 Only configuration, safetensors and tokenizer are downloaded, into the cache of Python's huggingface_hub. The variables are its own too: \

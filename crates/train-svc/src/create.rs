@@ -73,7 +73,10 @@ impl TrainingApi {
                 own.insert(VARIANT.into(), variant.to_string());
                 let mut done = FinalTrainingAction::Created;
                 if let Action::Resume(from) = action {
-                    own.insert(RESUME_FROM.into(), from);
+                    // One that was never at work left nothing: what it was to go on with is still where it was.
+                    let job = self.jobs.get(&from).await?;
+                    let before = job.labels.get(RESUME_FROM).filter(|_| job.attempt == 0).cloned();
+                    own.insert(RESUME_FROM.into(), before.unwrap_or(from));
                     done = FinalTrainingAction::Resumed;
                 }
                 job.labels.extend(own.clone());

@@ -106,8 +106,10 @@ fn main() -> ExitCode {
 
 fn local(options: &Local) -> anyhow::Result<()> {
     let spec = read_spec(&options.spec)?;
-    if let Some(name) = [&spec.checkpoint, &spec.backbone].into_iter().find(|name| is_of_the_hub(name)) {
-        anyhow::bail!("`{name}` is on the Hub: `quintet hub download {name}` prints a folder for `checkpoint`");
+    if let Some(name) = [&spec.checkpoint, &spec.backbone].into_iter().find(|name| may_be_of_the_hub(name)) {
+        anyhow::bail!(
+            "`{name}` is no folder; of a model on the Hub `quintet hub download {name}` prints one for `checkpoint`"
+        );
     }
     let resume = options.out.join("resume");
     let mut request = TrainRequest::from_spec(&spec, &options.out, Some(resume.clone()), options.threads)?;
@@ -124,7 +126,7 @@ fn local(options: &Local) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn is_of_the_hub(name: &str) -> bool {
+fn may_be_of_the_hub(name: &str) -> bool {
     !name.is_empty() && !Path::new(name).is_dir() && name.parse::<runtime_core::hub::Repo>().is_ok()
 }
 

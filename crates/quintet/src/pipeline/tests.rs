@@ -66,8 +66,8 @@ fn what_decides_which_trial_is_the_best_may_be_said() {
 #[test]
 fn the_mode_of_a_final_training_stands_in_train_stages() {
     let with = |stage: &str, text: &str| {
-        let line = format!("  {stage}:\n    final_training: {text}\n");
-        read(&GOOD.replacen(&format!("  {stage}:\n"), &line, 1), &[])
+        let line = format!("\n  {stage}:\n    final_training: {text}\n");
+        read(&GOOD.replacen(&format!("\n  {stage}:\n"), &line, 1), &[])
     };
     let pipeline = with("train", "{mode: RESUME_IF_INCOMPLETE, variant: 2}").unwrap();
     let wanted = pipeline.stage("train").unwrap().final_training.unwrap();

@@ -1,9 +1,9 @@
 //! Encoders of the Hugging Face Hub in specifications: when a job is created names become addresses, and branches and tags the
 //! commits that they are at, so that the job, its attempts and a sweep's trials have the same weights, and equal jobs equal hashes.
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
-use quintet_hub::{Error, Hub, Repo};
+use quintet_hub::{Error, Hub, Patience, Repo, Settings};
 use quintet_proto::v1::JobSpec;
 use tonic::Status;
 
@@ -13,15 +13,35 @@ use crate::status::{invalid_argument, invalid_field, violation};
 /// Label with the encoder as it was asked for, before its revision became a commit.
 const ASKED: &str = "quintet.backbone";
 
+/// What pinning a specification has found out.
+#[derive(Debug, Default)]
+pub(super) struct Pinned {
+    /// Labels that say what was asked for.
+    pub(super) labels: BTreeMap<String, String>,
+    /// The checkpoint was given as `backbone`.
+    by_backbone: bool,
+}
+
+impl Pinned {
+    /// The field of the request that an input of the specification came from.
+    pub(super) fn field(&self, input: &str) -> String {
+        match input.strip_suffix(".checkpoint") {
+            Some(prefix) if self.by_backbone => format!("job.{prefix}.backbone"),
+            _ => format!("job.{input}"),
+        }
+    }
+}
+
 /// Finds the commits of names; the settings are those of the server's environment.
 #[derive(Debug, Default)]
 pub(super) struct HubNames(OnceLock<Result<Hub, String>>);
 
 impl HubNames {
-    /// Replaces names in a specification; the labels say what was asked for.
+    /// Replaces names in a specification.
     ///
     /// A Hub that cannot be reached does not keep a job from being created: its worker may reach it, and asks then.
-    pub(super) async fn pin(&self, spec: &mut JobSpec) -> Result<BTreeMap<String, String>, Status> {
+    pub(super) async fn pin(&self, spec: &mut JobSpec) -> Result<Pinned, Status> {
+        let mut told = Pinned::default();
         let mut encoder = String::new();
         if let Some((prefix, train)) = trainings_of(spec) {
             encoder = format!("{prefix}.checkpoint");
@@ -30,6 +50,7 @@ impl HubNames {
                 let uri = backbone_uri(&train.backbone).map_err(|error| invalid_field(&field, error.to_string()))?;
                 train.checkpoint = uri;
                 train.backbone.clear();
+                told.by_backbone = true;
             }
         }
         let mut names: Vec<(String, Repo)> = Vec::new();
@@ -38,17 +59,16 @@ impl HubNames {
                 names.push((field, repo));
             }
         });
-        let mut labels = BTreeMap::new();
         let mut pinned = BTreeMap::new();
         for (field, repo) in names {
             let found = match self.hub() {
                 Ok(hub) => hub.resolve(&repo).await,
-                Err(text) => return Err(invalid_field(format!("job.{field}"), text)),
+                Err(text) => return Err(invalid_field(told.field(&field), text)),
             };
             match found {
                 Ok(resolved) => {
                     if field == encoder && !repo.is_pinned() {
-                        labels.insert(ASKED.to_owned(), repo.to_string());
+                        told.labels.insert(ASKED.to_owned(), repo.to_string());
                     }
                     pinned.insert(field, resolved.pinned.uri());
                 }
@@ -57,7 +77,7 @@ impl HubNames {
                 }
                 Err(error) if error.is_transient() => tracing::warn!(%error, %repo, "not pinned to a commit"),
                 Err(error) => {
-                    return Err(invalid_argument([violation(format!("job.{field}"), error.to_string())]));
+                    return Err(invalid_argument([violation(told.field(&field), error.to_string())]));
                 }
             }
         }
@@ -66,10 +86,16 @@ impl HubNames {
                 *uri = address;
             }
         });
-        Ok(labels)
+        Ok(told)
     }
 
     fn hub(&self) -> Result<&Hub, &str> {
-        self.0.get_or_init(|| Hub::from_env().map_err(|error| error.to_string())).as_ref().map_err(String::as_str)
+        let made = self.0.get_or_init(|| {
+            let settings = Settings::from_env().map_err(|error| error.to_string())?;
+            // Somebody waits for the answer, and the worker has more patience.
+            let patience = Patience { tries: 2, longest_wait: Duration::from_secs(5), ..settings.patience };
+            Hub::new(Settings { patience, ..settings }).map_err(|error| error.to_string())
+        });
+        made.as_ref().map_err(String::as_str)
     }
 }

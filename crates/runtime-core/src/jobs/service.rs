@@ -18,7 +18,7 @@ use tonic_types::FieldViolation;
 use super::{
     Jobs,
     engine::Rejection,
-    hub::HubNames,
+    hub::{HubNames, Pinned},
     inputs::{self, Location},
     model::{duration_ms, is_terminal, is_uid, job_name, kind_of, uid_for_request, uid_of},
     store, watch,
@@ -75,12 +75,12 @@ impl JobApi {
         let id = if request.request_id.is_empty() { uuid::Uuid::new_v4().to_string() } else { request.request_id };
         job.uid = uid_for_request(&id);
         if let Some(spec) = &mut job.spec {
-            let asked = self.hub.pin(spec).await?;
-            for (key, value) in asked {
+            let pinned = self.hub.pin(spec).await?;
+            job.content_hash = self.content_hash(spec, &pinned).await?;
+            for (key, value) in pinned.labels {
                 job.labels.entry(key).or_insert(value);
             }
         }
-        job.content_hash = self.content_hash(job.spec.as_ref()).await?;
         if request.validate_only {
             job.name = job_name(&job.uid);
             return Ok(job);
@@ -151,15 +151,14 @@ impl JobApi {
     }
 
     /// SHA-256 over the specification and the digest of each input, so that equal work has an equal hash.
-    async fn content_hash(&self, spec: Option<&JobSpec>) -> Result<String, Status> {
-        let Some(spec) = spec else { return Ok(String::new()) };
+    async fn content_hash(&self, spec: &JobSpec, pinned: &Pinned) -> Result<String, Status> {
         let mut hash = Sha256::new();
         // Prost writes fields in order and the maps are ordered, so equal specifications have equal bytes.
         hash.update(spec.encode_to_vec());
         for input in inputs::inputs_of(spec) {
             let digest = self.input_digest(&input.uri).await.map_err(|problem| match problem {
                 Ok(status) => status,
-                Err(text) => status::invalid_field(format!("job.{}", input.field), text),
+                Err(text) => status::invalid_field(pinned.field(&input.field), text),
             })?;
             hash.update([0]);
             hash.update(digest);
