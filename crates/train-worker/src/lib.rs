@@ -17,6 +17,8 @@ mod outputs;
 mod parameters;
 #[cfg(test)]
 mod parity;
+mod predict;
+mod predict_job;
 mod report;
 mod schedule;
 mod state;
@@ -25,9 +27,11 @@ pub mod worker;
 
 pub use error::Error;
 pub use observer::{Directive, Observer};
+pub use predict::predict;
 pub use report::{EpochReport, Outcome, SplitReport, TrainReport};
 pub use train::train;
 pub use train_svc::{
     hyper::{self, Hyper},
+    predict::PredictRequest,
     request::{self, DeviceChoice, TrainRequest},
 };

@@ -7,12 +7,15 @@ use runtime_core::{
     worker::{Context, Done, Failure, WorkResult},
 };
 
-use crate::{Directive, Error, Observer, Outcome, TrainRequest, train};
+use crate::{Directive, Error, Observer, Outcome, TrainRequest, predict_job, train};
 
-/// Runs one attempt of a `train` job.
+/// Runs one attempt of a `train` or `predict` job.
 pub fn run(context: &Context) -> WorkResult {
+    if let Some(Kind::Predict(spec)) = context.spec().kind {
+        return predict_job::run(context, spec);
+    }
     let Some(Kind::Train(spec)) = context.spec().kind else {
-        return Err(Failure::user(ErrorReason::InvalidField, "spec: expected a `train` job"));
+        return Err(Failure::user(ErrorReason::InvalidField, "spec: expected a `train` or `predict` job"));
     };
     let spec = fetch_inputs(context, spec)?;
     let resume = Some(context.resume_dir()?);

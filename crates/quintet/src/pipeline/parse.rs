@@ -17,9 +17,20 @@ use super::{
 };
 
 const TOP_KEYS: [&str; 4] = ["name", "experiment", "params", "stages"];
-const KINDS: [&str; 5] = ["sweep", "train", "convert", "benchmark", "command"];
-const STAGE_KEYS: [&str; 10] =
-    ["sweep", "train", "convert", "benchmark", "command", "config_from", "resources", "timeouts", "retry", "labels"];
+const KINDS: [&str; 6] = ["sweep", "train", "convert", "benchmark", "command", "predict"];
+const STAGE_KEYS: [&str; 11] = [
+    "sweep",
+    "train",
+    "convert",
+    "benchmark",
+    "command",
+    "predict",
+    "config_from",
+    "resources",
+    "timeouts",
+    "retry",
+    "labels",
+];
 
 type Params = BTreeMap<String, Node>;
 
@@ -229,6 +240,7 @@ fn spec(kind: &str, body: &Node) -> Result<Kind, Problem> {
         "train" => read(body).map(Kind::Train),
         "convert" => read(body).map(Kind::Convert),
         "benchmark" => read(body).map(Kind::Benchmark),
+        "predict" => read(body).map(Kind::Predict),
         _ => read(body).map(Kind::Command),
     }
 }

@@ -92,6 +92,10 @@ pub fn inputs_of(spec: &JobSpec) -> Vec<Input> {
             }
         }
         Some(Kind::Command(command)) => command_inputs("spec.command", command, &mut inputs),
+        Some(Kind::Predict(predict)) => {
+            push(&mut inputs, "spec.predict.checkpoint".into(), &predict.checkpoint);
+            push(&mut inputs, "spec.predict.input".into(), &predict.input);
+        }
         None => {}
     }
     inputs
