@@ -105,7 +105,8 @@ impl Tally {
         }
         self.sentences += 1;
         self.words += gold.len();
-        self.right += gold.iter().zip(predicted).filter(|(gold, predicted)| gold.as_ref() == predicted.as_ref()).count();
+        self.right +=
+            gold.iter().zip(predicted).filter(|(gold, predicted)| gold.as_ref() == predicted.as_ref()).count();
         let expected: HashSet<Entity<'_>> = entities(gold, self.mode).into_iter().collect();
         for entity in entities(predicted, self.mode) {
             let entry = self.counts.entry(entity.label.to_owned()).or_default();

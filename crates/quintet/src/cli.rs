@@ -165,7 +165,7 @@ pub(crate) enum JobsCommand {
         /// Jobs at most
         #[arg(long, default_value_t = 50, value_name = "N")]
         limit: usize,
-        /// Only this kind: sweep, train, convert, benchmark or command
+        /// Only this kind: sweep, train, convert, benchmark, command or predict
         #[arg(long)]
         kind: Option<String>,
         /// Only these states, such as RUNNING or FAILED; may be given several times

@@ -1,4 +1,4 @@
-//! The training service: the check of training jobs, final-training configuration and validation.
+//! The training service: the check of training and prediction jobs, final-training configuration and validation.
 //!
 //! The engine is the program `train-worker`, the only one that links libtorch; this library starts and serves without it.
 
@@ -8,6 +8,7 @@ mod data;
 pub mod final_training;
 pub mod hyper;
 pub mod merge;
+pub mod predict;
 pub mod request;
 pub mod service;
 
@@ -34,6 +35,17 @@ pub fn validator() -> Validator {
     })
 }
 
+/// The check of `predict` jobs before they are created; fields are told as `spec.predict.FIELD`.
+pub fn predict_validator() -> Validator {
+    Arc::new(|spec| {
+        let Some(Kind::Predict(predict)) = &spec.kind else { return vec![violation("spec", "is no prediction")] };
+        match predict::PredictRequest::from_spec(predict, Path::new(""), Path::new(""), 1) {
+            Ok(_) => Vec::new(),
+            Err(error) => vec![violation(format!("spec.predict.{}", error.field), error.problem)],
+        }
+    })
+}
+
 /// Mounts the service on a host.
 ///
 /// # Errors
@@ -46,5 +58,7 @@ pub fn mount(host: Host) -> Result<Host, Error> {
     Ok(host
         .kind("train", validator())
         .worker("train", "train-worker", &["worker"], remedy)
+        .kind("predict", predict_validator())
+        .worker("predict", "train-worker", &["worker"], remedy)
         .service(limited!(TrainingServiceServer::new(api), options)))
 }

@@ -55,6 +55,8 @@ pub struct TrainRequest {
     pub evaluation_out: PathBuf,
     /// Keeps the state between epochs, so that another attempt goes on; none: start over.
     pub resume_dir: Option<PathBuf>,
+    /// Existing folder for rows that do not fit in memory; none: all are held in memory.
+    pub work_dir: Option<PathBuf>,
     /// State is kept when at least this much work would be lost.
     pub resume_every: Duration,
     /// Threads for the processor; 0 means all cores.
@@ -89,6 +91,7 @@ impl TrainRequest {
             metrics_only: spec.metrics_only,
             checkpoint_out: out.join("checkpoint"),
             evaluation_out: out.join("evaluation"),
+            work_dir: None,
             resume_dir: resume,
             resume_every: Duration::from_secs(20),
             threads,

@@ -19,6 +19,8 @@ mod outputs;
 mod parameters;
 #[cfg(test)]
 mod parity;
+mod predict;
+mod predict_job;
 pub mod probe;
 mod report;
 mod run;
@@ -29,9 +31,11 @@ pub mod worker;
 
 pub use error::Error;
 pub use observer::{Directive, Observer};
-pub use report::{EpochReport, Outcome, SplitReport, TrainReport};
+pub use predict::predict;
+pub use report::{EpochReport, Outcome, Scores, SplitReport, TrainReport};
 pub use train::train;
 pub use train_svc::{
     hyper::{self, Hyper},
+    predict::PredictRequest,
     request::{self, DeviceChoice, TrainRequest},
 };

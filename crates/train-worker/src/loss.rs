@@ -1,9 +1,10 @@
 //! Losses by kind of target, as the heads of `transformers` compute them: cross-entropy for one label of several, binary
 //! cross-entropy for any number of labels, squared error for a number; with weights of labels, label smoothing and the focal factor.
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use quintet_nlp::{
     align::IGNORED,
+    rows::Rows,
     task::{Target, Targets},
 };
 use tch::{Device, Kind, Reduction, Tensor};
@@ -46,15 +47,10 @@ pub(crate) struct Loss {
 }
 
 impl Loss {
-    /// The loss of a run; `rows` are the training rows' targets, for balanced weights.
-    pub(crate) fn new<'a>(
-        hyper: &Hyper,
-        labels: &[String],
-        rows: impl Iterator<Item = &'a Target>,
-        device: Device,
-    ) -> Result<Self, Error> {
+    /// The loss of a run; `rows` are the training rows, for balanced weights.
+    pub(crate) fn new(hyper: &Hyper, labels: &[String], rows: &Arc<dyn Rows>, device: Device) -> Result<Self, Error> {
         let weights = if hyper.balanced_class_weights {
-            Some(balanced(rows, labels.len()))
+            Some(balanced(rows.as_ref(), labels.len())?)
         } else if hyper.class_weights.is_empty() {
             None
         } else {
@@ -116,29 +112,34 @@ impl Loss {
         Ok(terms.f_mul(&factor.f_pow_tensor_scalar(self.gamma)?)?.f_sum(Kind::Float)?)
     }
 
-    /// What the sum is divided by for the mean: the number of terms, or the weights of the right labels, as `cross_entropy` of PyTorch.
-    pub(crate) fn terms(&self, targets: &Targets) -> f64 {
-        match (&self.weights, targets) {
-            (Some((weights, _)), Targets::Tokens(labels) | Targets::Class(labels)) => labels
-                .iter()
-                .filter_map(|label| usize::try_from(*label).ok().and_then(|label| weights.get(label)))
-                .map(|weight| f64::from(*weight))
-                .sum(),
-            _ => targets.count() as f64,
+    /// What a row adds to that by which the sum is divided for the mean: the number of its terms, or the weights of its right labels, as
+    /// `cross_entropy` of PyTorch.
+    pub(crate) fn terms(&self, target: &Target) -> f64 {
+        let weight = |label: &i64| match &self.weights {
+            Some((weights, _)) => {
+                usize::try_from(*label).ok().and_then(|label| weights.get(label)).map_or(0.0, |w| f64::from(*w))
+            }
+            None => f64::from(*label != IGNORED),
+        };
+        match target {
+            Target::Tokens(labels) => labels.iter().map(weight).sum(),
+            Target::Class(label) => weight(label),
+            Target::Classes(labels) => labels.len() as f64,
+            Target::Value(_) => 1.0,
         }
     }
 }
 
 /// rows / (labels * rows of the label), as scikit-learn's `balanced`; 0 for a label without rows.
-fn balanced<'a>(rows: impl Iterator<Item = &'a Target>, labels: usize) -> Vec<f32> {
+fn balanced(rows: &dyn Rows, labels: usize) -> Result<Vec<f32>, Error> {
     let mut counts = vec![0f64; labels];
     let mut add = |label: i64| {
         if let Some(count) = usize::try_from(label).ok().and_then(|label| counts.get_mut(label)) {
             *count += 1.0;
         }
     };
-    for row in rows {
-        match row {
+    for row in 0..rows.len() {
+        match &rows.get(row)?.target {
             Target::Tokens(row) => row.iter().for_each(|label| add(*label)),
             Target::Class(label) => add(*label),
             Target::Classes(row) => (0..).zip(row).filter(|(_, has)| **has > 0.5).for_each(|(label, _)| add(label)),
@@ -147,7 +148,7 @@ fn balanced<'a>(rows: impl Iterator<Item = &'a Target>, labels: usize) -> Vec<f3
     }
     let total: f64 = counts.iter().sum();
     let known = counts.iter().filter(|count| **count > 0.0).count();
-    counts.iter().map(|count| if *count > 0.0 { (total / (known as f64 * count)) as f32 } else { 0.0 }).collect()
+    Ok(counts.iter().map(|count| if *count > 0.0 { (total / (known as f64 * count)) as f32 } else { 0.0 }).collect())
 }
 
 fn named(weights: &BTreeMap<String, f64>, labels: &[String]) -> Result<Vec<f32>, Error> {
@@ -160,6 +161,7 @@ fn named(weights: &BTreeMap<String, f64>, labels: &[String]) -> Result<Vec<f32>,
 
 #[cfg(test)]
 mod tests {
+    use quintet_nlp::{align::Encoded, data::Sentence, packed::RowWriter, rows::Example};
     use quintet_proto::v1::Hyperparameters;
 
     use super::*;
@@ -168,8 +170,20 @@ mod tests {
         ["O", "B-x", "I-x"].map(str::to_owned).to_vec()
     }
 
-    fn loss(given: Hyperparameters, rows: &[Target]) -> Result<Loss, Error> {
-        Loss::new(&Hyper::from_proto(&given).unwrap(), &labels(), rows.iter(), Device::Cpu)
+    fn loss(given: Hyperparameters, targets: &[Target]) -> Result<Loss, Error> {
+        let mut rows = RowWriter::new(None, 1 << 20);
+        for target in targets {
+            let row = Encoded {
+                input_ids: vec![0],
+                type_ids: vec![0],
+                target: target.clone(),
+                words: vec![None],
+                word_count: 0,
+            };
+            rows.push(&Example::Sentence(Sentence { words: Vec::new(), tags: Vec::new(), line: 1 }), [&row])?;
+        }
+        let rows: Arc<dyn Rows> = Arc::new(rows.finish()?);
+        Loss::new(&Hyper::from_proto(&given).unwrap(), &labels(), &rows, Device::Cpu)
     }
 
     fn logits() -> Tensor {
@@ -217,7 +231,11 @@ mod tests {
             for (targets, wanted) in [(Targets::Class(vec![2, 1]), [2, 1]), (Targets::Tokens(vec![0, 1]), [0, 1])] {
                 let on_device = Wanted::new(&targets, 2, Device::Cpu).unwrap();
                 let sum = loss.sum(&logits(), &on_device).unwrap().double_value(&[]);
-                let mean = sum / loss.terms(&targets);
+                let terms = match &targets {
+                    Targets::Class(labels) => labels.iter().map(|label| loss.terms(&Target::Class(*label))).sum(),
+                    _ => loss.terms(&Target::Tokens(wanted.map(|label| label as i64).to_vec())),
+                };
+                let mean: f64 = sum / terms;
                 let expected = expected(wanted, weights, smoothing, gamma);
                 assert!((mean - expected).abs() < 1e-6, "{given:?}: {mean}, expected {expected}");
             }
@@ -228,9 +246,9 @@ mod tests {
     fn what_has_no_label_does_not_count() {
         let loss = loss(Hyperparameters { focal_gamma: Some(2.0), ..Default::default() }, &[]).unwrap();
         let sum = |labels: Vec<i64>| {
-            let targets = Targets::Tokens(labels);
+            let targets = Targets::Tokens(labels.clone());
             let sum = loss.sum(&logits(), &Wanted::new(&targets, 2, Device::Cpu).unwrap()).unwrap();
-            (sum.double_value(&[]), loss.terms(&targets))
+            (sum.double_value(&[]), loss.terms(&Target::Tokens(labels)))
         };
         let (one, count) = sum(vec![1, IGNORED]);
         assert_eq!(count, 1.0);
@@ -247,7 +265,7 @@ mod tests {
             .map(|(x, y): &(f64, f64)| (1.0 + x.exp()).ln() - x * y)
             .sum();
         assert!((plain.sum(&logits(), &wanted).unwrap().double_value(&[]) - by_hand).abs() < 1e-5);
-        assert_eq!(plain.terms(&several), 6.0);
+        assert_eq!(plain.terms(&Target::Classes(vec![1.0, 0.0, 1.0])), 3.0);
         // With a power of 0 the focal factor is 1; a power near it changes little.
         let focal = loss(Hyperparameters { focal_gamma: Some(1e-9), ..Default::default() }, &[]).unwrap();
         assert!((focal.sum(&logits(), &wanted).unwrap().double_value(&[]) - by_hand).abs() < 1e-5);

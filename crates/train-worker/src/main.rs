@@ -8,10 +8,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use quintet_proto::v1::TrainSpec;
+use quintet_proto::v1::{PredictSpec, TrainSpec};
 use runtime_core::worker::{LaunchOptions, run_launched};
 use train_worker::{
-    DeviceChoice, Directive, Observer, TrainRequest, device,
+    DeviceChoice, Directive, Observer, PredictRequest, TrainRequest, device, predict,
     probe::{self, Steps},
     train, worker,
 };
@@ -25,13 +25,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run one attempt of a `train` job (started by the service)
+    /// Run one attempt of a `train` or `predict` job (started by the service)
     Worker(LaunchOptions),
     /// Train by a specification in a file and print the report as JSON
     Local(Local),
     /// Write what a checkpoint computes of given rows, for comparisons with other programs
     #[command(hide = true)]
     Probe(Probe),
+    /// Predict on the texts of a file and write `predictions.jsonl`
+    Predict(Predict),
 }
 
 #[derive(clap::Args)]
@@ -78,11 +80,37 @@ struct Probe {
     max_grad_norm: f64,
 }
 
+#[derive(clap::Args)]
+struct Predict {
+    /// `PredictSpec` as JSON; inputs are local paths
+    #[arg(long)]
+    spec: PathBuf,
+    /// Folder for `predictions.jsonl` and, until all is done, the results to go on from
+    #[arg(long)]
+    out: PathBuf,
+    /// Threads on the processor; 0 means all cores
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Where to compute
+    #[arg(long, value_enum, default_value = "auto")]
+    device: Place,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Place {
     Auto,
     Cpu,
     Cuda,
+}
+
+impl From<Place> for DeviceChoice {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Auto => Self::Auto,
+            Place::Cpu => Self::Cpu,
+            Place::Cuda => Self::Cuda,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -94,6 +122,7 @@ fn main() -> ExitCode {
         Command::Worker(options) => return run_launched(options, worker::run),
         Command::Local(options) => local(&options),
         Command::Probe(options) => probe(&options),
+        Command::Predict(options) => predict_locally(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -105,7 +134,7 @@ fn main() -> ExitCode {
 }
 
 fn local(options: &Local) -> anyhow::Result<()> {
-    let spec = read_spec(&options.spec)?;
+    let spec: TrainSpec = read_spec(&options.spec, "TrainSpec")?;
     if let Some(name) = [&spec.checkpoint, &spec.backbone].into_iter().find(|name| may_be_of_the_hub(name)) {
         anyhow::bail!(
             "`{name}` is no folder; of a model on the Hub `quintet hub download {name}` prints one for `checkpoint`"
@@ -114,11 +143,9 @@ fn local(options: &Local) -> anyhow::Result<()> {
     let resume = options.out.join("resume");
     let mut request = TrainRequest::from_spec(&spec, &options.out, Some(resume.clone()), options.threads)?;
     request.resume_every = Duration::try_from_secs_f64(options.resume_every).context("--resume-every")?;
-    request.device = match options.device {
-        Place::Auto => DeviceChoice::Auto,
-        Place::Cpu => DeviceChoice::Cpu,
-        Place::Cuda => DeviceChoice::Cuda,
-    };
+    request.device = options.device.into();
+    std::fs::create_dir_all(&options.out).with_context(|| format!("`{}`", options.out.display()))?;
+    request.work_dir = Some(options.out.clone());
     let report = train(&request, &mut Terminal { shown: None })?;
     // The run is over: nothing is left to resume.
     let _ = std::fs::remove_dir_all(resume);
@@ -140,9 +167,21 @@ fn probe(options: &Probe) -> anyhow::Result<()> {
     Ok(probe::probe(&options.checkpoint, &options.inputs, &options.out, steps)?)
 }
 
-fn read_spec(path: &Path) -> anyhow::Result<TrainSpec> {
+fn predict_locally(options: &Predict) -> anyhow::Result<()> {
+    let spec: PredictSpec = read_spec(&options.spec, "PredictSpec")?;
+    let resume = options.out.join("resume");
+    let mut request = PredictRequest::from_spec(&spec, &options.out, &resume, options.threads)?;
+    request.device = options.device.into();
+    let summary = predict(&request, &mut Terminal { shown: None })?;
+    // Empty now.
+    let _ = std::fs::remove_dir(resume);
+    println!("{}", serde_json::to_string_pretty(&summary)?);
+    Ok(())
+}
+
+fn read_spec<T: serde::de::DeserializeOwned>(path: &Path, name: &str) -> anyhow::Result<T> {
     let text = std::fs::read_to_string(path).with_context(|| format!("`{}`", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("`{}` is not a TrainSpec", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("`{}` is not a {name}", path.display()))
 }
 
 /// Writes progress to the standard error output, a line every few seconds.

@@ -1,14 +1,17 @@
-//! The checkpoint and the evaluation rows that a run publishes.
+//! The checkpoint and the evaluation that a run publishes.
 use std::path::Path;
 
 use quintet_nlp::{
-    checkpoint::{EncoderConfig, write_checkpoint},
+    checkpoint::write_checkpoint,
+    encoder::EncoderConfig,
     evaluation::{EvaluationSet, LOGIT_ROWS},
+    files,
+    metrics::write_worst,
 };
 
 use crate::{
     Error,
-    evaluate::{Evaluated, Split, padded_logits},
+    evaluate::{Evaluated, Tagged, Worst, padded_logits},
     model::Model,
     parameters::{Parameters, elements},
 };
@@ -24,21 +27,47 @@ pub(crate) fn checkpoint(
     Ok(write_checkpoint(dir, config, &parameters.named(&values), tokenizer)?)
 }
 
-/// Writes the rows of a split with the model's predictions, and its logits for the first ones.
+/// Writes the whole report of a split, its worst examples, and for tagged words the rows with the model's predictions that conversion
+/// verifies against.
 pub(crate) fn evaluation(
     dir: &Path,
     model: &Model,
     config: &EncoderConfig,
-    split: &Split,
     evaluated: Evaluated,
     max_length: usize,
 ) -> Result<(), Error> {
-    let labels = &config.labels;
-    let mut set =
-        EvaluationSet::new(split.name, &split.sentences, &split.rows, labels, max_length, config.pad_token_id);
-    let rows = &split.rows[..split.rows.len().min(LOGIT_ROWS)];
+    let split = evaluated.report.split;
+    files::write_folder(dir, |folder| {
+        if let Some(tagged) = evaluated.tagged {
+            rows(&split, tagged, model, config, max_length)?.save(folder)?;
+        }
+        if let Some(details) = evaluated.details {
+            let path = folder.join("report.json");
+            let json = serde_json::to_vec_pretty(&details.report)
+                .map_err(|e| quintet_nlp::Error::Format { path: path.clone(), problem: e.to_string() })?;
+            files::write_file(&path, &json)?;
+            let title = format!("The worst examples of {split}");
+            match &details.worst {
+                Worst::Sentences(worst) => write_worst(folder, &title, worst)?,
+                Worst::Texts(worst) => write_worst(folder, &title, worst)?,
+            }
+        }
+        Ok(())
+    })
+}
+
+fn rows(
+    split: &str,
+    tagged: Tagged,
+    model: &Model,
+    config: &EncoderConfig,
+    max_length: usize,
+) -> Result<EvaluationSet, Error> {
+    let Tagged { sentences, rows, predicted } = tagged;
+    let mut set = EvaluationSet::new(split, &sentences, &rows, &config.labels, max_length, config.pad_token_id);
+    let rows = &rows[..rows.len().min(LOGIT_ROWS)];
     set.description.logit_rows = rows.len();
-    set.description.predicted_tags = evaluated.predicted;
+    set.description.predicted_tags = predicted;
     set.logits = padded_logits(model, rows, set.description.length, config.pad_token_id)?;
-    Ok(set.save(dir)?)
+    Ok(set)
 }

@@ -9,7 +9,7 @@ use quintet_nlp::{
 };
 use quintet_proto::v1::Hyperparameters;
 use serde_json::json;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{
     Error, Hyper,
@@ -101,7 +101,7 @@ pub(crate) fn backward(
     let (loss, gradients) = parameters.gradients(model, batch, false, |logits, wanted| {
         kept = Some(logits.shallow_clone());
         let loss = Loss::default();
-        Ok(loss.sum(logits, wanted)?.f_div_scalar(loss.terms(&batch.targets))?)
+        Ok(loss.sum(logits, wanted)?.f_div_scalar(batch.targets.count() as f64)?)
     })?;
     Ok((kept.ok_or(Error::Internal("a loss without logits"))?, loss, gradients))
 }

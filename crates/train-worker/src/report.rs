@@ -1,10 +1,10 @@
 //! What a training run leaves for people and for tracking.
 use std::collections::BTreeMap;
 
-use quintet_nlp::{align::Alignment, seqeval::Report};
+use quintet_nlp::{align::Alignment, metrics::TextScores, seqeval::Report};
 use serde::{Deserialize, Serialize};
 
-use crate::Hyper;
+use crate::{Hyper, TrainRequest};
 
 /// How a run ended without error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,13 @@ impl EpochReport {
 
     /// One line for people: the loss, and the metric that most look at first.
     pub(crate) fn summary(&self) -> String {
-        let shown = [("loss", "validation loss"), ("f1", "F1"), ("f1_strict", "strict"), ("mse", "MSE")];
+        let shown = [
+            ("loss", "validation loss"),
+            ("f1", "F1"),
+            ("f1_strict", "strict"),
+            ("accuracy", "accuracy"),
+            ("mse", "MSE"),
+        ];
         let parts =
             shown.iter().filter_map(|(key, name)| self.metrics.get(*key).map(|value| format!("{name} {value:.4}")));
         parts.collect::<Vec<_>>().join(", ")
@@ -53,15 +59,31 @@ impl EpochReport {
 pub struct SplitReport {
     /// `test` or `validation`.
     pub split: String,
-    /// Mean over the labelled words.
+    /// Mean over what counts: labelled words, texts, or texts and labels.
     pub loss: f64,
-    /// By name: `f1`, `precision`, `recall` (micro, seqeval's default mode), `f1_strict` (its strict mode with IOB2), `accuracy` of the
-    /// words' tags, `loss`.
+    /// By name, see `quintet_nlp::metrics`; and `loss`.
     pub metrics: BTreeMap<String, f64>,
-    /// seqeval's default mode.
-    pub default: Report,
-    /// seqeval's strict mode with IOB2.
-    pub strict: Report,
+    /// By task.
+    #[serde(flatten)]
+    pub scores: Scores,
+}
+
+/// The part of a split's report that depends on the task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Scores {
+    /// Tagged words.
+    Entities {
+        /// seqeval's default mode.
+        default: Report,
+        /// seqeval's strict mode with IOB2.
+        strict: Report,
+    },
+    /// Texts.
+    Texts {
+        /// Of labels, sets of labels or numbers.
+        scores: TextScores,
+    },
 }
 
 impl SplitReport {
@@ -102,4 +124,26 @@ pub struct TrainReport {
     pub rows_per_second: f64,
     /// What was changed while reading.
     pub notes: Vec<String>,
+}
+
+impl TrainReport {
+    /// The report of a run that was stopped before its first step.
+    pub(crate) fn stopped(request: &TrainRequest, outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            hyperparameters: request.hyper.clone(),
+            labels: Vec::new(),
+            splits: BTreeMap::new(),
+            epochs: Vec::new(),
+            kept_epoch: None,
+            steps: 0,
+            evaluation: None,
+            metrics: BTreeMap::new(),
+            device: String::new(),
+            precision: String::new(),
+            threads: request.threads,
+            rows_per_second: 0.0,
+            notes: Vec::new(),
+        }
+    }
 }

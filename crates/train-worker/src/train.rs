@@ -1,11 +1,14 @@
 //! From a request to a report: a run prepared, trained, evaluated and written.
-use crate::{Directive, Error, Observer, Outcome, TrainReport, TrainRequest, outputs, run::Run};
+use crate::{Directive, Error, Observer, Outcome, TrainReport, TrainRequest, evaluate::Depth, outputs, run::Run};
 
 /// Trains, evaluates and writes the outputs. Bad input is an error before work starts; nothing half-written remains.
 ///
 /// Told to prune or cancel, it stops at the next step: the report holds the epochs done, and no outputs are written.
 pub fn train(request: &TrainRequest, observer: &mut dyn Observer) -> Result<TrainReport, Error> {
-    let mut run = Run::prepare(request, observer)?;
+    let mut run = match Run::prepare(request, observer)? {
+        Ok(run) => run,
+        Err(stop) => return Ok(TrainReport::stopped(request, outcome(stop))),
+    };
     match run.epochs(observer)? {
         Directive::Continue => {}
         stop => return Ok(run.report(outcome(stop), None)),
@@ -13,8 +16,7 @@ pub fn train(request: &TrainRequest, observer: &mut dyn Observer) -> Result<Trai
     if request.metrics_only {
         return Ok(run.report(Outcome::Completed, None));
     }
-    let split = run.test.as_ref().unwrap_or(&run.validation);
-    let evaluated = match run.evaluate(split, observer)? {
+    let evaluated = match run.evaluate(run.final_part(), Depth::Whole, observer)? {
         Ok(evaluated) => evaluated,
         Err(stop) => return Ok(run.report(outcome(stop), None)),
     };
@@ -26,7 +28,7 @@ pub fn train(request: &TrainRequest, observer: &mut dyn Observer) -> Result<Trai
     }
     let (done, total) = run.place();
     observer.progress(done, total, "steps", "writing the checkpoint");
-    outputs::evaluation(&request.evaluation_out, &run.model, &run.config, split, evaluated, request.hyper.max_length)?;
+    outputs::evaluation(&request.evaluation_out, &run.model, &run.config, evaluated, request.hyper.max_length)?;
     outputs::checkpoint(&request.checkpoint_out, &run.parameters, &run.config, &request.checkpoint)?;
     Ok(run.report(Outcome::Completed, Some(report)))
 }

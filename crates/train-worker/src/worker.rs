@@ -7,18 +7,22 @@ use runtime_core::{
     worker::{Context, Done, Failure, WorkResult},
 };
 
-use crate::{Directive, Error, Observer, Outcome, TrainRequest, train};
+use crate::{Directive, Error, Observer, Outcome, TrainRequest, predict_job, train};
 
-/// Runs one attempt of a `train` job.
+/// Runs one attempt of a `train` or `predict` job.
 pub fn run(context: &Context) -> WorkResult {
+    if let Some(Kind::Predict(spec)) = context.spec().kind {
+        return predict_job::run(context, spec);
+    }
     let Some(Kind::Train(spec)) = context.spec().kind else {
-        return Err(Failure::user(ErrorReason::InvalidField, "spec: expected a `train` job"));
+        return Err(Failure::user(ErrorReason::InvalidField, "spec: expected a `train` or `predict` job"));
     };
     let spec = fetch_inputs(context, spec)?;
     let resume = Some(context.resume_dir()?);
     let mut request = TrainRequest::from_spec(&spec, Path::new(""), resume, context.cpus()).map_err(Error::from)?;
     request.checkpoint_out = context.output_dir("checkpoint")?;
     request.evaluation_out = context.output_dir("evaluation")?;
+    request.work_dir = Some(context.work_dir().to_owned());
     let report = train(&request, &mut Reporter { context, best: None })?;
     let metrics = report.metrics.clone();
     let stopped = report.outcome != Outcome::Completed;

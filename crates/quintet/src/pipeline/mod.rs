@@ -215,6 +215,7 @@ impl Stage {
             Some(Kind::Train(_)) => vec!["checkpoint", "evaluation"],
             Some(Kind::Convert(_)) => vec!["model"],
             Some(Kind::Benchmark(_)) => vec!["report"],
+            Some(Kind::Predict(_)) => vec!["predictions"],
             Some(Kind::Command(spec)) => spec.outputs.iter().map(String::as_str).collect(),
             Some(Kind::Sweep(_)) | None => Vec::new(),
         }

@@ -17,13 +17,14 @@ use super::{
 };
 
 const TOP_KEYS: [&str; 4] = ["name", "experiment", "params", "stages"];
-const KINDS: [&str; 5] = ["sweep", "train", "convert", "benchmark", "command"];
+const KINDS: [&str; 6] = ["sweep", "train", "convert", "benchmark", "command", "predict"];
 const STAGE_KEYS: [&str; 11] = [
     "sweep",
     "train",
     "convert",
     "benchmark",
     "command",
+    "predict",
     "config_from",
     "final_training",
     "resources",
@@ -263,6 +264,7 @@ fn spec(kind: &str, body: &Node) -> Result<Kind, Problem> {
         "train" => read(body).map(Kind::Train),
         "convert" => read(body).map(Kind::Convert),
         "benchmark" => read(body).map(Kind::Benchmark),
+        "predict" => read(body).map(Kind::Predict),
         _ => read(body).map(Kind::Command),
     }
 }

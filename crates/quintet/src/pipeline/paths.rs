@@ -9,6 +9,7 @@ pub(super) fn absolutize(kind: &str, body: &mut Node, folder: &Path) {
     let fields: &[&str] = match kind {
         "train" => &["checkpoint"],
         "convert" => &["checkpoint", "evaluation"],
+        "predict" => &["checkpoint", "input"],
         "command" => &["working_dir", "workingDir"],
         _ => &[],
     };

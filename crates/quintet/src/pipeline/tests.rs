@@ -207,7 +207,7 @@ fn bad_files_are_refused_with_place_and_what_is_allowed() {
         ),
         (
             change("    command:\n      command:", "    retry:\n      command:"),
-            "p.yaml:29:3: stages.check: says no work; give one of sweep, train, convert, benchmark, command",
+            "p.yaml:29:3: stages.check: says no work; give one of sweep, train, convert, benchmark, command, predict",
         ),
         (
             change("outputs.checkpoint}}", "outputs.model}}"),

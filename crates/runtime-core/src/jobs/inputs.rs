@@ -139,6 +139,10 @@ pub(super) fn each_input(spec: &mut JobSpec, mut work: impl FnMut(String, &mut S
             }
         }
         Some(Kind::Command(command)) => command_inputs("spec.command", command, inputs),
+        Some(Kind::Predict(predict)) => {
+            inputs("spec.predict.checkpoint".into(), &mut predict.checkpoint);
+            inputs("spec.predict.input".into(), &mut predict.input);
+        }
         None => {}
     }
 }

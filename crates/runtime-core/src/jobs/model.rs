@@ -31,6 +31,7 @@ pub fn kind_of(spec: &JobSpec) -> &'static str {
         Some(Kind::Convert(_)) => "convert",
         Some(Kind::Benchmark(_)) => "benchmark",
         Some(Kind::Command(_)) => "command",
+        Some(Kind::Predict(_)) => "predict",
         None => "",
     }
 }
@@ -41,7 +42,7 @@ pub fn job_kind(job: &Job) -> &'static str {
 }
 
 /// Every kind of job.
-pub const KINDS: [&str; 5] = ["sweep", "train", "convert", "benchmark", "command"];
+pub const KINDS: [&str; 6] = ["sweep", "train", "convert", "benchmark", "command", "predict"];
 
 /// Whether a job in this state has ended for good.
 pub fn is_terminal(state: JobState) -> bool {

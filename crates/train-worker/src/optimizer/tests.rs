@@ -22,7 +22,8 @@ fn parameters_in(initial: &[f32], kind: Kind) -> Parameters {
     let copy = (kind != Kind::Float).then(|| flat.to_kind(kind));
     let leaf = |offset: i64, shape: &[i64], decays| {
         let length: i64 = shape.iter().product();
-        let tensor = copy.as_ref().unwrap_or(&flat).narrow(0, offset, length).view(shape).detach().set_requires_grad(true);
+        let tensor =
+            copy.as_ref().unwrap_or(&flat).narrow(0, offset, length).view(shape).detach().set_requires_grad(true);
         let (offset, length) = (offset as usize, length as usize);
         Leaf { tensor, offset, length, names: Vec::new(), decays, depth: 0, head: false, fresh: false }
     };

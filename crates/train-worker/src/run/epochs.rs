@@ -1,8 +1,14 @@
 //! Epochs: trained, evaluated, the best one kept, stopped early.
+use quintet_nlp::{
+    metrics::{canonical, greater_is_better},
+    prepare::Part,
+    task::Task,
+};
+
 use super::{Run, report_epoch};
 use crate::{
     Directive, EpochReport, Error, Observer, SplitReport,
-    evaluate::{Evaluated, Split, evaluate},
+    evaluate::{Depth, Evaluated, Evaluation},
     state::Saver,
 };
 
@@ -39,10 +45,20 @@ impl Run<'_> {
     /// Evaluates a split with the present weights.
     pub(crate) fn evaluate(
         &self,
-        split: &Split,
+        part: &Part,
+        depth: Depth,
         observer: &mut dyn Observer,
     ) -> Result<Result<Evaluated, Directive>, Error> {
-        evaluate(&self.model, split, &self.labels, self.config.pad_token_id, observer, self.place())
+        let evaluation = Evaluation {
+            model: &self.model,
+            part,
+            task: self.task,
+            labels: &self.config.labels,
+            pad_token_id: self.config.pad_token_id,
+            depth,
+            place: self.place(),
+        };
+        evaluation.run(observer)
     }
 
     fn end_epoch(&mut self, train_loss: f64, observer: &mut dyn Observer) -> Result<Directive, Error> {
@@ -50,7 +66,7 @@ impl Run<'_> {
         self.trained_seconds += seconds;
         self.optimizer.settle(&mut self.parameters)?;
         let own = self.use_average()?;
-        let report = match self.evaluate(&self.validation, observer)? {
+        let report = match self.evaluate(&self.validation, Depth::Metrics, observer)? {
             Ok(evaluated) => evaluated.report,
             Err(stop) => return Ok(stop),
         };
@@ -96,12 +112,13 @@ impl Run<'_> {
     }
 
     fn metric_name(&self) -> &str {
-        self.request.hyper.metric_for_best_model.as_deref().unwrap_or("f1")
+        let default = if self.task == Task::Regression { "mse" } else { "f1" };
+        canonical(self.request.hyper.metric_for_best_model.as_deref().unwrap_or(default))
     }
 
     /// By how much a value is better than another.
     fn gain(&self, value: f64, before: f64) -> f64 {
-        if is_minimised(self.metric_name()) { before - value } else { value - before }
+        if greater_is_better(self.metric_name()) == Some(false) { before - value } else { value - before }
     }
 
     /// Whether patience has come to its end.
@@ -126,9 +143,4 @@ impl Run<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether less of a metric is better.
-fn is_minimised(metric: &str) -> bool {
-    ["loss", "mse", "rmse", "mae"].contains(&metric)
 }

@@ -8,23 +8,23 @@ mod steps;
 
 use std::collections::BTreeMap;
 
-use quintet_nlp::{align::Alignment, data::LabelSet, encoder::EncoderConfig};
+use quintet_nlp::{align::Alignment, encoder::EncoderConfig, prepare::Part, task::Task};
 use tch::{Device, Tensor};
 
 use self::steps::StepPlan;
 use crate::{
-    EpochReport, Observer, Outcome, SplitReport, TrainReport, TrainRequest, device, evaluate::Split, loss::Loss,
-    model::Model, optimizer::Optimizer, parameters::Parameters, schedule::Schedule, state::Position,
+    EpochReport, Observer, Outcome, SplitReport, TrainReport, TrainRequest, device, loss::Loss, model::Model,
+    optimizer::Optimizer, parameters::Parameters, schedule::Schedule, state::Position,
 };
 
 /// A run and where it stands.
 pub(crate) struct Run<'a> {
     pub(crate) request: &'a TrainRequest,
     pub(crate) config: EncoderConfig,
-    pub(crate) labels: LabelSet,
-    train: Split,
-    pub(crate) validation: Split,
-    pub(crate) test: Option<Split>,
+    pub(crate) task: Task,
+    train: Part,
+    validation: Part,
+    test: Option<Part>,
     alignments: BTreeMap<String, Alignment>,
     notes: Vec<String>,
     device: Device,

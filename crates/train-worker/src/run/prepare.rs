@@ -1,12 +1,15 @@
 //! Everything that is checked and read before the first step.
 use std::collections::BTreeMap;
 
-use quintet_nlp::{align::encode, checkpoint::Checkpoint, data::DataSet, task::Task};
+use quintet_nlp::{
+    checkpoint::Checkpoint,
+    prepare::{Options, Part, Prepared, prepare_watched},
+    task::Task,
+};
 
 use super::{Run, resume, steps};
 use crate::{
-    Error, Hyper, Observer, TrainRequest, device,
-    evaluate::Split,
+    Directive, Error, Hyper, Observer, TrainRequest, device,
     loss::Loss,
     model::Model,
     optimizer::{Optimizer, Settings},
@@ -16,8 +19,12 @@ use crate::{
 };
 
 impl<'a> Run<'a> {
-    /// Reads and checks all inputs, loads the weights, and takes up the state of an earlier attempt.
-    pub(crate) fn prepare(request: &'a TrainRequest, observer: &mut dyn Observer) -> Result<Self, Error> {
+    /// Reads and checks all inputs, loads the weights, and takes up the state of an earlier attempt; a directive when told to stop
+    /// meanwhile.
+    pub(crate) fn prepare(
+        request: &'a TrainRequest,
+        observer: &mut dyn Observer,
+    ) -> Result<Result<Self, Directive>, Error> {
         let hyper = &request.hyper;
         for output in [&request.checkpoint_out, &request.evaluation_out] {
             if !request.metrics_only && output.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
@@ -29,42 +36,53 @@ impl<'a> Run<'a> {
         let checkpoint = Checkpoint::open(&request.checkpoint)?;
         request.check_encoder(&checkpoint.config)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let DataSet::Tokens { labels, splits: data, notes } = DataSet::load(&request.sources)? else {
-            return Err(Error::field("text_classification", "sequence tasks cannot be trained yet"));
+        let threads = if request.threads > 0 { request.threads } else { all_cores() };
+        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+        let options =
+            Options { max_length: hyper.max_length, work_dir: request.work_dir.clone(), threads, ..Options::default() };
+        let mut stopped = Directive::Continue;
+        let mut watch = |split: &'static str, documents: usize| {
+            observer.progress(0, 0, "steps", &format!("reading {split}: {documents} rows"));
+            stopped = observer.directive();
+            stopped == Directive::Continue
         };
-
+        let prepared = match prepare_watched(&request.sources, &tokenizer, &options, &mut watch) {
+            Err(quintet_nlp::Error::Stopped) => return Ok(Err(stopped)),
+            other => other?,
+        };
+        let Prepared { task, labels, train, validation, test, notes } = prepared;
+        if hyper.crf && task != Task::TokenClassification {
+            return Err(Error::field(
+                "hyperparameters.crf",
+                "found true, but only tags of words have an order to score",
+            ));
+        }
         let mut alignments = BTreeMap::new();
-        let mut prepare = |name: &'static str, sentences: Vec<_>| -> Result<Split, Error> {
-            let (rows, alignment) = encode(&sentences, &tokenizer, &labels, hyper.max_length)?;
+        for part in [Some(&train), Some(&validation), test.as_ref()].into_iter().flatten() {
+            let alignment = part.alignment;
             if alignment.truncated_rows > 0 {
+                let unseen = if task.is_sequence() {
+                    String::new()
+                } else {
+                    format!("; {} words are unseen", alignment.unseen_words)
+                };
                 observer.log(&format!(
-                    "{name}: {} of {} rows are longer than max_length {} and were cut; {} words are unseen",
-                    alignment.truncated_rows, alignment.rows, hyper.max_length, alignment.unseen_words
+                    "{}: {} of {} rows are longer than max_length {} and were cut{unseen}",
+                    part.name, alignment.truncated_rows, alignment.rows, hyper.max_length
                 ));
             }
-            alignments.insert(name.to_owned(), alignment);
-            Ok(Split { name, sentences, rows })
-        };
-        let mut train = prepare("train", data.train)?;
-        let validation = prepare("validation", data.validation)?;
-        let test = data.test.map(|sentences| prepare("test", sentences)).transpose()?;
-        drop_unlabelled(&mut train);
-        if train.rows.is_empty() {
-            let problem = "no row has a word that the tokenizer keeps".to_owned();
-            return Err(quintet_nlp::Error::Split { split: "train", problem }.into());
+            alignments.insert(part.name.to_owned(), alignment);
         }
         for note in &notes {
             observer.log(note);
         }
 
         let mut config = checkpoint.config.clone();
-        config.task = Some(Task::TokenClassification);
-        config.labels = labels.names().to_vec();
+        config.task = Some(task);
+        config.labels = labels;
         if let Some(dropout) = hyper.dropout {
             config.set_dropout(dropout);
         }
-        let threads = if request.threads > 0 { request.threads } else { all_cores() };
-        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
         let mut parameters = Parameters::load(&checkpoint, &config, hyper.seed, device, precision)?;
         let fresh = parameters.fresh().join(", ");
         if !fresh.is_empty() {
@@ -72,11 +90,11 @@ impl<'a> Run<'a> {
         }
         freeze(&mut parameters, hyper, config.num_hidden_layers)?;
         let model = Model::new(&parameters, &config, device)?;
-        let loss = Loss::new(hyper, &config.labels, train.rows.iter().map(|row| &row.target), device)?;
+        let loss = Loss::new(hyper, &config.labels, &train.rows, device)?;
         let layers = config.num_hidden_layers;
         let settings = Settings::new(hyper, &parameters, |leaf| hyper.rate_scale(leaf.depth, layers, leaf.head));
         let optimizer = Optimizer::new(&parameters, settings)?;
-        let plan = steps::StepPlan::new(hyper, steps::lengths(&train.rows));
+        let plan = steps::StepPlan::new(hyper, train.rows.lengths());
         let schedule = Schedule::new(hyper, plan.total());
         observer.log(&format!(
             "{} rows to train on, {} labels{}, {} steps an epoch, {} epochs, in {} on {} with {threads} threads",
@@ -95,7 +113,7 @@ impl<'a> Run<'a> {
         let mut run = Self {
             request,
             config,
-            labels,
+            task,
             train,
             validation,
             test,
@@ -117,7 +135,12 @@ impl<'a> Run<'a> {
         if let Some(dir) = &request.resume_dir {
             run.resume(dir, observer)?;
         }
-        Ok(run)
+        Ok(Ok(run))
+    }
+
+    /// The split that the final evaluation is of.
+    pub(crate) fn final_part(&self) -> &Part {
+        self.test.as_ref().unwrap_or(&self.validation)
     }
 }
 
@@ -132,15 +155,6 @@ fn freeze(parameters: &mut Parameters, hyper: &Hyper, layers: usize) -> Result<(
         leaf.tensor = leaf.tensor.f_set_requires_grad(false)?;
     }
     Ok(())
-}
-
-/// Rows without a label would make a batch's mean loss 0/0.
-fn drop_unlabelled(split: &mut Split) {
-    let keep: Vec<bool> = split.rows.iter().map(|row| row.counts()).collect();
-    let mut flags = keep.iter();
-    split.rows.retain(|_| *flags.next().unwrap_or(&true));
-    let mut flags = keep.iter();
-    split.sentences.retain(|_| *flags.next().unwrap_or(&true));
 }
 
 fn all_cores() -> usize {

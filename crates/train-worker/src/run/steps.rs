@@ -12,7 +12,7 @@ const LOSSES_KEPT: usize = 20;
 
 /// How the training rows become steps.
 pub(super) struct StepPlan {
-    lengths: Vec<usize>,
+    lengths: Vec<u32>,
     size: batch::Size,
     group_by_length: bool,
     seed: u64,
@@ -22,7 +22,7 @@ pub(super) struct StepPlan {
 }
 
 impl StepPlan {
-    pub(super) fn new(hyper: &Hyper, lengths: Vec<usize>) -> Self {
+    pub(super) fn new(hyper: &Hyper, lengths: Vec<u32>) -> Self {
         let size = hyper.tokens_per_batch.map_or(batch::Size::Rows(hyper.batch_size), batch::Size::Tokens);
         let mut plan = Self {
             lengths,
@@ -34,19 +34,22 @@ impl StepPlan {
         };
         let count = |epoch: usize| match size {
             batch::Size::Rows(rows) => plan.lengths.len().div_ceil(rows),
-            batch::Size::Tokens(_) => plan.batches(epoch).len(),
+            batch::Size::Tokens(_) => plan.epoch(epoch).len(),
         };
         plan.steps = (0..hyper.epochs).map(|epoch| count(epoch).div_ceil(plan.accumulated)).collect();
         plan
     }
 
-    fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
-        batch::epoch(&self.lengths, self.size, self.group_by_length, self.seed, epoch as u64)
+    /// The batches of an epoch, counted from 0.
+    fn epoch(&self, epoch: usize) -> batch::Epoch {
+        batch::Epoch::new(&self.lengths, self.size, self.group_by_length, self.seed, epoch as u64)
     }
 
-    /// The batches of each step of an epoch, counted from 0.
-    fn steps(&self, epoch: usize) -> Vec<Vec<Vec<usize>>> {
-        self.batches(epoch).chunks(self.accumulated).map(<[Vec<usize>]>::to_vec).collect()
+    /// The rows of each batch of a step of an epoch.
+    fn step(&self, epoch: &batch::Epoch, step: usize) -> Vec<Vec<usize>> {
+        let batches = (step * self.accumulated..(step + 1) * self.accumulated).map(|index| epoch.batch(index));
+        let rows = |batch: &[u32]| batch.iter().map(|row| *row as usize).collect();
+        batches.filter(|batch| !batch.is_empty()).map(rows).collect()
     }
 
     /// Steps of all epochs.
@@ -60,9 +63,9 @@ impl StepPlan {
     }
 }
 
-/// A part of a batch, with what its loss is divided by.
-struct Part<'a> {
-    rows: &'a [usize],
+/// Rows computed at a time, with what its loss is divided by.
+struct Piece<'a> {
+    rows: &'a [Encoded],
     divisor: f64,
 }
 
@@ -75,11 +78,12 @@ impl Run<'_> {
     ) -> Result<Result<f64, Directive>, Error> {
         let hyper = &self.request.hyper;
         let number = self.position.epochs.len();
-        let steps = self.plan.steps(number);
-        let count = steps.len();
+        let order = self.plan.epoch(number);
+        let count = order.len().div_ceil(hyper.gradient_accumulation_steps);
         let mut waiting: Vec<(usize, Vec<Vec<usize>>, Tensor)> = Vec::new();
         let mut started = Instant::now();
-        for batches in steps.into_iter().skip(self.position.steps_of_epoch) {
+        while self.position.steps_of_epoch < count {
+            let batches = self.plan.step(&order, self.position.steps_of_epoch);
             match observer.directive() {
                 Directive::Continue => {}
                 stop => return Ok(Err(stop)),
@@ -120,9 +124,11 @@ impl Run<'_> {
     /// One step over its batches; gives the loss on the device.
     fn step(&mut self, batches: &[Vec<usize>], observer: &mut dyn Observer) -> Result<Tensor, Error> {
         let step = self.position.steps;
+        let read = |rows: &Vec<usize>| rows.iter().map(|row| self.train.rows.get(*row)).collect::<Result<Vec<_>, _>>();
+        let rows = batches.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let (loss, gradients) = loop {
-            match self.gradients(batches, step) {
-                Err(error) if memory::is_exhausted(&error) => self.halve(&error, batches, observer)?,
+            match self.gradients(&rows, step) {
+                Err(error) if memory::is_exhausted(&error) => self.halve(&error, &rows, observer)?,
                 other => break other?,
             }
         };
@@ -140,16 +146,15 @@ impl Run<'_> {
     }
 
     /// Loss and gradients of a step, without a change of anything.
-    fn gradients(&self, batches: &[Vec<usize>], step: usize) -> Result<(Tensor, Gradients), Error> {
+    fn gradients(&self, batches: &[Vec<Encoded>], step: usize) -> Result<(Tensor, Gradients), Error> {
         // Dropout of a step depends on the seed and the step alone, so a resumed attempt draws the same.
         tch::manual_seed((derive(self.request.hyper.seed, "step", step as u64) >> 1) as i64);
         let mut sum = Gradients::default();
         let mut total: Option<Tensor> = None;
-        for part in self.parts(batches) {
-            let rows = part.rows.iter().map(|row| &self.train.rows[*row]);
-            let padded = batch::pad(rows, 0, self.config.pad_token_id);
+        for piece in self.pieces(batches) {
+            let padded = batch::pad(piece.rows, 0, self.config.pad_token_id);
             let (loss, gradients) = self.parameters.gradients(&self.model, &padded, true, |logits, wanted| {
-                Ok(self.loss.sum(logits, wanted)?.f_div_scalar(part.divisor)?)
+                Ok(self.loss.sum(logits, wanted)?.f_div_scalar(piece.divisor)?)
             })?;
             sum.add(gradients)?;
             let loss = loss.f_detach()?;
@@ -161,14 +166,11 @@ impl Run<'_> {
         Ok((total.ok_or(Error::Internal("a step without a batch"))?, sum))
     }
 
-    /// Cuts the batches of a step, when memory ran out before, and says what each part's sum is divided by.
-    fn parts<'b>(&self, batches: &'b [Vec<usize>]) -> Vec<Part<'b>> {
-        let terms = |rows: &[usize]| {
-            let padded = batch::pad(rows.iter().map(|row| &self.train.rows[*row]), 0, self.config.pad_token_id);
-            self.loss.terms(&padded.targets)
-        };
+    /// Cuts the batches of a step, when memory ran out before, and says what each piece's sum is divided by.
+    fn pieces<'b>(&self, batches: &'b [Vec<Encoded>]) -> Vec<Piece<'b>> {
+        let terms = |rows: &[Encoded]| rows.iter().map(|row| self.loss.terms(&row.target)).sum::<f64>();
         let all: f64 = batches.iter().map(|rows| terms(rows)).sum();
-        let mut parts = Vec::new();
+        let mut pieces = Vec::new();
         for rows in batches {
             let divisor = match self.request.hyper.gradient_accumulation {
                 Accumulation::Tokens => all,
@@ -177,15 +179,15 @@ impl Run<'_> {
             // Where no term counts the sum is 0, and so is its mean.
             let divisor = if divisor > 0.0 { divisor } else { 1.0 };
             let size = rows.len().div_ceil(self.position.parts.max(1)).max(1);
-            parts.extend(rows.chunks(size).map(|rows| Part { rows, divisor }));
+            pieces.extend(rows.chunks(size).map(|rows| Piece { rows, divisor }));
         }
-        parts
+        pieces
     }
 
     /// Cuts batches into twice as many parts; the refusal itself when it is not allowed or a part is one row already.
-    fn halve(&mut self, error: &Error, batches: &[Vec<usize>], observer: &mut dyn Observer) -> Result<(), Error> {
+    fn halve(&mut self, error: &Error, batches: &[Vec<Encoded>], observer: &mut dyn Observer) -> Result<(), Error> {
         let rows = batches.iter().map(Vec::len).max().unwrap_or(0).div_ceil(self.position.parts.max(1));
-        let longest = batches.iter().flatten().map(|row| self.train.rows[*row].length()).max().unwrap_or(0);
+        let longest = batches.iter().flatten().map(Encoded::length).max().unwrap_or(0);
         let detail = memory::size(error);
         if !self.request.hyper.auto_find_batch_size || rows <= 1 {
             return Err(Error::OutOfMemory { rows, length: longest, detail });
@@ -200,14 +202,12 @@ impl Run<'_> {
     }
 
     fn diverged(&self, step: usize, what: &'static str, members: &[usize]) -> Error {
-        let lines: Vec<String> = members.iter().map(|row| self.train.sentences[*row].line.to_string()).collect();
+        let rows = &self.train.rows;
+        // A row that cannot be read again has no line to tell; the divergence is what counts.
+        let line = |row: &usize| rows.example(rows.document(*row)).ok().map(|example| example.line().to_string());
+        let lines: Vec<String> = members.iter().filter_map(line).collect();
         let rows = format!("`{}` lines {}", self.request.sources.train.display(), lines.join(", "));
         let kept = self.position.best.map(|epoch| format!("; the weights of epoch {epoch} were the best so far"));
         Error::Diverged { step, what, rows: rows + &kept.unwrap_or_default() }
     }
-}
-
-/// Lengths of rows in sub-tokens.
-pub(super) fn lengths(rows: &[Encoded]) -> Vec<usize> {
-    rows.iter().map(Encoded::length).collect()
 }
