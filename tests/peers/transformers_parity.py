@@ -2,12 +2,14 @@
 that is written back.
 
     python3 -m venv VENV && VENV/bin/pip install torch==2.11.0 transformers==4.57.6
-    VENV/bin/python tests/peers/transformers_parity.py [--worker train-worker] [--only NAME ...] [--seed N]
+    VENV/bin/python tests/peers/transformers_parity.py [--worker train-worker] [--only NAME ...] [--seed N] [--drawn N]
     VENV/bin/python tests/peers/transformers_parity.py --checkpoint FOLDER ...
 
-Without folders it makes random models of every family, in many configurations, with every head, on padded and unpadded rows. With
-folders (saved by transformers, with a head) it takes those models, on rows that it draws. Prints a line for each comparison and exits
-with 1 when a bar is missed. What transformers computes is computed in double precision, so that it has no rounding of its own.
+Without folders it makes random models of every family, in many configurations, with every head, on padded and unpadded rows; --drawn
+adds so many configurations that are drawn at random. With folders (saved by transformers, with a head) it takes those models, on rows
+that it draws. Prints a line for each comparison and exits with 1 when a bar is missed. What transformers computes is computed in
+double precision, so that it has no rounding of its own. A gradient that is further off than its bar is taken where transformers
+itself, in single precision, is more than half as far off.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from random import Random
 
 import torch
 import transformers
@@ -39,6 +42,7 @@ HEADS = {
     "single": ("sequence", "single_label_classification", 4),
     "multi": ("sequence", "multi_label_classification", 3),
     "regression": ("sequence", "regression", 1),
+    "regressions": ("sequence", "regression", 3),
 }
 
 SIZE = dict(vocab_size=60, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40,
@@ -94,6 +98,55 @@ CONFIGURATIONS = {
     "modernbert-local": ("ModernBert", MODERN | dict(global_attn_every_n_layers=3, local_attention=3,
                                                      local_rope_theta=100.0, num_hidden_layers=5)),
 }
+
+
+ACTIVATIONS = ["gelu", "gelu_new", "relu", "silu", "gelu_fast", "quick_gelu", "tanh", "mish", "gelu_python", "sigmoid"]
+FAMILIES = ["Bert", "Roberta", "XLMRoberta", "DistilBert", "Electra", "MPNet", "DebertaV2", "ModernBert"]
+
+
+def drawn(index, seed):
+    """A family and settings at random."""
+    random = Random(f"{seed} {index}")
+    family = FAMILIES[index % len(FAMILIES)]
+    heads = random.choice([1, 2, 3, 4])
+    hidden = heads * random.choice([4, 6, 8, 10])
+    layers, inner, positions = random.randint(1, 4), random.randint(8, 60), random.randint(12, 50)
+    common = dict(vocab_size=random.randint(20, 90), initializer_range=random.choice([0.1, 0.2, 0.3]),
+                  max_position_embeddings=positions, pad_token_id=random.choice([0, 1, 2, 5]))
+    activation = random.choice(ACTIVATIONS)
+    flag = lambda: random.random() < 0.5
+    if family == "DistilBert":
+        return family, common | dict(dim=hidden, n_heads=heads, n_layers=layers, hidden_dim=inner, activation=activation,
+                                     sinusoidal_pos_embds=hidden % 2 == 0 and random.random() < 0.2)
+    common |= dict(hidden_size=hidden, num_attention_heads=heads, num_hidden_layers=layers, intermediate_size=inner)
+    if family == "ModernBert":
+        return family, common | dict(
+            hidden_activation=activation, norm_bias=flag(), attention_bias=flag(), mlp_bias=flag(), classifier_bias=flag(),
+            classifier_pooling=random.choice(["cls", "mean"]), classifier_activation=random.choice(ACTIVATIONS),
+            global_attn_every_n_layers=random.randint(1, 4), local_attention=random.randint(1, 16),
+            global_rope_theta=random.choice([160000.0, 10000.0, 100.0]), norm_eps=random.choice([1e-5, 1e-12]),
+            local_rope_theta=random.choice([10000.0, 500.0, None]))
+    common |= dict(hidden_act=activation, layer_norm_eps=random.choice([1e-12, 1e-7, 1e-5]))
+    if family == "MPNet":
+        return family, common | dict(relative_attention_num_buckets=random.choice([32, 33, 64]))
+    if family == "DebertaV2":
+        terms = random.choice([[], ["c2p"], ["p2c"], ["c2p", "p2c"], "p2c|c2p", "c2p"])
+        settings = common | dict(
+            relative_attention=random.random() < 0.85, position_biased_input=flag(), pos_att_type=terms, share_att_key=flag(),
+            norm_rel_ebd=random.choice(["none", "layer_norm"]), type_vocab_size=random.choice([0, 0, 2]),
+            position_buckets=random.choice([-1, 4, 5, 8, 16, 256]), max_relative_positions=random.choice([-1, 6, 30, 512]),
+            pooler_hidden_act=random.choice(ACTIVATIONS))
+        if flag():
+            settings |= dict(conv_kernel_size=random.choice([1, 3, 5]), conv_act=random.choice(ACTIVATIONS),
+                             conv_groups=random.choice([1, heads]))
+        if flag():
+            settings["embedding_size"] = random.randint(4, 30)
+        return family, settings
+    common |= dict(type_vocab_size=random.choice([1, 2, 3]),
+                   position_embedding_type=random.choice(["absolute", "absolute", "relative_key", "relative_key_query"]))
+    if family == "Electra":
+        common["embedding_size"] = random.choice([hidden, random.randint(4, 40)])
+    return family, common
 
 
 def perturbed(model):
@@ -159,7 +212,7 @@ def rows(config, head, padding, generator):
     elif head == "multi":
         wanted = draw(0, 2, (count, labels)).float()
     else:
-        wanted = torch.randn(count, generator=generator)
+        wanted = torch.randn((count,) if labels == 1 else (count, labels), generator=generator)
     return inputs, wanted
 
 
@@ -195,11 +248,31 @@ def reference(model, inputs, labels):
     return found, decays
 
 
-def compare(theirs, ours, decays, leaves):
-    """What differs too much, and the largest differences as shares of what is allowed."""
-    problems, shares = [], {}
+def own_rounding(checkpoint, kind, inputs, labels, theirs):
+    """How far transformers' gradients in single precision are from those in double precision, by its worse kernel."""
+    errors = {}
+    for kernel in ("eager", "sdpa"):
+        try:
+            model = auto_class(kind).from_pretrained(checkpoint, attn_implementation=kernel).eval()
+        except ValueError:  # a family without this kernel
+            continue
+        model(**inputs, labels=labels).loss.backward()
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                error = float((parameter.grad.double() - theirs[f"grad.{name}"]).abs().max())
+                errors[name] = max(errors.get(name, 0.0), error)
+    return errors
+
+
+def compare(theirs, ours, decays, leaves, rounding):
+    """What differs too much, and the largest differences as shares of what is allowed. `rounding` gives `own_rounding`."""
+    problems, shares, errors = [], {}, {}
 
     def judge(kind, name, difference, allowed):
+        if kind == "gradients" and difference > allowed:
+            errors.update(errors or rounding())
+            if difference <= 2 * errors[name]:
+                kind, allowed = "gradients by rounding", 2 * errors[name]
         share = difference / allowed
         shares[kind] = max(shares.get(kind, 0.0), share)
         if not share <= 1.0:
@@ -225,9 +298,9 @@ def compare(theirs, ours, decays, leaves):
             judge("zero gradients", name, float(own.abs().max()), 1e-6)
             continue
         judge("gradients", name, float((own - gradient).abs().max()), GRADIENTS * largest)
-        # Adam makes steps of up to the learning rate of whatever gradient there is: elements whose gradient is below its own bar
-        # are noise to the weights.
-        clear = gradient.abs() >= GRADIENTS * largest
+        # Adam divides by the gradient's size: an error that the gradient's bar allows moves an element by up to the learning rate
+        # times error / gradient, which is within the weights' bar for elements above this.
+        clear = gradient.abs() >= GRADIENTS * largest * LEARNING_RATE / WEIGHTS
         difference = (ours[f"after.{name}"] - theirs[f"after.{name}"]).abs()
         judge("weights", name, float(difference[clear].max()), WEIGHTS)
         judge("unused weights", name, float((difference * (gradient == 0)).max()), WEIGHTS)
@@ -269,7 +342,8 @@ def check(worker, checkpoint, head, padding, generator):
             return [f"train-worker failed: {ran.stderr.strip()}"], {}
         ours = load_file(out / "probe.safetensors")
         leaves = json.loads((out / "leaves.json").read_text())
-        problems, shares = compare(theirs, ours, decays, leaves)
+        rounding = lambda: own_rounding(checkpoint, kind, inputs, labels, theirs)
+        problems, shares = compare(theirs, ours, decays, leaves, rounding)
         problems += written(out / "checkpoint", kind, type(model).__name__, inputs, theirs["logits"])
     return problems, shares
 
@@ -283,7 +357,7 @@ def head_of(checkpoint):
     if not name.endswith("ForSequenceClassification"):
         sys.exit(f"{checkpoint}: architectures is {config.architectures}, expected a token or sequence classifier")
     problem = config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
-    return {problem: head for head, (_, problem, _) in HEADS.items()}[problem]
+    return next(head for head, (_, known, _) in HEADS.items() if known == problem)
 
 
 def saved(folder, only, seed):
@@ -310,10 +384,14 @@ def main():
     parser.add_argument("--only", nargs="*", help="configurations whose names contain one of these")
     parser.add_argument("--checkpoint", nargs="*", type=pathlib.Path, help="models saved by transformers")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--drawn", type=int, default=0, help="configurations drawn at random beside the listed ones")
     options = parser.parse_args()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    for index in range(options.drawn):
+        family, settings = drawn(index, options.seed)
+        CONFIGURATIONS[f"drawn-{index}-{family}"] = (family, settings)
     failed, count, largest = 0, 0, {}
     with tempfile.TemporaryDirectory() as folder:
         if options.checkpoint:
@@ -332,6 +410,8 @@ def main():
                 largest = {kind: max(largest.get(kind, 0), shares.get(kind, 0)) for kind in largest | shares}
                 shown = ", ".join(f"{kind} {share:.2f}" for kind, share in shares.items())
                 print(f"{'FAIL' if problems else 'ok'}  {name}, padding {padding}: {shown}", flush=True)
+                if problems and name.startswith("drawn"):
+                    print(f"      {CONFIGURATIONS[name.split()[0]]}")
                 for problem in problems[:6]:
                     print(f"      {problem}")
     shown = ", ".join(f"{kind} {share:.2f}" for kind, share in largest.items())

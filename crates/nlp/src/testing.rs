@@ -73,6 +73,8 @@ pub fn tokenizer(dir: &Path, words: &[&str]) -> WordTokenizer {
 /// What a tiny checkpoint looks like.
 #[derive(Debug, Clone)]
 pub struct TinyCheckpoint {
+    /// `model_type` of its family.
+    pub model_type: &'static str,
     /// Words of the vocabulary beside letters, digits and punctuation.
     pub words: Vec<String>,
     /// Width; 4 heads.
@@ -89,7 +91,8 @@ pub struct TinyCheckpoint {
 
 impl Default for TinyCheckpoint {
     fn default() -> Self {
-        Self { words: Vec::new(), hidden_size: 32, layers: 2, labels: Vec::new(), deviation: 0.1, seed: 1 }
+        let (words, labels) = (Vec::new(), Vec::new());
+        Self { model_type: "bert", words, hidden_size: 32, layers: 2, labels, deviation: 0.1, seed: 1 }
     }
 }
 
@@ -105,9 +108,12 @@ impl TinyCheckpoint {
         files::write_file(&source.path().join("tokenizer_config.json"), settings.to_string().as_bytes())?;
 
         let vocabulary = tokenizer["model"]["vocab"].as_object().map_or(0, Map::len);
-        let Value::Object(map) = json!({"model_type": "bert", "vocab_size": vocabulary, "hidden_size": self.hidden_size,
-            "num_hidden_layers": self.layers, "num_attention_heads": 4, "intermediate_size": 2 * self.hidden_size,
-            "max_position_embeddings": 160, "type_vocab_size": 2, "hidden_act": "gelu"})
+        let inner = 2 * self.hidden_size;
+        // The names of most families and those of DistilBERT; each takes its own. The token for padding is the tokenizer's.
+        let Value::Object(map) = json!({"model_type": self.model_type, "vocab_size": vocabulary, "pad_token_id": 0,
+            "hidden_size": self.hidden_size, "dim": self.hidden_size, "num_hidden_layers": self.layers,
+            "n_layers": self.layers, "num_attention_heads": 4, "n_heads": 4, "intermediate_size": inner,
+            "hidden_dim": inner, "max_position_embeddings": 160})
         else {
             return Err(Error::format(dir, "not an object"));
         };
@@ -121,7 +127,8 @@ impl TinyCheckpoint {
         let values: Vec<Vec<f32>> = specs
             .iter()
             .map(|spec| {
-                let centre = if spec.name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
+                let norm = spec.shape.len() == 1 && spec.name.ends_with(".weight");
+                let centre = if norm { 1.0 } else { 0.0 };
                 let count = spec.shape.iter().product();
                 (0..count).map(|_| (centre + self.deviation * stream.normal()) as f32).collect()
             })

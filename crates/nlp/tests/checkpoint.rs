@@ -118,6 +118,10 @@ fn shards_are_joined() {
     let index = serde_json::json!({"weight_map": map});
     fs::write(path.join("model.safetensors.index.json"), index.to_string()).unwrap();
     assert!(Checkpoint::open(&path).unwrap().has_head());
+    let shard = path.join("part-1.safetensors");
+    let bytes = fs::read(&shard).unwrap();
+    fs::write(&shard, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(matches!(open_error(&path), Error::Format { path, .. } if path == shard));
     fs::remove_file(path.join("part-1.safetensors")).unwrap();
     assert!(matches!(open_error(&path), Error::Io { path, .. } if path.ends_with("part-1.safetensors")));
 }
@@ -163,4 +167,37 @@ fn damage_is_named() {
     assert!(matches!(open_error(&path), Error::Format { path, .. } if path.ends_with("config.json")));
     fs::remove_file(path.join("config.json")).unwrap();
     assert!(matches!(open_error(&path), Error::Io { path, .. } if path.ends_with("config.json")));
+}
+
+#[test]
+fn every_family_is_written_and_read_with_and_without_its_prefix() {
+    let families = ["roberta", "xlm-roberta", "distilbert", "electra", "deberta-v2", "mpnet", "modernbert"];
+    for model_type in families {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint");
+        let labels = ["O", "B-x", "I-x"].map(str::to_owned).to_vec();
+        TinyCheckpoint { model_type, labels, ..TinyCheckpoint::default() }.write(&path).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        assert!(checkpoint.has_head(), "{model_type}");
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(path.join("config.json")).unwrap()).unwrap();
+        assert_eq!(json["model_type"], model_type);
+        let architecture = json["architectures"][0].as_str().unwrap();
+        assert!(architecture.ends_with("ForTokenClassification"), "{architecture}");
+
+        // A bare encoder as `transformers` saves it: no head, no prefix, old names of norms.
+        let whole = Weights::open_file(&path.join("model.safetensors")).unwrap();
+        let prefix = checkpoint.config.family.prefix();
+        let bare: Vec<(String, Vec<usize>, Vec<f32>)> = (whole.names())
+            .filter_map(|name| {
+                let tensor = whole.get(name).unwrap();
+                let name = name.strip_prefix(prefix)?.replace("LayerNorm.weight", "LayerNorm.gamma");
+                Some((name, tensor.shape.to_vec(), tensor.to_f32()))
+            })
+            .collect();
+        drop((whole, checkpoint));
+        let tensors: Vec<_> = bare.iter().map(|(n, s, v)| (n.clone(), s.clone(), Elements::F32(v))).collect();
+        write_safetensors(&path.join("model.safetensors"), &tensors).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        assert!(!checkpoint.has_head(), "{model_type}");
+    }
 }

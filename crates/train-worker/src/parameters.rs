@@ -218,3 +218,67 @@ fn draw(init: Init, stream: &mut Stream, target: &mut [f32]) {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quintet_nlp::{checkpoint::write_checkpoint, task::Task, testing::TinyCheckpoint};
+
+    use super::*;
+
+    fn base(dir: &std::path::Path, model_type: &'static str) -> Checkpoint {
+        TinyCheckpoint { model_type, ..TinyCheckpoint::default() }.write(&dir.join("base")).unwrap();
+        Checkpoint::open(&dir.join("base")).unwrap()
+    }
+
+    fn deviation(parameters: &Parameters, name: &str) -> f64 {
+        let values = elements(&parameters.flat).unwrap();
+        let named = parameters.named(&values).into_iter().find(|(found, ..)| found == name);
+        let (_, _, values) = named.unwrap_or_else(|| panic!("no {name}"));
+        (values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
+    }
+
+    #[test]
+    fn a_missing_head_and_pooler_are_drawn() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = base(dir.path(), "bert");
+        let mut config = checkpoint.config.clone();
+        config.task = Some(Task::SequenceClassification);
+        config.labels = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let parameters = Parameters::load(&checkpoint, &config, 1, Device::Cpu).unwrap();
+        let expected = ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"];
+        assert_eq!(parameters.fresh(), expected);
+        assert!((deviation(&parameters, "bert.pooler.dense.weight") / 0.02 - 1.0).abs() < 0.1);
+        assert_eq!(deviation(&parameters, "classifier.bias"), 0.0);
+        let head: Vec<bool> = parameters.leaves.iter().rev().take(5).map(|leaf| leaf.head).collect();
+        assert_eq!(head, [true, true, false, false, false]);
+        let depths: Vec<usize> = parameters.leaves.iter().map(|leaf| leaf.depth).collect();
+        assert!(depths.is_sorted() && depths.first() == Some(&0) && depths.last() == Some(&3));
+
+        // With other labels the last layer is drawn anew, and the pooler is kept.
+        let values = elements(&parameters.flat).unwrap();
+        write_checkpoint(&dir.path().join("next"), &config, &parameters.named(&values), dir.path()).unwrap();
+        let next = Checkpoint::open(&dir.path().join("next")).unwrap();
+        assert!(Parameters::load(&next, &config, 1, Device::Cpu).unwrap().fresh().is_empty());
+        config.labels.reverse();
+        let parameters = Parameters::load(&next, &config, 1, Device::Cpu).unwrap();
+        assert_eq!(parameters.fresh(), ["classifier.weight", "classifier.bias"]);
+    }
+
+    #[test]
+    fn modernbert_draws_its_head_as_transformers_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = base(dir.path(), "modernbert");
+        let mut config = checkpoint.config.clone();
+        config.task = Some(Task::TokenClassification);
+        config.labels = (0..40).map(|label| label.to_string()).collect();
+        let parameters = Parameters::load(&checkpoint, &config, 1, Device::Cpu).unwrap();
+        assert_eq!(
+            parameters.fresh().join(" "),
+            "head.dense.weight head.norm.weight classifier.weight classifier.bias"
+        );
+        // Cutting at two deviations leaves 0.88 of the spread; the deviations are 0.02 / sqrt(2 * layers) and 1 / sqrt(hidden).
+        assert!((deviation(&parameters, "head.dense.weight") / (0.88 * 0.01) - 1.0).abs() < 0.1);
+        assert!((deviation(&parameters, "classifier.weight") / (0.88 / 32f64.sqrt()) - 1.0).abs() < 0.1);
+        assert_eq!(deviation(&parameters, "head.norm.weight"), 1.0);
+    }
+}

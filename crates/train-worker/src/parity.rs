@@ -65,18 +65,26 @@ impl Fixture {
         backward(&self.model, &self.parameters, &self.batch).unwrap()
     }
 
-    /// Name, our values, their values and their gradient of each weight that has a gradient.
-    fn weights(&self, kind: &str, ours: &[f32]) -> Vec<(String, Vec<f32>, Vec<f32>, Vec<f32>)> {
+    /// Each weight that has a gradient.
+    fn weights(&self, kind: &str, ours: &[f32]) -> Vec<Compared> {
         let named = self.parameters.named(ours).into_iter();
         let with_gradient = named.filter(|(name, ..)| self.golden.contains(&format!("grad.{name}")));
         with_gradient
             .map(|(name, shape, ours)| {
                 let theirs = self.expected(&format!("{kind}.{name}"), &shape);
                 let gradient = self.expected(&format!("grad.{name}"), &shape);
-                (name, ours.to_vec(), theirs, gradient)
+                Compared { name, ours: ours.to_vec(), theirs, gradient }
             })
             .collect()
     }
+}
+
+/// Values of a weight, or of its gradient, by us and by PyTorch, and its gradient by PyTorch.
+struct Compared {
+    name: String,
+    ours: Vec<f32>,
+    theirs: Vec<f32>,
+    gradient: Vec<f32>,
 }
 
 fn largest_difference(ours: &[f32], theirs: &[f32]) -> f32 {
@@ -112,7 +120,7 @@ fn logits_loss_and_gradients_equal_transformers() {
         );
 
         let flat = flat_gradient(&fixture.parameters, &gradients).unwrap();
-        for (weight, ours, theirs, _) in fixture.weights("grad", &flat) {
+        for Compared { name: weight, ours, theirs, .. } in fixture.weights("grad", &flat) {
             let scale = if magnitude(&theirs) < ZERO { 0.1 } else { magnitude(&theirs) };
             let difference = largest_difference(&ours, &theirs);
             assert!(difference <= 1e-5 * scale, "{name}, {weight}: {difference} of {scale}");
@@ -132,7 +140,7 @@ fn weights_after_three_steps_equal_pytorch() {
         }
         optimizer.settle(&mut fixture.parameters).unwrap();
         let flat = elements(&fixture.parameters.flat).unwrap();
-        for (weight, ours, theirs, gradient) in fixture.weights("after", &flat) {
+        for Compared { name: weight, ours, theirs, gradient } in fixture.weights("after", &flat) {
             if magnitude(&gradient) < ZERO {
                 continue;
             }

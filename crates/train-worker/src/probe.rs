@@ -46,7 +46,7 @@ impl Steps {
 
 /// Computes without dropout, on the processor. `inputs` is a safetensors file of `input_ids`, `attention_mask` and, where wanted,
 /// `token_type_ids` [rows, length], and of `labels`: I64 [rows, length] for tokens, I64 [rows] for one label, F32 [rows, labels] for
-/// many, F32 [rows] for numbers. Writes into the new folder `out`:
+/// many, F32 [rows] or [rows, labels] for numbers. Writes into the new folder `out`:
 /// `probe.safetensors` (`logits`, `loss`, `grad.NAME`, `after.NAME`), `leaves.json`, and the weights before and after the steps as
 /// checkpoints.
 pub fn probe(checkpoint: &Path, inputs: &Path, out: &Path, steps: Steps) -> Result<(), Error> {

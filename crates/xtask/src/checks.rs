@@ -38,6 +38,7 @@ pub(crate) fn run(layout: &Layout, peers: bool, args: &[String]) -> Result<ExitC
             let mut command = Command::new(layout.peers().join("bin/python"));
             command.arg(&script).current_dir(layout.root());
             command.env("QUINTET_RUN_JSON", demo::short_results(layout));
+            command.env("QUINTET_TRAIN_WORKER", target_folder()?.join("debug/train-worker"));
             check(&mut summary, &script.display().to_string(), &mut command);
         }
     }
@@ -135,14 +136,14 @@ pub(crate) fn target_folder() -> Result<PathBuf> {
     Ok(program.ancestors().nth(2).context("this program lies in no target folder")?.to_owned())
 }
 
-/// Scripts that compare a finished run with other programs.
+/// Scripts that compare a finished run, or the trainer, with other programs.
 fn comparisons(layout: &Layout) -> Result<Vec<PathBuf>> {
     let folder = layout.root().join("tests/peers");
     let mut scripts = Vec::new();
     for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("check_") && name.ends_with(".py") {
+        if (name.starts_with("check_") && name.ends_with(".py")) || name == "transformers_parity.py" {
             scripts.push(path);
         }
     }

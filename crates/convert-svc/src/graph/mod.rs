@@ -1,6 +1,7 @@
 //! Encoder checkpoints as ONNX graphs.
 
 mod activation;
+mod attention;
 mod builder;
 mod constant;
 mod encoder;

@@ -89,7 +89,7 @@ impl EncoderConfig {
         let (mut family, mut base) = family(&reader)?;
         family.visit(&mut base, &mut reader)?;
         if let Some((field, problem)) = base_problem(&base).or_else(|| family.problem(&base)) {
-            return Err(reader.error(field, problem));
+            return Err(reader.error(family.key(field), problem));
         }
         for field in ["is_decoder", "add_cross_attention"] {
             if reader.get(field) == Some(&json!(true)) {
@@ -169,7 +169,7 @@ fn family(reader: &Reader<'_>) -> Result<(Family, Base), Error> {
 
 fn base_problem(base: &Base) -> Option<(&'static str, String)> {
     if !base.hidden_size.is_multiple_of(base.num_attention_heads) {
-        let problem = format!("{} does not divide hidden_size {}", base.num_attention_heads, base.hidden_size);
+        let problem = format!("{} does not divide the hidden size {}", base.num_attention_heads, base.hidden_size);
         return Some(("num_attention_heads", problem));
     }
     if base.pad_token_id >= base.vocab_size {

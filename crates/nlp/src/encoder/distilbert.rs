@@ -77,6 +77,13 @@ impl Architecture for DistilBert {
         None
     }
 
+    fn key(field: &'static str) -> &'static str {
+        match field {
+            "num_attention_heads" => "n_heads",
+            other => other,
+        }
+    }
+
     fn set_dropout(&mut self, probability: f64) {
         self.seq_classif_dropout = probability;
     }

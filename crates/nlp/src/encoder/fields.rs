@@ -35,6 +35,9 @@ pub trait Visit {
     fn names(&mut self, key: &str, value: &mut Vec<String>) -> Result<(), Error>;
     /// Whether the key is absent or null; nothing is written.
     fn absent(&mut self, key: &str, value: &mut bool) -> Result<(), Error>;
+    /// The base of rotary positions in `rope_parameters` of transformers 5, by kind of layer; `plain` becomes false where they are
+    /// scaled. Nothing is written.
+    fn rope_parameters(&mut self, layers: &str, theta: &mut f64, plain: &mut bool) -> Result<(), Error>;
     /// The name of an activation.
     fn activation(&mut self, key: &str, value: &mut Activation) -> Result<(), Error> {
         self.choice(key, value, &ACTIVATIONS)
@@ -167,6 +170,14 @@ impl Visit for Reader<'_> {
         *value = self.get(key).is_none();
         Ok(())
     }
+
+    fn rope_parameters(&mut self, layers: &str, theta: &mut f64, plain: &mut bool) -> Result<(), Error> {
+        let Some(Value::Object(map)) = self.get("rope_parameters").and_then(|found| found.get(layers)) else {
+            return Ok(());
+        };
+        *plain &= map.get("rope_type").is_none_or(|kind| kind == "default" || kind.is_null());
+        Reader { raw: map, path: self.path }.positive("rope_theta", theta)
+    }
 }
 
 /// Sets the keys, and leaves those alone that say the same already (`gelu_python` stays).
@@ -235,6 +246,10 @@ impl Visit for Writer<'_> {
     }
 
     fn absent(&mut self, _key: &str, _value: &mut bool) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn rope_parameters(&mut self, _layers: &str, _theta: &mut f64, _plain: &mut bool) -> Result<(), Error> {
         Ok(())
     }
 }

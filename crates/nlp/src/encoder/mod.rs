@@ -54,7 +54,7 @@ pub enum Head {
 }
 
 /// A family of encoders.
-pub trait Architecture: Sized {
+pub trait Architecture: Clone + Sized {
     /// Handles of the tensors.
     type Tensors;
     /// Values of `model_type`.
@@ -72,6 +72,10 @@ pub trait Architecture: Sized {
     fn visit(&mut self, base: &mut Base, fields: &mut impl Visit) -> Result<(), Error>;
     /// The first field whose value cannot be computed, and what is wrong with it.
     fn problem(&self, base: &Base) -> Option<(&'static str, String)>;
+    /// Its name for a field of [`Base`].
+    fn key(field: &'static str) -> &'static str {
+        field
+    }
     /// The longest input in sub-tokens.
     fn max_length(&self, base: &Base) -> usize {
         base.max_position_embeddings
@@ -92,8 +96,15 @@ macro_rules! families {
             $($(#[$doc])* $name($name),)*
         }
 
-        enum Tensors {
-            $($name(<$name as Architecture>::Tensors),)*
+        /// A family with the handles of its tensors.
+        enum Bound {
+            $($name($name, <$name as Architecture>::Tensors),)*
+        }
+
+        impl Bound {
+            fn forward<O: Ops>(&self, base: &Base, ops: &mut O) -> Result<O::Value, O::Error> {
+                match self { $(Self::$name(family, tensors) => family.forward(base, tensors, ops),)* }
+            }
         }
 
         impl Family {
@@ -133,6 +144,10 @@ macro_rules! families {
                 match self { $(Self::$name(family) => family.problem(base),)* }
             }
 
+            fn key(&self, field: &'static str) -> &'static str {
+                match self { $(Self::$name(_) => <$name as Architecture>::key(field),)* }
+            }
+
             fn max_length(&self, base: &Base) -> usize {
                 match self { $(Self::$name(family) => family.max_length(base),)* }
             }
@@ -141,16 +156,9 @@ macro_rules! families {
                 match self { $(Self::$name(family) => family.set_dropout(probability),)* }
             }
 
-            fn declare(&self, base: &Base, head: Head, layout: &mut Layout) -> Tensors {
-                match self { $(Self::$name(family) => Tensors::$name(family.declare(base, head, layout)),)* }
-            }
-
-            /// None when the handles are another family's.
-            fn forward<O: Ops>(&self, base: &Base, tensors: &Tensors, ops: &mut O) -> Option<Result<O::Value, O::Error>> {
-                match (self, tensors) {
-                    $((Self::$name(family), Tensors::$name(tensors)) => Some(family.forward(base, tensors, ops)),)*
-                    #[allow(unreachable_patterns)] // with one family there is no other
-                    _ => None,
+            fn declare(&self, base: &Base, head: Head, layout: &mut Layout) -> Bound {
+                match self {
+                    $(Self::$name(family) => Bound::$name(family.clone(), family.declare(base, head, layout)),)*
                 }
             }
         }
@@ -176,9 +184,8 @@ families! {
 
 /// An encoder with the head that its configuration asks for.
 pub struct Encoder {
-    family: Family,
     base: Base,
-    tensors: Tensors,
+    bound: Bound,
 }
 
 impl Encoder {
@@ -191,17 +198,13 @@ impl Encoder {
             Some(_) => Head::Sequence { labels },
         };
         let mut layout = Layout::new(config.family.prefix(), config.base.initializer_range);
-        let tensors = config.family.declare(&config.base, head, &mut layout);
-        (Self { family: config.family.clone(), base: config.base.clone(), tensors }, layout)
+        let bound = config.family.declare(&config.base, head, &mut layout);
+        (Self { base: config.base.clone(), bound }, layout)
     }
 
-    /// Takes dropout from a configuration that is the same else.
+    /// The forward pass: logits, or hidden states without a head.
     pub fn forward<O: Ops>(&self, ops: &mut O) -> Result<O::Value, O::Error> {
-        match self.family.forward(&self.base, &self.tensors, ops) {
-            Some(result) => result,
-            // `new` makes both of the same family.
-            None => unreachable!("handles of another family"),
-        }
+        self.bound.forward(&self.base, ops)
     }
 }
 

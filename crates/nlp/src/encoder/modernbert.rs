@@ -9,6 +9,11 @@ use super::{
 };
 use crate::Error;
 
+/// A layer that looks at everything, in `layer_types`.
+const FULL: &str = "full_attention";
+/// A layer with a window.
+const SLIDING: &str = "sliding_attention";
+
 /// How the sequence head makes one vector of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClassifierPooling {
@@ -33,6 +38,8 @@ pub struct ModernBert {
     pub attention_bias: bool,
     /// Each nth layer looks at everything, the first included.
     pub global_attn_every_n_layers: usize,
+    /// `full_attention` or `sliding_attention` for each layer; empty means by the field before.
+    pub layer_types: Vec<String>,
     /// Width of the window of the others, both sides together.
     pub local_attention: usize,
     /// Dropout of the embeddings.
@@ -116,7 +123,10 @@ impl ModernBert {
     }
 
     fn attention<'a, V>(&self, base: &Base, index: usize) -> Attention<'a, V> {
-        let global = index.is_multiple_of(self.global_attn_every_n_layers);
+        let global = match self.layer_types.get(index) {
+            Some(kind) => kind == FULL,
+            None => index.is_multiple_of(self.global_attn_every_n_layers),
+        };
         let local_theta = self.local_rope_theta.unwrap_or(self.global_rope_theta);
         Attention {
             heads: base.num_attention_heads,
@@ -186,6 +196,7 @@ impl Architecture for ModernBert {
             local_rope_theta: Some(10_000.0),
             attention_bias: false,
             global_attn_every_n_layers: 3,
+            layer_types: Vec::new(),
             local_attention: 128,
             embedding_dropout: 0.0,
             mlp_bias: false,
@@ -234,12 +245,28 @@ impl Architecture for ModernBert {
         fields.probability("classifier_dropout", &mut self.classifier_dropout)?;
         fields.flag("classifier_bias", &mut self.classifier_bias)?;
         fields.activation("classifier_activation", &mut self.classifier_activation)?;
-        fields.absent("rope_scaling", &mut self.plain_rope)
+        fields.absent("rope_scaling", &mut self.plain_rope)?;
+        fields.names("layer_types", &mut self.layer_types)?;
+        fields.rope_parameters(FULL, &mut self.global_rope_theta, &mut self.plain_rope)?;
+        let mut local = self.local_rope_theta.unwrap_or(self.global_rope_theta);
+        fields.rope_parameters(SLIDING, &mut local, &mut self.plain_rope)?;
+        self.local_rope_theta = Some(local);
+        Ok(())
     }
 
     fn problem(&self, base: &Base) -> Option<(&'static str, String)> {
         if !self.plain_rope {
-            return Some(("rope_scaling", "supported is null".to_owned()));
+            return Some((
+                "rope_scaling",
+                "found scaled rotary positions, supported are those of the default".to_owned(),
+            ));
+        }
+        if let Some(other) = self.layer_types.iter().find(|kind| *kind != FULL && *kind != SLIDING) {
+            return Some(("layer_types", format!("found `{other}`, supported are {FULL} and {SLIDING}")));
+        }
+        if !self.layer_types.is_empty() && self.layer_types.len() != base.num_hidden_layers {
+            let problem = format!("found {} kinds for {} layers", self.layer_types.len(), base.num_hidden_layers);
+            return Some(("layer_types", problem));
         }
         (!base.head_size().is_multiple_of(2)).then(|| {
             let problem = format!("heads have {} numbers, rotary positions need an even count", base.head_size());

@@ -136,12 +136,28 @@ fn the_longest_input_leaves_room_for_the_first_position() {
 }
 
 #[test]
+fn modernbert_of_transformers_5_says_its_layers_and_thetas_in_other_fields() {
+    let rope = |theta: f64| json!({"rope_type": "default", "rope_theta": theta});
+    let config = full(&json!({"model_type": "modernbert", "num_hidden_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "rope_parameters": {"full_attention": rope(5e4), "sliding_attention": rope(1e3)}}));
+    let super::Family::ModernBert(family) = &config.family else { panic!("ModernBERT") };
+    assert_eq!((family.global_rope_theta, family.local_rope_theta), (5e4, Some(1e3)));
+    assert_eq!(family.layer_types.len(), 2);
+    // What is not told keeps the defaults, and a null means the other one.
+    let config = full(&json!({"model_type": "modernbert", "local_rope_theta": null}));
+    let super::Family::ModernBert(family) = &config.family else { panic!("ModernBERT") };
+    assert_eq!(family.local_rope_theta, Some(160_000.0));
+}
+
+#[test]
 fn fields_of_the_other_families_are_checked() {
     let cases = [
-        (json!({"model_type": "distilbert", "n_heads": 7}), "num_attention_heads"),
+        (json!({"model_type": "distilbert", "n_heads": 7}), "n_heads"),
         (json!({"model_type": "mpnet", "relative_attention_num_buckets": 16}), "relative_attention_num_buckets"),
         (json!({"model_type": "modernbert", "classifier_pooling": "max"}), "classifier_pooling"),
         (json!({"model_type": "modernbert", "rope_scaling": {"rope_type": "yarn"}}), "rope_scaling"),
+        (json!({"model_type": "modernbert", "layer_types": ["full_attention"]}), "layer_types"),
         (json!({"model_type": "deberta-v2", "conv_kernel_size": 4}), "conv_kernel_size"),
         (json!({"model_type": "deberta-v2", "pos_att_type": 3}), "pos_att_type"),
         (json!({"model_type": "roberta", "max_position_embeddings": 2}), "max_position_embeddings"),

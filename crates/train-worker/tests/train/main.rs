@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests fail by panicking, like the tests
 
 mod bad_input;
+mod families;
 mod resume;
 mod settings;
 mod support;
