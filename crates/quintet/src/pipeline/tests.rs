@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use quintet_proto::v1::{GetBestConfigRequest, Precision, command_input::Source, job_spec::Kind, sweep_spec::Trial};
+use quintet_proto::v1::{
+    GetBestConfigRequest, Precision, TextTask, command_input::Source, job_spec::Kind, sweep_spec::Trial,
+};
 
 use super::{Pipeline, parse};
 
@@ -45,6 +47,29 @@ stages:
 fn read(text: &str, sets: &[(&str, &str)]) -> Result<Pipeline, String> {
     let sets: Vec<(String, String)> = sets.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     parse::parse("p.yaml", text, Path::new("/base/pipes"), &sets).map_err(|problem| problem.text("p.yaml"))
+}
+
+#[test]
+fn texts_are_expressed_as_the_message_says() {
+    let text = "
+name: intents
+stages:
+  train:
+    train:
+      checkpoint: base
+      text_classification:
+        train: data/train.csv
+        labels: labels.json
+        label_column: intent
+        task: SINGLE_LABEL
+        fold: {n_splits: 5, index: 1}
+";
+    let pipeline = read(text, &[]).unwrap();
+    let Some(Kind::Train(train)) = &pipeline.stages[0].spec.kind else { panic!("no training") };
+    let data = train.text_classification.as_ref().unwrap();
+    assert_eq!((data.train.as_str(), data.labels.as_str()), ("/base/pipes/data/train.csv", "/base/pipes/labels.json"));
+    assert_eq!((data.task(), data.label_column.as_str()), (TextTask::SingleLabel, "intent"));
+    assert!(train.data.is_none() && data.fold.as_ref().is_some_and(|fold| fold.index == 1));
 }
 
 #[test]
