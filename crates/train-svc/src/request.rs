@@ -4,10 +4,7 @@ use std::{
     time::Duration,
 };
 
-use quintet_nlp::{
-    checkpoint::EncoderConfig,
-    data::{Form, ReadOptions, Sources},
-};
+use quintet_nlp::{checkpoint::EncoderConfig, data::Sources};
 use quintet_proto::v1::{Hyperparameters, TrainSpec};
 use serde::{Deserialize, Serialize};
 
@@ -106,17 +103,9 @@ impl TrainRequest {
             return Err(FieldError::new("checkpoint", "missing"));
         }
         let hyper = Hyper::from_proto(&spec.hyperparameters.unwrap_or_default())?;
-        let sources = data::sources(spec, hyper.seed)?;
-        if let Form::Tokens(ReadOptions { stride: Some(stride), .. }) = sources.form
-            && stride + 2 >= hyper.max_length
-        {
-            let problem =
-                format!("found {stride}, expected less than max_length {} and two special tokens", hyper.max_length);
-            return Err(FieldError::new("data.stride", problem));
-        }
         Ok(Self {
             checkpoint: PathBuf::from(&spec.checkpoint),
-            sources,
+            sources: data::sources(spec, hyper.seed)?,
             hyper,
             metrics_only: spec.metrics_only,
             checkpoint_out: out.join("checkpoint"),
@@ -231,14 +220,7 @@ mod tests {
         assert_eq!(request.checkpoint_out, Path::new("out/checkpoint"));
         let broken = [
             (TrainSpec { checkpoint: String::new(), ..spec.clone() }, "checkpoint"),
-            (TrainSpec { data: None, ..spec.clone() }, "data"),
-            (
-                TrainSpec {
-                    data: spec.data.clone().map(|data| TokenClassificationData { stride: Some(126), ..data }),
-                    ..spec
-                },
-                "data.stride",
-            ),
+            (TrainSpec { data: None, ..spec }, "data"),
         ];
         for (spec, expected) in broken {
             match TrainRequest::from_spec(&spec, Path::new("out"), None, 1) {

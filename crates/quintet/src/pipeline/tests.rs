@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use quintet_proto::v1::{
-    GetBestConfigRequest, Precision, TextTask, command_input::Source, job_spec::Kind, sweep_spec::Trial,
-};
+use quintet_proto::v1::{GetBestConfigRequest, Precision, command_input::Source, job_spec::Kind, sweep_spec::Trial};
 
 use super::{Pipeline, parse};
 
@@ -68,7 +66,7 @@ stages:
     let Some(Kind::Train(train)) = &pipeline.stages[0].spec.kind else { panic!("no training") };
     let data = train.text_classification.as_ref().unwrap();
     assert_eq!((data.train.as_str(), data.labels.as_str()), ("/base/pipes/data/train.csv", "/base/pipes/labels.json"));
-    assert_eq!((data.task(), data.label_column.as_str()), (TextTask::SingleLabel, "intent"));
+    assert_eq!((data.task(), data.label_column.as_str()), (quintet_proto::v1::TextTask::SingleLabel, "intent"));
     assert!(train.data.is_none() && data.fold.as_ref().is_some_and(|fold| fold.index == 1));
 }
 
