@@ -2,11 +2,15 @@
 //!
 //! A folder of two files, written in one step:
 //!
-//! * `rows.safetensors`: `input_ids`, `attention_mask`, `token_type_ids` (all 0), `labels` (-100 where the loss looks away) and
+//! * `rows.safetensors`: `input_ids`, `attention_mask`, `token_type_ids`, `labels` (-100 where the loss looks away) and
 //!   `word_index` (-1 for special tokens and padding), each I64 of [rows, length], padded at the end with the padding token;
 //!   `logits`, F32 of [min(rows, 64), length, labels]: the trainer's output for the first rows, computed with every row padded to
 //!   `length`, padding positions included (they mean nothing, but any engine gives the same numbers there).
 //! * `rows.json`: [`Description`].
+//!
+//! That is format 1, of token classification. Format 2, of the sequence tasks, has no `word_index`; its `labels` are I64 of [rows] with one
+//! label a text, and instead of them `values` are F32 of [rows, labels] with several labels a text and of [rows] for a regression; `logits` are F32 of
+//! [logit_rows, labels].
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +22,7 @@ use crate::{
     checkpoint::{Elements, Weights, write_safetensors},
     data::Sentence,
     files,
-    task::{Target, Targets},
+    task::{Target, Targets, Task},
 };
 
 /// Rows that get the trainer's logits.
@@ -28,8 +32,11 @@ pub const LOGIT_ROWS: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
-    /// Version of the format: 1.
+    /// Version of the format: 1 for token classification, 2 for the sequence tasks.
     pub format: u32,
+    /// What the model says; format 1 does not tell it.
+    #[serde(default, skip_serializing_if = "is_tokens")]
+    pub task: Task,
     /// `test` or `validation`.
     pub split: String,
     /// Longest row allowed in training, in sub-tokens with the special ones.
@@ -44,10 +51,17 @@ pub struct Description {
     pub length: usize,
     /// Rows with logits.
     pub logit_rows: usize,
-    /// Gold tags of each row's words, those beyond `max_length` included.
+    /// Gold tags of each row's words, those beyond `max_length` included; absent in format 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gold_tags: Vec<Vec<String>>,
-    /// The trainer's tags for the same words, `O` for words it did not see.
+    /// The trainer's tags for the same words, `O` for words it did not see; absent in format 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub predicted_tags: Vec<Vec<String>>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
+fn is_tokens(task: &Task) -> bool {
+    *task == Task::TokenClassification
 }
 
 /// Rows of a split with the trainer's logits for the first ones. Arrays are row-major.
@@ -59,13 +73,15 @@ pub struct EvaluationSet {
     pub input_ids: Vec<i64>,
     /// [rows, length].
     pub attention_mask: Vec<i64>,
-    /// [rows, length], all 0.
+    /// [rows, length].
     pub token_type_ids: Vec<i64>,
-    /// [rows, length].
+    /// [rows, length], or [rows] with one label a text; else empty.
     pub labels: Vec<i64>,
-    /// [rows, length].
+    /// [rows, labels] with several labels a text, [rows] for a regression; else empty.
+    pub values: Vec<f32>,
+    /// [rows, length]; empty for the sequence tasks.
     pub word_index: Vec<i64>,
-    /// [logit_rows, length, labels].
+    /// [logit_rows, length, labels], or [logit_rows, labels] for the sequence tasks.
     pub logits: Vec<f32>,
 }
 
@@ -89,6 +105,7 @@ impl EvaluationSet {
         }
         let description = Description {
             format: 1,
+            task: Task::TokenClassification,
             split: split.to_owned(),
             max_length,
             pad_token_id,
@@ -101,16 +118,71 @@ impl EvaluationSet {
         };
         Self {
             description,
-            token_type_ids: vec![0; padded.input_ids.len()],
+            token_type_ids: padded.type_ids,
             input_ids: padded.input_ids,
             attention_mask: padded.attention_mask,
             labels: match padded.targets {
                 Targets::Tokens(labels) => labels,
                 _ => Vec::new(),
             },
+            values: Vec::new(),
             word_index,
             logits: Vec::new(),
         }
+    }
+
+    /// Rows of a split of texts, without logits yet. Rows of another kind of target than the task's are not meant for it: their answers are left
+    /// out.
+    pub fn of_texts(
+        split: &str,
+        task: Task,
+        encoded: &[Encoded],
+        labels: &[String],
+        max_length: usize,
+        pad_token_id: usize,
+    ) -> Self {
+        let padded = batch::pad(encoded, 0, pad_token_id);
+        let description = Description {
+            format: 2,
+            task,
+            split: split.to_owned(),
+            max_length,
+            pad_token_id,
+            labels: labels.to_vec(),
+            rows: padded.rows,
+            length: padded.length,
+            logit_rows: 0,
+            gold_tags: Vec::new(),
+            predicted_tags: Vec::new(),
+        };
+        let (classes, values) = match padded.targets {
+            Targets::Class(classes) => (classes, Vec::new()),
+            Targets::Classes(values) | Targets::Value(values) => (Vec::new(), values),
+            Targets::Tokens(_) => (Vec::new(), Vec::new()),
+        };
+        Self {
+            description,
+            token_type_ids: padded.type_ids,
+            input_ids: padded.input_ids,
+            attention_mask: padded.attention_mask,
+            labels: classes,
+            values,
+            word_index: Vec::new(),
+            logits: Vec::new(),
+        }
+    }
+
+    /// What is right for a text.
+    fn text_target(&self, index: usize) -> Option<Target> {
+        let labels = self.description.labels.len();
+        Some(match self.description.task {
+            Task::TokenClassification => return None,
+            Task::SequenceClassification => Target::Class(*self.labels.get(index)?),
+            Task::MultiLabelClassification => {
+                Target::Classes(self.values.get(index * labels..(index + 1) * labels)?.to_vec())
+            }
+            Task::Regression => Target::Value(*self.values.get(index)?),
+        })
     }
 
     /// The sub-tokens of one row without its padding, as for [`Encoded::word_labels`].
@@ -119,9 +191,15 @@ impl EvaluationSet {
         let start = index.checked_mul(length)?;
         let mask = self.attention_mask.get(start..start + length)?;
         let used = start..start + mask.iter().take_while(|mask| **mask == 1).count();
+        let (input_ids, type_ids) =
+            (self.input_ids.get(used.clone())?.to_vec(), self.token_type_ids.get(used.clone())?.to_vec());
+        if self.description.task.is_sequence() {
+            let words = vec![None; input_ids.len()];
+            return Some(Encoded { input_ids, type_ids, target: self.text_target(index)?, words, word_count: 0 });
+        }
         Some(Encoded {
-            input_ids: self.input_ids.get(used.clone())?.to_vec(),
-            type_ids: self.token_type_ids.get(used.clone())?.to_vec(),
+            input_ids,
+            type_ids,
             target: Target::Tokens(self.labels.get(used.clone())?.to_vec()),
             words: self.word_index.get(used)?.iter().map(|word| usize::try_from(*word).ok()).collect(),
             word_count: self.description.gold_tags.get(index)?.len(),
@@ -140,19 +218,30 @@ impl EvaluationSet {
 
     /// Writes the folder in one step; it must not exist or be empty.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
-        let Description { rows, length, logit_rows, labels, .. } = &self.description;
+        let Description { rows, length, logit_rows, labels, task, .. } = &self.description;
         files::write_folder(dir, |folder| {
             let json = serde_json::to_vec(&self.description)
                 .map_err(|e| Error::format(&folder.join("rows.json"), e.to_string()))?;
             files::write_file(&folder.join("rows.json"), &json)?;
-            let shape = vec![*rows, *length];
-            let mut tensors: Vec<(String, Vec<usize>, Elements<'_>)> = self
-                .integers()
-                .into_iter()
-                .map(|(name, values)| (name.to_owned(), shape.clone(), Elements::I64(values)))
-                .collect();
-            let logits = vec![*logit_rows, *length, labels.len()];
-            tensors.push(("logits".to_owned(), logits, Elements::F32(&self.logits)));
+            let cells = || vec![*rows, *length];
+            let mut tensors = vec![
+                ("input_ids", cells(), Elements::I64(&self.input_ids)),
+                ("attention_mask", cells(), Elements::I64(&self.attention_mask)),
+                ("token_type_ids", cells(), Elements::I64(&self.token_type_ids)),
+            ];
+            tensors.push(match task {
+                Task::TokenClassification => ("labels", cells(), Elements::I64(&self.labels)),
+                Task::SequenceClassification => ("labels", vec![*rows], Elements::I64(&self.labels)),
+                Task::MultiLabelClassification => ("values", vec![*rows, labels.len()], Elements::F32(&self.values)),
+                Task::Regression => ("values", vec![*rows], Elements::F32(&self.values)),
+            });
+            if !task.is_sequence() {
+                tensors.push(("word_index", cells(), Elements::I64(&self.word_index)));
+            }
+            let logits = self.description.logits(*logit_rows);
+            tensors.push(("logits", logits, Elements::F32(&self.logits)));
+            let tensors: Vec<_> =
+                tensors.into_iter().map(|(name, shape, values)| (name.to_owned(), shape, values)).collect();
             write_safetensors(&folder.join("rows.safetensors"), &tensors)
         })
     }
@@ -162,32 +251,33 @@ impl EvaluationSet {
         let path = dir.join("rows.json");
         let description: Description =
             serde_json::from_slice(&files::read(&path)?).map_err(|e| Error::format(&path, e.to_string()))?;
-        let lengths = |tags: &[Vec<String>]| tags.iter().map(Vec::len).collect::<Vec<_>>();
-        let gold = lengths(&description.gold_tags);
-        if description.format != 1 || gold.len() != description.rows || gold != lengths(&description.predicted_tags) {
-            return Err(Error::format(
-                &path,
-                "not of format 1, or `rows`, `gold_tags` and `predicted_tags` differ in length",
-            ));
-        }
+        description.check().map_err(|problem| Error::format(&path, problem))?;
         let path = dir.join("rows.safetensors");
         let tensors = Weights::open_file(&path)?;
-        let integers = |name: &str| -> Result<Vec<i64>, Error> {
+        let integers = |name: &str, expected: Vec<usize>| -> Result<Vec<i64>, Error> {
             let (found, values) = tensors.i64(name)?;
-            let expected = vec![description.rows, description.length];
             if found == expected {
                 Ok(values)
             } else {
                 Err(Error::TensorShape { path: path.clone(), tensor: name.to_owned(), found, expected })
             }
         };
+        let (rows, labels) = (description.rows, description.labels.len());
+        let cells = || vec![rows, description.length];
+        let (classes, values, word_index) = match description.task {
+            Task::TokenClassification => (integers("labels", cells())?, Vec::new(), integers("word_index", cells())?),
+            Task::SequenceClassification => (integers("labels", vec![rows])?, Vec::new(), Vec::new()),
+            Task::MultiLabelClassification => (Vec::new(), tensors.f32("values", &[rows, labels])?, Vec::new()),
+            Task::Regression => (Vec::new(), tensors.f32("values", &[rows])?, Vec::new()),
+        };
         let set = Self {
-            input_ids: integers("input_ids")?,
-            attention_mask: integers("attention_mask")?,
-            token_type_ids: integers("token_type_ids")?,
-            labels: integers("labels")?,
-            word_index: integers("word_index")?,
-            logits: tensors.f32("logits", &[description.logit_rows, description.length, description.labels.len()])?,
+            input_ids: integers("input_ids", cells())?,
+            attention_mask: integers("attention_mask", cells())?,
+            token_type_ids: integers("token_type_ids", cells())?,
+            labels: classes,
+            values,
+            word_index,
+            logits: tensors.f32("logits", &description.logits(description.logit_rows))?,
             description,
         };
         let known = |label: &i64| *label == IGNORED || (0..set.description.labels.len() as i64).contains(label);
@@ -196,15 +286,28 @@ impl EvaluationSet {
         }
         Ok(set)
     }
+}
 
-    fn integers(&self) -> [(&'static str, &[i64]); 5] {
-        [
-            ("input_ids", &self.input_ids),
-            ("attention_mask", &self.attention_mask),
-            ("token_type_ids", &self.token_type_ids),
-            ("labels", &self.labels),
-            ("word_index", &self.word_index),
-        ]
+impl Description {
+    /// Shape of the logits.
+    fn logits(&self, rows: usize) -> Vec<usize> {
+        match self.task.is_sequence() {
+            true => vec![rows, self.labels.len()],
+            false => vec![rows, self.length, self.labels.len()],
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let expected = if self.task.is_sequence() { 2 } else { 1 };
+        if self.format != expected {
+            return Err(format!("found format {}, expected {expected} for {:?}", self.format, self.task));
+        }
+        let lengths = |tags: &[Vec<String>]| tags.iter().map(Vec::len).collect::<Vec<_>>();
+        let (gold, rows) = (lengths(&self.gold_tags), if self.task.is_sequence() { 0 } else { self.rows });
+        if gold.len() != rows || gold != lengths(&self.predicted_tags) {
+            return Err("`rows`, `gold_tags` and `predicted_tags` differ in length".to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -260,6 +363,57 @@ mod tests {
         let path = dir.path().join("evaluation");
         set().save(&path).unwrap();
         assert_eq!(EvaluationSet::load(&path).unwrap(), set());
+    }
+
+    #[test]
+    fn sets_of_texts_survive_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let labels: Vec<String> = ["x", "y"].map(str::to_owned).to_vec();
+        for (task, targets, labels) in [
+            (Task::SequenceClassification, [Target::Class(1), Target::Class(0)], &labels[..]),
+            (
+                Task::MultiLabelClassification,
+                [Target::Classes(vec![1.0, 0.0]), Target::Classes(vec![1.0, 1.0])],
+                &labels[..],
+            ),
+            (Task::Regression, [Target::Value(0.5), Target::Value(-2.0)], &labels[..1]),
+        ] {
+            let encoded: Vec<Encoded> = (2..)
+                .zip(targets)
+                .map(|(length, target)| Encoded {
+                    input_ids: vec![7; length],
+                    type_ids: vec![1; length],
+                    target,
+                    words: vec![None; length],
+                    word_count: 0,
+                })
+                .collect();
+            let mut set = EvaluationSet::of_texts("test", task, &encoded, labels, 5, 0);
+            set.description.logit_rows = 2;
+            set.logits = vec![0.25; 2 * labels.len()];
+            let path = dir.path().join(format!("{task:?}"));
+            set.save(&path).unwrap();
+            let found = EvaluationSet::load(&path).unwrap();
+            assert_eq!(found, set);
+            assert_eq!([found.row(0).unwrap(), found.row(1).unwrap()].as_slice(), encoded);
+            let json = std::fs::read_to_string(path.join("rows.json")).unwrap();
+            assert!(json.contains("\"format\":2") && !json.contains("gold_tags"), "{json}");
+            // Whoever knows format 1 alone refuses it.
+            std::fs::write(path.join("rows.json"), json.replace("\"format\":2", "\"format\":1")).unwrap();
+            assert!(matches!(EvaluationSet::load(&path), Err(Error::Format { .. })));
+        }
+    }
+
+    #[test]
+    fn the_format_of_words_is_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("evaluation");
+        set().save(&path).unwrap();
+        let json = std::fs::read_to_string(path.join("rows.json")).unwrap();
+        assert!(json.starts_with("{\"format\":1,\"split\":\"test\",\"max_length\":5,"), "{json}");
+        let tensors = Weights::open_file(&path.join("rows.safetensors")).unwrap();
+        let names: Vec<&str> = tensors.names().collect();
+        assert_eq!(names.len(), 6, "{names:?}");
     }
 
     #[test]

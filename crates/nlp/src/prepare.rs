@@ -156,16 +156,17 @@ fn tokens(
         return Err(empty("train", &resolved.train, "sentence"));
     }
     let labels = LabelSet::of_tags(tags.iter().map(String::as_str), reader.classes.take());
-    some_entity(tags.iter().any(|tag| tag != "O"), sources)?;
+    some_entity("train", tags.iter().any(|tag| tag != "O"), &sources.train)?;
     let mut notes = reader.notes("train");
     let mut check = |split: &'static str, files: &SplitFiles| {
-        let mut count = 0;
+        let (mut count, mut entity) = (0, split == "test");
         reader.read(files, read, &mut |path, sentence| {
             count += 1;
+            entity |= sentence.tags.iter().any(|tag| tag != "O");
             known_tags(&sentence, &labels, path)
         })?;
         notes.extend(reader.notes(split));
-        if count == 0 { Err(empty(split, files, "sentence")) } else { Ok(()) }
+        if count == 0 { Err(empty(split, files, "sentence")) } else { some_entity(split, entity, place(files)) }
     };
     resolved.validation.iter().try_for_each(|files| check("validation", files))?;
     resolved.test.iter().try_for_each(|files| check("test", files))?;

@@ -12,10 +12,19 @@ use crate::request::FieldError;
 /// The most folds that anybody has asked for in earnest.
 const MOST_FOLDS: i32 = 100;
 
+/// `max_length` when the specification does not say it, see `Hyperparameters`.
+const MAX_LENGTH: i32 = 128;
+
+/// That every tokenizer for these encoders adds; the tokenizer itself is asked when rows are encoded.
+const SPECIAL_TOKENS: i32 = 2;
+
 /// The sources of a specification, whose paths are local already; `seed` chooses the rows that are held out.
 pub(crate) fn sources(spec: &TrainSpec, seed: u64) -> Result<Sources, FieldError> {
     match (&spec.data, &spec.text_classification) {
-        (Some(data), None) => words(data, seed),
+        (Some(data), None) => {
+            let given = spec.hyperparameters.as_ref().and_then(|hyper| hyper.max_length);
+            words(data, seed, given.unwrap_or(MAX_LENGTH))
+        }
         (None, Some(data)) => texts(data, seed),
         (None, None) => Err(FieldError::new("data", "missing; one of data and text_classification is needed")),
         (Some(_), Some(_)) => {
@@ -99,7 +108,14 @@ fn format(field: &str, number: i32) -> Result<Option<Format>, FieldError> {
     })
 }
 
-fn words(data: &TokenClassificationData, seed: u64) -> Result<Sources, FieldError> {
+fn words(data: &TokenClassificationData, seed: u64, max_length: i32) -> Result<Sources, FieldError> {
+    if let Some(stride) = data.stride
+        && stride >= max_length.saturating_sub(SPECIAL_TOKENS)
+    {
+        let problem =
+            format!("found {stride}, expected less than what max_length {max_length} leaves beside the special tokens");
+        return Err(FieldError::new("data.stride", problem));
+    }
     let column = |name: &str, value: i32| {
         usize::try_from(value).map_err(|_| FieldError::new(name, format!("found {value}, expected 0 or more")))
     };
@@ -212,6 +228,7 @@ mod tests {
             (TokenClassificationData::default(), "data.train"),
             (TokenClassificationData { word_column: -1, ..d() }, "data.word_column"),
             (TokenClassificationData { stride: Some(-1), ..d() }, "data.stride"),
+            (TokenClassificationData { stride: Some(126), ..d() }, "data.stride"),
             (TokenClassificationData { validation_fraction: 1.0, ..d() }, "data.validation_fraction"),
             (with_fold(3, 3, ""), "data.fold.index"),
             (with_fold(1, 0, ""), "data.fold.n_splits"),

@@ -10,6 +10,7 @@ use convert_svc::{Observer, Request};
 use quintet_nlp::{
     checkpoint::{Elements, Weights, write_safetensors},
     evaluation::{Description, EvaluationSet, argmax},
+    task::Task,
     testing::tokenizer_json,
 };
 use quintet_proto::v1::ConvertSpec;
@@ -145,6 +146,7 @@ pub fn evaluation() -> EvaluationSet {
         word_index: masked(&|at| (at % length) as i64, -1),
         description: Description {
             format: 1,
+            task: Task::TokenClassification,
             split: "test".to_owned(),
             max_length: length,
             pad_token_id: 0,
@@ -155,6 +157,7 @@ pub fn evaluation() -> EvaluationSet {
             predicted_tags: gold_tags.clone(),
             gold_tags,
         },
+        values: Vec::new(),
         input_ids,
         attention_mask,
         token_type_ids: tensors.i64("token_type_ids").unwrap().1,

@@ -93,18 +93,19 @@ fn cells(batch: &RecordBatch, row: usize) -> Result<Value, String> {
     let mut cells = Map::new();
     for (field, column) in schema.fields().iter().zip(batch.columns()) {
         if readable(field.data_type()) {
-            let value = cell(column, row).map_err(|problem| format!("column `{}`: {problem}", field.name()))?;
+            let value =
+                cell(column.as_ref(), row).map_err(|problem| format!("column `{}`: {problem}", field.name()))?;
             cells.insert(field.name().clone(), value);
         }
     }
     Ok(Value::Object(cells))
 }
 
-fn cell(array: &ArrayRef, row: usize) -> Result<Value, String> {
+fn cell(array: &dyn Array, row: usize) -> Result<Value, String> {
     if array.is_null(row) {
         return Ok(Value::Null);
     }
-    let list = |items: ArrayRef| (0..items.len()).map(|index| cell(&items, index)).collect::<Result<_, _>>();
+    let list = |items: ArrayRef| (0..items.len()).map(|index| cell(items.as_ref(), index)).collect::<Result<_, _>>();
     Ok(match array.data_type() {
         DataType::Null => Value::Null,
         DataType::Boolean => array.as_boolean().value(row).into(),
@@ -126,13 +127,14 @@ fn cell(array: &ArrayRef, row: usize) -> Result<Value, String> {
         DataType::FixedSizeList(..) => Value::Array(list(array.as_fixed_size_list().value(row))?),
         DataType::Struct(fields) => {
             let columns = fields.iter().zip(array.as_struct().columns());
-            let cells = columns.map(|(field, column)| Ok((field.name().clone(), cell(column, row)?)));
+            let cells = columns.map(|(field, column)| Ok((field.name().clone(), cell(column.as_ref(), row)?)));
             Value::Object(cells.collect::<Result<_, String>>()?)
         }
         DataType::Dictionary(..) => {
             let dictionary = array.as_any_dictionary();
-            let key = dictionary.normalized_keys().get(row).copied().ok_or("a key of the dictionary is missing")?;
-            cell(dictionary.values(), key)?
+            let key = cell(dictionary.keys(), row)?.as_u64().and_then(|key| usize::try_from(key).ok());
+            let key = key.filter(|key| *key < dictionary.values().len()).ok_or("a key of the dictionary is missing")?;
+            cell(dictionary.values().as_ref(), key)?
         }
         other => return Err(format!("type {other} cannot be read")),
     })

@@ -87,10 +87,13 @@ fn tokens(sources: &Sources, options: &ReadOptions, resolved: Resolved) -> Resul
     let train = sentences("train", &resolved.train, options, &mut reader, &mut notes)?;
     let tags = || train.iter().flat_map(|row| &row.tags).map(String::as_str);
     let labels = LabelSet::of_tags(tags(), reader.classes.take());
-    some_entity(tags().any(|tag| tag != "O"), sources)?;
+    some_entity("train", tags().any(|tag| tag != "O"), &sources.train)?;
     let mut checked = |name: &'static str, split: &SplitFiles, notes: &mut Vec<String>| {
         let rows = sentences(name, split, options, &mut reader, notes)?;
         rows.iter().try_for_each(|row| known_tags(row, &labels, place(split)))?;
+        if name == "validation" {
+            some_entity(name, rows.iter().flat_map(|row| &row.tags).any(|tag| tag != "O"), place(split))?;
+        }
         Ok(rows)
     };
     let (train, validation) = match &resolved.validation {
@@ -105,13 +108,12 @@ fn tokens(sources: &Sources, options: &ReadOptions, resolved: Resolved) -> Resul
     Ok(DataSet::Tokens { labels, splits: Splits { train, validation, test }, notes })
 }
 
-/// A training split needs an entity.
-pub(crate) fn some_entity(found: bool, sources: &Sources) -> Result<(), Error> {
+/// A split to train on or to select by needs an entity.
+pub(crate) fn some_entity(split: &'static str, found: bool, path: &Path) -> Result<(), Error> {
     if found {
         return Ok(());
     }
-    let problem = format!("`{}` has no entity: every tag is O", sources.train.display());
-    Err(Error::Split { split: "train", problem })
+    Err(Error::Split { split, problem: format!("`{}` has no entity: every tag is O", path.display()) })
 }
 
 /// Whether the labels of the training split cover a sentence of another.
@@ -328,6 +330,7 @@ mod tests {
         assert!(matches!(fails("a O\n", None), Error::Split { split: "train", .. }));
         assert!(matches!(fails("a B-x\n", None), Error::Split { split: "train", .. }));
         assert!(matches!(fails("a B-x\n", Some("\n \n")), Error::Split { split: "validation", .. }));
+        assert!(fails("a B-x\n", Some("a O\n")).to_string().contains("validation split: `"));
         match fails("a B-x\n", Some("a O\n\nb O\nc B-y\n")) {
             Error::Data { line: 3, problem, .. } => assert!(problem.contains("`B-y`") && problem.contains("has x")),
             other => panic!("{other}"),

@@ -93,14 +93,20 @@ impl Sources {
     pub fn digest(&self) -> Result<String, Error> {
         let resolved = self.resolve()?;
         let mut hash = Sha256::new();
-        hash.update(format!("{:?} {} {} {:?}\n", self.form, self.validation_fraction, self.seed, self.fold));
+        // Where files lie does not matter, what they hold does.
+        let mut form = self.form.clone();
+        let labels = match &mut form {
+            Form::Text(options) => options.labels.take(),
+            Form::Tokens(_) => None,
+        };
+        hash.update(format!("{form:?} {} {} {:?}\n", self.validation_fraction, self.seed, self.fold));
         for (name, split) in [("train", Some(&resolved.train)), ("validation", resolved.validation.as_ref())] {
             for file in split.iter().flat_map(|split| &split.files) {
                 hash.update(format!("{name} {}\n", files::digest(file)?));
             }
         }
-        if let Form::Text(TextOptions { labels: Some(path), .. }) = &self.form {
-            hash.update(files::digest(path)?);
+        if let Some(path) = labels {
+            hash.update(format!("labels {}\n", files::digest(&path)?));
         }
         Ok(hex::encode(hash.finalize()))
     }

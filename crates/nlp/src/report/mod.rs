@@ -236,13 +236,15 @@ impl Scan<'_> {
             let tokens = limits.tokenizer.encode_words(&sentence.words, usize::MAX)?;
             let cut = counts.tokens(&tokens, limits.max_length) && !windows;
             if cut {
-                // Words whose sub-tokens all fit.
                 let closing = tokens.words.iter().rev().take_while(|word| word.is_none()).count();
                 let room = limits.max_length.saturating_sub(closing);
-                let kept = tokens.words.get(room).copied().flatten().unwrap_or(sentence.words.len());
+                // The first word that loses something, and whether it keeps something.
+                let first = tokens.words.get(room).copied().flatten().unwrap_or(sentence.words.len());
+                let partly = room > 0 && tokens.words.get(room - 1) == Some(&Some(first));
                 for (_, words) in &entities {
-                    counts.lost_entities += usize::from(words.start >= kept);
-                    counts.cut_entities += usize::from(words.start < kept && words.end > kept);
+                    let lost = words.start > first || words.start == first && !partly;
+                    counts.lost_entities += usize::from(lost);
+                    counts.cut_entities += usize::from(!lost && words.end > first);
                 }
             }
         }

@@ -50,6 +50,29 @@ fn read(text: &str, sets: &[(&str, &str)]) -> Result<Pipeline, String> {
 }
 
 #[test]
+fn texts_are_expressed_as_the_message_says() {
+    let text = "
+name: intents
+stages:
+  train:
+    train:
+      checkpoint: base
+      text_classification:
+        train: data/train.csv
+        labels: labels.json
+        label_column: intent
+        task: SINGLE_LABEL
+        fold: {n_splits: 5, index: 1}
+";
+    let pipeline = read(text, &[]).unwrap();
+    let Some(Kind::Train(train)) = &pipeline.stages[0].spec.kind else { panic!("no training") };
+    let data = train.text_classification.as_ref().unwrap();
+    assert_eq!((data.train.as_str(), data.labels.as_str()), ("/base/pipes/data/train.csv", "/base/pipes/labels.json"));
+    assert_eq!((data.task(), data.label_column.as_str()), (quintet_proto::v1::TextTask::SingleLabel, "intent"));
+    assert!(train.data.is_none() && data.fold.as_ref().is_some_and(|fold| fold.index == 1));
+}
+
+#[test]
 fn what_decides_which_trial_is_the_best_may_be_said() {
     let mapping =
         "config_from: {sweep: sweep, latency_metric: ms, accuracy_threshold: 0.02, scoring: {latency_weight: 0.5}}";
