@@ -4,13 +4,14 @@ use std::{
     fs::{self, File},
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     path::Path,
+    sync::Arc,
 };
 
 use reqwest::{Response, StatusCode, header::CONTENT_RANGE};
 
 use crate::{
     Error, Repo,
-    cache::{Cache, make_parent, rename},
+    cache::{Cache, Lock, make_parent, rename},
     client::{Client, Metadata, Trouble},
     digest::Hasher,
 };
@@ -35,7 +36,8 @@ pub(crate) async fn bring(
         return Ok(());
     }
     make_parent(&blob)?;
-    let _lock = cache.lock(&metadata.etag).await?;
+    // Work that goes on in a thread when this is dropped holds the lock too: nobody else touches the file before it is done.
+    let lock = Arc::new(cache.lock(&metadata.etag).await?);
     if is_whole(&blob, metadata.size) {
         done(metadata.size);
         return Ok(());
@@ -44,10 +46,10 @@ pub(crate) async fn bring(
     let mut problem = String::new();
     // What was there may be damaged, and a bad copy may have been given once; what comes damaged again stays so.
     for _ in 0..2 {
-        let mut download = Download::open(&incomplete, metadata).await?;
+        let mut download = Download::open(&incomplete, metadata, lock.clone()).await?;
         done(download.position);
         match download.run(client, repo, file, metadata, done).await? {
-            Ok(()) => return finish(download.file, &incomplete, &blob).await,
+            Ok(()) => return finish(download.file, &incomplete, &blob, lock).await,
             Err(damage) => {
                 tracing::warn!(file, %repo, damage, "a downloaded file is damaged and is removed");
                 fs::remove_file(&incomplete).map_err(|error| Error::io(&incomplete, error))?;
@@ -63,9 +65,9 @@ fn is_whole(blob: &Path, size: u64) -> bool {
 }
 
 /// Syncs a file and gives it its name.
-async fn finish(file: File, from: &Path, to: &Path) -> Result<(), Error> {
+async fn finish(file: File, from: &Path, to: &Path, lock: Arc<Lock>) -> Result<(), Error> {
     let (from, to) = (from.to_owned(), to.to_owned());
-    blocking(move || {
+    blocking(lock, move || {
         file.sync_all().map_err(|error| Error::io(&from, error))?;
         rename(&from, &to)?;
         let folder = to.parent().unwrap_or(&to);
@@ -74,8 +76,16 @@ async fn finish(file: File, from: &Path, to: &Path) -> Result<(), Error> {
     .await
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+async fn blocking<T: Send + 'static>(
+    lock: Arc<Lock>,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(lock);
+        done
+    });
+    done.await.unwrap_or_else(|error| {
         Err(Error::Io { path: Path::new("cache").to_owned(), source: std::io::Error::other(error.to_string()) })
     })
 }
@@ -91,9 +101,9 @@ struct Download {
 
 impl Download {
     /// Opens what an earlier download left, and hashes it.
-    async fn open(path: &Path, metadata: &Metadata) -> Result<Self, Error> {
+    async fn open(path: &Path, metadata: &Metadata, lock: Arc<Lock>) -> Result<Self, Error> {
         let (path, hasher, size) = (path.to_owned(), Hasher::new(&metadata.etag, metadata.size), metadata.size);
-        blocking(move || {
+        blocking(lock, move || {
             let fail = |error| Error::io(&path, error);
             let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
             let mut file = file.map_err(fail)?;

@@ -186,6 +186,31 @@ async fn damaged_contents_never_get_their_name() {
     }
 }
 
+/// A download that is given up in the middle of anything, and begun again at once, harms nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_may_be_dropped_at_any_moment() {
+    let (server, _) = server().await;
+    // After so many requests, and so many polls more.
+    for (requests, polls) in (0..10).flat_map(|requests| [0, 5, 50].map(|polls| (requests, polls))) {
+        let cache = tempfile::tempdir().unwrap();
+        let hub = hub(&server, cache.path());
+        let wanted = repo(ID);
+        let mut given_up = Box::pin(hub.snapshot(&wanted, &|_| ()));
+        let (mut seen, mut left, mut ready) = (0, polls, false);
+        server.seen();
+        while !ready && (seen < requests || left > 0) {
+            left -= usize::from(seen >= requests && left > 0);
+            ready = futures::poll!(&mut given_up).is_ready();
+            tokio::task::yield_now().await;
+            seen += server.seen().len();
+        }
+        drop(given_up);
+        let snapshot = hub.snapshot(&wanted, &|_| ()).await.unwrap();
+        assert_eq!(fs::read(snapshot.path.join(WEIGHTS)).unwrap(), weights(1));
+        assert!(!files_below(cache.path()).iter().any(|file| file.contains("incomplete")));
+    }
+}
+
 async fn commit_of(server: &quintet_hub::testing::TestHub) -> String {
     let cache = tempfile::tempdir().unwrap();
     hub(server, cache.path()).resolve(&repo(ID)).await.unwrap().pinned.revision().to_owned()
