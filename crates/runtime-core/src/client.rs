@@ -142,7 +142,8 @@ impl JobClient {
         debug_assert!(!request.request_id.is_empty(), "a request that may be repeated needs an id");
         self.repeat(|mut client| {
             let request = request.clone();
-            async move { client.create_job(request).await }
+            // A job's specification is large: on the heap, not in every caller's future.
+            Box::pin(async move { client.create_job(request).await })
         })
         .await
     }
