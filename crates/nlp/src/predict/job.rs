@@ -91,7 +91,7 @@ impl Predictor {
         writer: &mut ResultWriter,
         go_on: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Summary, S::Error> {
-        let total = InputReader::check(input, options)?;
+        let total = self.check(input, options)?;
         let mut summary = Summary { texts: writer.rows(), ..Summary::default() };
         let mut items = InputReader::open(input, options)?.skip(writer.rows());
         loop {
@@ -120,6 +120,20 @@ impl Predictor {
         }
     }
 
+    /// Reads the whole file and gives the number of its texts; an error for one that the model does not take.
+    fn check(&self, input: &Path, options: &InputOptions) -> Result<usize, Error> {
+        let mut count = 0;
+        for item in InputReader::open(input, options)? {
+            let item = item?;
+            if matches!(item.input, InputText::Pair(..)) && !self.options.task.is_sequence() {
+                let problem = format!("found `{}`, but a model that tags words takes one text", options.pair_column);
+                return Err(Error::data(input, item.line, problem));
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
     fn answer_key(&self) -> &'static str {
         if self.options.task.is_sequence() { "labels" } else { "entities" }
     }
@@ -132,7 +146,7 @@ impl Predictor {
         rows: &mut usize,
     ) -> Result<Vec<Value>, S::Error> {
         let cut: Vec<Vec<PredictionRow>> =
-            inputs.iter().map(|input| self.rows_of(input)).collect::<Result<_, Error>>()?;
+            inputs.iter().map(|input| self.tokenizer.rows(input)).collect::<Result<_, Error>>()?;
         let flat: Vec<&PredictionRow> = cut.iter().flatten().collect();
         let outputs = self.outputs(scorer, &flat)?;
         *rows += flat.len();
@@ -143,13 +157,6 @@ impl Predictor {
             answers.push(self.answer(input, cut, &outputs)?);
         }
         Ok(answers)
-    }
-
-    fn rows_of(&self, input: &InputText) -> Result<Vec<PredictionRow>, Error> {
-        if matches!(input, InputText::Pair(..)) && !self.options.task.is_sequence() {
-            return Err(Error::argument("text_pair", "a model that tags words takes one text"));
-        }
-        self.tokenizer.rows(input)
     }
 
     /// Outputs of the model by row, without those of padding.
@@ -374,6 +381,6 @@ mod tests {
         fs::write(&path, "{\"text\": \"a\", \"text_pair\": \"b\"}\n").unwrap();
         let error =
             predictor.run(&mut model, &path, &InputOptions::default(), &mut writer, &mut |_, _| true).unwrap_err();
-        assert!(matches!(error, Error::Argument { field: "text_pair", .. }), "{error}");
+        assert!(matches!(error, Error::Data { line: 1, .. }) && error.to_string().contains("`text_pair`"), "{error}");
     }
 }

@@ -174,6 +174,29 @@ fn a_good_file_becomes_jobs_in_the_order_of_their_needs() {
 }
 
 #[test]
+fn a_prediction_takes_the_checkpoint_of_a_training() {
+    let stage = "  predict:
+    predict:
+      checkpoint: ${{stages.train.outputs.checkpoint}}
+      input: new/texts.jsonl
+      aggregation_strategy: first
+";
+    let pipeline = read(&format!("{GOOD}{stage}"), &[]).unwrap();
+    let predict = pipeline.stage("predict").unwrap();
+    assert_eq!((predict.needs().collect::<Vec<_>>(), predict.outputs()), (vec!["train"], vec!["predictions"]));
+    let jobs = BTreeMap::from([("train".to_owned(), "jobs/11".to_owned())]);
+    let Some(Kind::Predict(spec)) = predict.job(&pipeline, &jobs).unwrap().spec.unwrap().kind else {
+        panic!("no prediction")
+    };
+    assert_eq!(
+        (spec.checkpoint.as_str(), spec.input.as_str()),
+        ("jobs/11/outputs/checkpoint", "/base/pipes/new/texts.jsonl")
+    );
+    let unknown = read(&format!("{GOOD}{stage}").replace("aggregation_strategy", "aggregation"), &[]).unwrap_err();
+    assert!(unknown.contains("aggregation"), "{unknown}");
+}
+
+#[test]
 fn fields_of_the_server_are_found_in_the_file() {
     let pipeline = read(GOOD, &[]).unwrap();
     let sweep = pipeline.stage("sweep").unwrap();
