@@ -193,3 +193,31 @@ fn continues(response: &Response, from: u64) -> bool {
     response.status() == StatusCode::PARTIAL_CONTENT
         && range.is_some_and(|range| range.trim().starts_with(&format!("bytes {from}-")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lock_outlives_the_download_that_was_given_up() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::new(root.path(), &"org/name".parse().unwrap());
+        let lock = Arc::new(cache.lock("tag").await.unwrap());
+        let (begun, begins) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel::<()>();
+        let mut work = Box::pin(blocking(lock, move || {
+            begun.send(()).unwrap();
+            goes_on.recv().unwrap();
+            Ok(())
+        }));
+        assert!(futures::poll!(&mut work).is_pending());
+        begins.recv().unwrap();
+        drop(work);
+        let mut second = Box::pin(cache.lock("tag"));
+        assert!(futures::poll!(&mut second).is_pending(), "the file is still worked on");
+        go_on.send(()).unwrap();
+        second.await.unwrap();
+    }
+}
