@@ -244,7 +244,7 @@ mod tests {
         let mut config = checkpoint.config.clone();
         config.task = Some(Task::SequenceClassification);
         config.labels = ["a", "b", "c"].map(str::to_owned).to_vec();
-        let parameters = Parameters::load(&checkpoint, &config, 1, Device::Cpu).unwrap();
+        let parameters = Parameters::load(&checkpoint, &config, 1, Device::Cpu, Kind::Float).unwrap();
         let expected = ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"];
         assert_eq!(parameters.fresh(), expected);
         assert!((deviation(&parameters, "bert.pooler.dense.weight") / 0.02 - 1.0).abs() < 0.1);
@@ -258,9 +258,9 @@ mod tests {
         let values = elements(&parameters.flat).unwrap();
         write_checkpoint(&dir.path().join("next"), &config, &parameters.named(&values), dir.path()).unwrap();
         let next = Checkpoint::open(&dir.path().join("next")).unwrap();
-        assert!(Parameters::load(&next, &config, 1, Device::Cpu).unwrap().fresh().is_empty());
+        assert!(Parameters::load(&next, &config, 1, Device::Cpu, Kind::Float).unwrap().fresh().is_empty());
         config.labels.reverse();
-        let parameters = Parameters::load(&next, &config, 1, Device::Cpu).unwrap();
+        let parameters = Parameters::load(&next, &config, 1, Device::Cpu, Kind::Float).unwrap();
         assert_eq!(parameters.fresh(), ["classifier.weight", "classifier.bias"]);
     }
 
@@ -271,7 +271,7 @@ mod tests {
         let mut config = checkpoint.config.clone();
         config.task = Some(Task::TokenClassification);
         config.labels = (0..40).map(|label| label.to_string()).collect();
-        let parameters = Parameters::load(&checkpoint, &config, 1, Device::Cpu).unwrap();
+        let parameters = Parameters::load(&checkpoint, &config, 1, Device::Cpu, Kind::Float).unwrap();
         assert_eq!(
             parameters.fresh().join(" "),
             "head.dense.weight head.norm.weight classifier.weight classifier.bias"
