@@ -20,7 +20,8 @@ pub fn train(request: &TrainRequest, observer: &mut dyn Observer) -> Result<Trai
         Ok(evaluated) => evaluated,
         Err(stop) => return Ok(run.report(outcome(stop), None)),
     };
-    let report = evaluated.report.clone();
+    let mut report = evaluated.report.clone();
+    run.leave_out_labels(&mut report.metrics);
     if report.split == "test" {
         for (key, value) in report.test_metrics() {
             observer.metric(&key, value, run.position.epochs.len() as i64);

@@ -1,4 +1,6 @@
 //! Epochs: trained, evaluated, the best one kept, stopped early.
+use std::collections::BTreeMap;
+
 use quintet_nlp::{
     metrics::{canonical, greater_is_better},
     prepare::Part,
@@ -70,7 +72,8 @@ impl Run<'_> {
             Ok(evaluated) => evaluated.report,
             Err(stop) => return Ok(stop),
         };
-        let SplitReport { metrics, .. } = report;
+        let SplitReport { mut metrics, .. } = report;
+        self.leave_out_labels(&mut metrics);
         let epoch = EpochReport { epoch: self.position.epochs.len() + 1, train_loss, seconds, metrics };
         let value = self.chosen(&epoch)?;
         let gain = match self.position.best.and_then(|best| self.position.epochs.get(best - 1)) {
@@ -116,6 +119,12 @@ impl Run<'_> {
         canonical(self.request.hyper.metric_for_best_model.as_deref().unwrap_or(default))
     }
 
+    /// Leaves out the metrics of single labels, which the report of the final split has; the one that chooses the best epoch stays.
+    pub(crate) fn leave_out_labels(&self, metrics: &mut BTreeMap<String, f64>) {
+        let chosen = self.metric_name();
+        metrics.retain(|name, _| name == chosen || !is_of_a_label(name, &self.config.labels));
+    }
+
     /// By how much a value is better than another.
     fn gain(&self, value: f64, before: f64) -> f64 {
         if greater_is_better(self.metric_name()) == Some(false) { before - value } else { value - before }
@@ -143,4 +152,13 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a metric is that of one label or entity type: there may be hundreds, and their names are no keys of metrics.
+fn is_of_a_label(metric: &str, labels: &[String]) -> bool {
+    let ends = ["_f1", "_precision", "_recall"];
+    ends.iter().filter_map(|end| metric.strip_suffix(end)).any(|stem| {
+        let names = labels.iter().map(String::as_str);
+        names.flat_map(|label| [label, label.get(2..).unwrap_or(label)]).any(|name| name == stem)
+    })
 }

@@ -89,7 +89,10 @@ pub(crate) struct Recorder {
 
 impl Observer for Recorder {
     fn progress(&mut self, done: u64, total: u64, _unit: &str, _message: &str) {
-        self.steps.push(done);
+        // Before the first step the total is not known.
+        if total > 0 {
+            self.steps.push(done);
+        }
         self.total = total;
     }
 

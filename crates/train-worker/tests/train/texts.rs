@@ -17,7 +17,7 @@ fn texts_are_trained_on_by_label_by_labels_and_by_number() {
     let cases: [(TextTask, &dyn Fn(usize) -> String, &str); 3] = [
         (TextTask::Unspecified, &|n| ["good", "bad", "so so"][n % 3].to_owned(), "single_label_classification"),
         (TextTask::MultiLabel, &|n| ["\"a,b\"", "b", "a"][n % 3].to_owned(), "multi_label_classification"),
-        (TextTask::Unspecified, &|n| format!("{:.2}", n as f64 / 5.0), "regression"),
+        (TextTask::Regression, &|n| format!("{:.2}", n as f64 / 5.0), "regression"),
     ];
     for (task, answer, kind) in cases {
         let mut bench = Bench::new();
