@@ -11,7 +11,7 @@ use quintet_nlp::{
 
 use crate::{
     Error,
-    evaluate::{Evaluated, Tagged, Worst, padded_logits},
+    evaluate::{Evaluated, First, Worst, padded_logits},
     model::Model,
     parameters::{Parameters, elements},
 };
@@ -27,8 +27,7 @@ pub(crate) fn checkpoint(
     Ok(write_checkpoint(dir, config, &parameters.named(&values), tokenizer)?)
 }
 
-/// Writes the whole report of a split, its worst examples, and for tagged words the rows with the model's predictions that conversion
-/// verifies against.
+/// Writes the whole report of a split, its worst examples, and the rows with the model's answers that conversion verifies against.
 pub(crate) fn evaluation(
     dir: &Path,
     model: &Model,
@@ -38,9 +37,7 @@ pub(crate) fn evaluation(
 ) -> Result<(), Error> {
     let split = evaluated.report.split;
     files::write_folder(dir, |folder| {
-        if let Some(tagged) = evaluated.tagged {
-            rows(&split, tagged, model, config, max_length)?.save(folder)?;
-        }
+        rows(&split, evaluated.first, model, config, max_length)?.save(folder)?;
         if let Some(details) = evaluated.details {
             let path = folder.join("report.json");
             let json = serde_json::to_vec_pretty(&details.report)
@@ -58,13 +55,18 @@ pub(crate) fn evaluation(
 
 fn rows(
     split: &str,
-    tagged: Tagged,
+    first: First,
     model: &Model,
     config: &EncoderConfig,
     max_length: usize,
 ) -> Result<EvaluationSet, Error> {
-    let Tagged { sentences, rows, predicted } = tagged;
-    let mut set = EvaluationSet::new(split, &sentences, &rows, &config.labels, max_length, config.pad_token_id);
+    let First { sentences, rows, predicted } = first;
+    let mut set = match config.task {
+        Some(task) if task.is_sequence() => {
+            EvaluationSet::of_texts(split, task, &rows, &config.labels, max_length, config.pad_token_id)
+        }
+        _ => EvaluationSet::new(split, &sentences, &rows, &config.labels, max_length, config.pad_token_id),
+    };
     let rows = &rows[..rows.len().min(LOGIT_ROWS)];
     set.description.logit_rows = rows.len();
     set.description.predicted_tags = predicted;

@@ -27,6 +27,8 @@ pub struct EpochReport {
     pub train_loss: f64,
     /// Time of the epoch's steps, without evaluation.
     pub seconds: f64,
+    /// Time of the process's threads for the epoch's steps, all together.
+    pub cpu_seconds: f64,
     /// Metrics of the validation split by name, see [`SplitReport::metrics`].
     #[serde(flatten)]
     pub metrics: BTreeMap<String, f64>,

@@ -36,6 +36,8 @@ pub(crate) struct Position {
     pub(crate) loss_of_epoch: f64,
     /// Seconds they took.
     pub(crate) seconds_of_epoch: f64,
+    /// Seconds of all threads that they took.
+    pub(crate) cpu_seconds_of_epoch: f64,
     /// Epochs since the last improvement.
     pub(crate) stale: usize,
     /// Parts that a batch is cut into, since memory ran out.

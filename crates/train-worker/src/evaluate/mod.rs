@@ -2,10 +2,9 @@
 mod texts;
 mod tokens;
 
-use quintet_nlp::{align::Encoded, batch, prepare::Part, rows::Rows, task::Task};
+use quintet_nlp::{align::Encoded, batch, data::Sentence, prepare::Part, rows::Rows, task::Task};
 use tch::{Kind, Tensor};
 
-pub(crate) use self::tokens::Tagged;
 use crate::{Directive, Error, Observer, SplitReport, loss::Loss, model::Model, parameters::elements};
 
 /// Sub-tokens, padding included, in one batch of an evaluation.
@@ -28,10 +27,19 @@ pub(crate) enum Depth {
 /// What an evaluation gives.
 pub(crate) struct Evaluated {
     pub(crate) report: SplitReport,
-    /// Tags, for the rows that conversion verifies against.
-    pub(crate) tagged: Option<Tagged>,
+    /// The first documents, for the rows that conversion verifies against.
+    pub(crate) first: First,
     /// The whole report, ready to be written.
     pub(crate) details: Option<Details>,
+}
+
+/// The first documents of a split by their first rows; empty when the metrics alone were asked for.
+#[derive(Default)]
+pub(crate) struct First {
+    pub(crate) rows: Vec<Encoded>,
+    /// Of tagged words: the sentences, and the tags that were predicted by those rows.
+    pub(crate) sentences: Vec<Sentence>,
+    pub(crate) predicted: Vec<Vec<String>>,
 }
 
 /// The whole report of a split.

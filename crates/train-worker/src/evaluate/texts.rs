@@ -6,7 +6,7 @@ use quintet_nlp::{
     task::{Target, Task},
 };
 
-use super::{DETAILED, Depth, Details, Evaluated, Evaluation, LossSum, Worst};
+use super::{DETAILED, Depth, Details, Evaluated, Evaluation, First, LossSum, Worst};
 use crate::{Directive, Error, Observer, SplitReport, report::Scores};
 
 /// A label of several is predicted from this probability on.
@@ -28,6 +28,7 @@ pub(super) fn run(
     let function = FunctionToApply::of(task, labels.len());
     let mut losses = LossSum::default();
     let mut gold = Gold::default();
+    let mut first = First::default();
     let mut outputs: Vec<f32> = Vec::with_capacity(part.rows.len() * width);
     let mut start = 0;
     while start < part.rows.len() {
@@ -50,6 +51,9 @@ pub(super) fn run(
             return Ok(Err(stop));
         }
         start += chunk.len();
+        if depth == Depth::Whole {
+            first.rows.extend(chunk.into_iter().take(DETAILED - first.rows.len().min(DETAILED)));
+        }
     }
     let texts = part.rows.len();
     let predictions = |texts: usize| match task {
@@ -68,10 +72,10 @@ pub(super) fn run(
     let scores = evaluate_texts(&predictions(texts), &none)?;
     let mut details = None;
     if depth == Depth::Whole {
-        let first = texts.min(DETAILED);
-        let report = evaluate_texts(&predictions(first), &Bootstrap::default())?;
-        let (mut shown, mut lines) = (Vec::with_capacity(first), Vec::with_capacity(first));
-        for row in 0..first {
+        let count = texts.min(DETAILED);
+        let report = evaluate_texts(&predictions(count), &Bootstrap::default())?;
+        let (mut shown, mut lines) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for row in 0..count {
             let example = part.rows.example(part.rows.document(row))?;
             lines.push(example.line());
             shown.push(match example {
@@ -83,7 +87,7 @@ pub(super) fn run(
             });
         }
         let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
-        let worst = Worst::Texts(worst_texts(&predictions(first), &shown, &lines, &Limits::default()));
+        let worst = Worst::Texts(worst_texts(&predictions(count), &shown, &lines, &Limits::default()));
         let report = serde_json::to_value(report).map_err(|_| Error::Internal("a report that is no JSON"))?;
         details = Some(Details { report, worst });
     }
@@ -91,5 +95,5 @@ pub(super) fn run(
     metrics.insert("loss".to_owned(), losses.mean());
     let scores = Scores::Texts { scores: scores.scores };
     let report = SplitReport { split: part.name.to_owned(), loss: losses.mean(), metrics, scores };
-    Ok(Ok(Evaluated { report, tagged: None, details }))
+    Ok(Ok(Evaluated { report, first, details }))
 }

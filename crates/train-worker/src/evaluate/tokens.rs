@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 
 use quintet_nlp::{
     align::{Encoded, IGNORED},
-    data::Sentence,
     evaluation::argmax,
     metrics::{Bootstrap, Limits, TokenPredictions, evaluate_tokens, worst_sentences},
     predict::softmax,
@@ -13,16 +12,8 @@ use quintet_nlp::{
     windows::word_labels,
 };
 
-use super::{DETAILED, Depth, Details, Evaluated, Evaluation, LossSum, Worst};
+use super::{DETAILED, Depth, Details, Evaluated, Evaluation, First, LossSum, Worst};
 use crate::{Directive, Error, Observer, SplitReport, report::Scores};
-
-/// The first documents, with the tags that were predicted for the words of their first rows.
-#[derive(Default)]
-pub(crate) struct Tagged {
-    pub(crate) sentences: Vec<Sentence>,
-    pub(crate) rows: Vec<Encoded>,
-    pub(crate) predicted: Vec<Vec<String>>,
-}
 
 /// Documents for the whole report.
 #[derive(Default)]
@@ -44,7 +35,7 @@ pub(super) fn run(
     let mut losses = LossSum::default();
     let (mut default, mut strict) = (Tally::new(Mode::Default), Tally::new(Mode::Strict));
     let mut kept = Kept::default();
-    let mut tagged = Tagged::default();
+    let mut first = First::default();
     let mut start = 0;
     while start < part.rows.len() {
         let chunk = evaluation.chunk(start)?;
@@ -75,9 +66,9 @@ pub(super) fn run(
                 if depth == Depth::Whole {
                     let rows = (at..end).map(|row| (&chunk[row], shares[row].as_slice()));
                     kept.probabilities.push(word_shares(rows, sentence.words.len(), labels.len()));
-                    tagged.predicted.push(named(word_labels([(&chunk[at], chosen[at].as_slice())], outside)));
-                    tagged.rows.push(chunk[at].clone());
-                    tagged.sentences.push(sentence.clone());
+                    first.predicted.push(named(word_labels([(&chunk[at], chosen[at].as_slice())], outside)));
+                    first.rows.push(chunk[at].clone());
+                    first.sentences.push(sentence.clone());
                     kept.words.push(sentence.words);
                     kept.lines.push(sentence.line);
                 }
@@ -121,7 +112,7 @@ pub(super) fn run(
     );
     let scores = Scores::Entities { default, strict };
     let report = SplitReport { split: part.name.to_owned(), loss: losses.mean(), metrics, scores };
-    Ok(Ok(Evaluated { report, tagged: (depth == Depth::Whole).then_some(tagged), details }))
+    Ok(Ok(Evaluated { report, first, details }))
 }
 
 /// Probabilities [words, labels] of a document's words out of those of its rows' sub-tokens; 0 for words that the model did not see.

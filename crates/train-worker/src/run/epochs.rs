@@ -74,7 +74,13 @@ impl Run<'_> {
         };
         let SplitReport { mut metrics, .. } = report;
         self.leave_out_labels(&mut metrics);
-        let epoch = EpochReport { epoch: self.position.epochs.len() + 1, train_loss, seconds, metrics };
+        let epoch = EpochReport {
+            epoch: self.position.epochs.len() + 1,
+            train_loss,
+            seconds,
+            cpu_seconds: self.position.cpu_seconds_of_epoch,
+            metrics,
+        };
         let value = self.chosen(&epoch)?;
         let gain = match self.position.best.and_then(|best| self.position.epochs.get(best - 1)) {
             None => f64::INFINITY,
@@ -101,6 +107,7 @@ impl Run<'_> {
         self.position.steps_of_epoch = 0;
         self.position.loss_of_epoch = 0.0;
         self.position.seconds_of_epoch = 0.0;
+        self.position.cpu_seconds_of_epoch = 0.0;
         Ok(Directive::Continue)
     }
 

@@ -69,6 +69,30 @@ struct Piece<'a> {
     divisor: f64,
 }
 
+/// Wall-clock and processor time.
+struct Clock {
+    wall: Instant,
+    cpu: f64,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { wall: Instant::now(), cpu: processor_seconds() }
+    }
+
+    /// Seconds since the last lap, by the wall clock and of all threads.
+    fn lap(&mut self) -> (f64, f64) {
+        let before = std::mem::replace(self, Self::start());
+        ((self.wall - before.wall).as_secs_f64(), self.cpu - before.cpu)
+    }
+}
+
+/// Processor time of all threads of this process.
+fn processor_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
 impl Run<'_> {
     /// One pass over the training rows, or what is left of it; gives the mean of the steps' losses.
     pub(super) fn epoch(
@@ -81,7 +105,7 @@ impl Run<'_> {
         let order = self.plan.epoch(number);
         let count = order.len().div_ceil(hyper.gradient_accumulation_steps);
         let mut waiting: Vec<(usize, Vec<Vec<usize>>, Tensor)> = Vec::new();
-        let mut started = Instant::now();
+        let mut clock = Clock::start();
         while self.position.steps_of_epoch < count {
             let batches = self.plan.step(&order, self.position.steps_of_epoch);
             match observer.directive() {
@@ -101,12 +125,13 @@ impl Run<'_> {
                     }
                     self.position.loss_of_epoch += value;
                 }
-                self.position.seconds_of_epoch += started.elapsed().as_secs_f64();
-                started = Instant::now();
+                let (seconds, cpu_seconds) = clock.lap();
+                self.position.seconds_of_epoch += seconds;
+                self.position.cpu_seconds_of_epoch += cpu_seconds;
             }
             if let Some(saver) = saver.as_mut().filter(|_| due) {
                 self.save(saver, observer);
-                started = Instant::now();
+                clock = Clock::start();
             }
             let known = (self.position.steps_of_epoch - waiting.len()).max(1);
             let mean = self.position.loss_of_epoch / known as f64;
