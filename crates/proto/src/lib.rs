@@ -80,7 +80,7 @@ mod tests {
         let form = |name: &str| hyperparameters().iter().find(|field| field.name == name).map(|field| field.form);
         assert_eq!(hyperparameters().first().map(|field| field.name.as_str()), Some("learning_rate"));
         assert_eq!((form("learning_rate"), form("seed")), (Some(Form::Real), Some(Form::Integer)));
-        assert_eq!((form("crf"), form("optim")), (Some(Form::Boolean), Some(Form::Word)));
+        assert_eq!((form("group_by_length"), form("optim")), (Some(Form::Boolean), Some(Form::Word)));
         assert_eq!((form("class_weights"), form("nothing")), (Some(Form::Map), None));
     }
 }

@@ -44,14 +44,12 @@ pub enum Accumulation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// bf16 where the device computes in it, else fp32.
+    /// bf16 on a GPU, else fp32.
     Auto,
     /// 32 bits.
     Fp32,
     /// 16 bits, the exponent of fp32.
     Bf16,
-    /// 16 bits with a loss scale; GPU alone.
-    Fp16,
 }
 
 /// Low-rank changes of the projections (Hu et al. 2022).
@@ -120,8 +118,6 @@ pub struct Hyper {
     pub balanced_class_weights: bool,
     /// Power of the focal loss (Lin et al. 2017); 0 is cross-entropy.
     pub focal_gamma: f64,
-    /// Score tag sequences by a conditional random field.
-    pub crf: bool,
     /// Decay of the moving average of the weights; 0 is none.
     pub ema_decay: f64,
     /// Epochs without improvement after which training stops; absent: never.
@@ -132,8 +128,6 @@ pub struct Hyper {
     pub metric_for_best_model: Option<String>,
     /// Numbers of the computation.
     pub precision: Precision,
-    /// Compute activations again instead of keeping them.
-    pub gradient_checkpointing: bool,
     /// Sub-tokens of a batch, padding included; absent: `batch_size` rows.
     pub tokens_per_batch: Option<usize>,
     /// Low-rank changes; absent: all weights are trained.
@@ -269,7 +263,6 @@ impl Hyper {
             class_weights: class_weights(given)?,
             balanced_class_weights: given.balanced_class_weights.unwrap_or(false),
             focal_gamma: Fields::number("focal_gamma", given.focal_gamma, 0.0, |x| x >= 0.0, NOT_NEGATIVE)?,
-            crf: given.crf.unwrap_or(false),
             ema_decay: Fields::number("ema_decay", given.ema_decay, 0.0, share, SHARE)?,
             early_stopping_patience: Fields::maybe_count("early_stopping_patience", given.early_stopping_patience, 1)?,
             early_stopping_threshold: Fields::number(
@@ -284,9 +277,8 @@ impl Hyper {
                 "precision",
                 given.precision.as_ref(),
                 Precision::Auto,
-                "`auto`, `fp32`, `bf16` or `fp16`",
+                "`auto`, `fp32` or `bf16`",
             )?,
-            gradient_checkpointing: given.gradient_checkpointing.unwrap_or(false),
             tokens_per_batch: Fields::maybe_count("tokens_per_batch", given.tokens_per_batch, 1)?,
             lora: lora(given)?,
             auto_find_batch_size: given.auto_find_batch_size.unwrap_or(true),
@@ -307,9 +299,6 @@ impl Hyper {
         }
         if self.balanced_class_weights && !self.class_weights.is_empty() {
             return excluded("balanced_class_weights", "class_weights");
-        }
-        if self.crf && (self.label_smoothing_factor > 0.0 || self.focal_gamma > 0.0) {
-            return excluded("crf", "label_smoothing_factor` or `focal_gamma");
         }
         if self.lora.is_some() && self.freeze_layers.is_some() {
             return excluded("lora_r", "freeze_layers");
@@ -394,7 +383,6 @@ mod tests {
             (Hyperparameters { tokens_per_batch: Some(100), ..h() }, "tokens_per_batch"),
             (Hyperparameters { lora_r: Some(-1), ..h() }, "lora_r"),
             (Hyperparameters { warmup_ratio: Some(0.1), warmup_steps: Some(1), ..h() }, "warmup_steps"),
-            (Hyperparameters { crf: Some(true), focal_gamma: Some(2.0), ..h() }, "crf"),
         ];
         for (given, expected) in cases {
             match Hyper::from_proto(&given) {

@@ -36,21 +36,16 @@ pub(crate) fn choose(choice: DeviceChoice) -> Result<Device, Error> {
     }
 }
 
-/// The numbers to compute in on a device. `Auto` takes bf16 where matrix units compute in it: on a GPU that has them.
+/// The numbers to compute in on a device. `Auto` takes bf16 on a GPU alone: on a processor it saves little where there are no matrix units.
 pub(crate) fn precision(asked: Precision, device: Device) -> Result<Kind, Error> {
-    let refused = |found: &str, problem: &str| {
-        Err(Error::field("hyperparameters.precision", format!("found `{found}`, but {problem}; use `fp32` or `auto`")))
-    };
     match (asked, device) {
-        (Precision::Fp32, _) => Ok(Kind::Float),
         (Precision::Auto, Device::Cuda(_)) => Ok(Kind::BFloat16),
-        (Precision::Auto, _) => Ok(Kind::Float),
-        (Precision::Bf16, Device::Cpu) if !processor_has_bf16() => {
-            refused("bf16", "this processor has no instructions for it")
-        }
+        (Precision::Fp32 | Precision::Auto, _) => Ok(Kind::Float),
+        (Precision::Bf16, Device::Cpu) if !processor_has_bf16() => Err(Error::field(
+            "hyperparameters.precision",
+            "found `bf16`, but this processor has no instructions for it; use `fp32` or `auto`",
+        )),
         (Precision::Bf16, _) => Ok(Kind::BFloat16),
-        (Precision::Fp16, Device::Cuda(_)) => Ok(Kind::Half),
-        (Precision::Fp16, _) => refused("fp16", "fp16 is for GPUs alone"),
     }
 }
 

@@ -28,8 +28,7 @@ pub enum Error {
     },
     /// Memory ran out, and a smaller batch is not possible or not allowed.
     #[error(
-        "memory ran out at {rows} rows of up to {length} sub-tokens: {detail}; lower batch_size, max_length or tokens_per_batch, \
-         or set gradient_checkpointing"
+        "memory ran out at {rows} rows of up to {length} sub-tokens: {detail}; lower batch_size, max_length or tokens_per_batch"
     )]
     OutOfMemory {
         /// Rows computed at a time.

@@ -138,10 +138,9 @@ impl Parameters {
 
     /// The numbers of the computation, as `hyperparameters.precision` calls them.
     pub(crate) fn precision(&self) -> &'static str {
-        match self.copy.as_ref().map(Tensor::kind) {
+        match self.copy {
             None => "fp32",
-            Some(Kind::BFloat16) => "bf16",
-            Some(_) => "fp16",
+            Some(_) => "bf16",
         }
     }
 }

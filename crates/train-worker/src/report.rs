@@ -118,7 +118,7 @@ pub struct TrainReport {
     pub metrics: BTreeMap<String, f64>,
     /// `cpu` or `cuda:0`.
     pub device: String,
-    /// `fp32`, `bf16` or `fp16`.
+    /// `fp32` or `bf16`.
     pub precision: String,
     /// Threads on the processor.
     pub threads: usize,

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use quintet_nlp::{
     checkpoint::Checkpoint,
     prepare::{Options, Part, Prepared, prepare_watched},
-    task::Task,
 };
 
 use super::{Run, resume, steps};
@@ -51,12 +50,6 @@ impl<'a> Run<'a> {
             other => other?,
         };
         let Prepared { task, labels, train, validation, test, notes } = prepared;
-        if hyper.crf && task != Task::TokenClassification {
-            return Err(Error::field(
-                "hyperparameters.crf",
-                "found true, but only tags of words have an order to score",
-            ));
-        }
         let mut alignments = BTreeMap::new();
         for part in [Some(&train), Some(&validation), test.as_ref()].into_iter().flatten() {
             let alignment = part.alignment;
