@@ -108,6 +108,6 @@ impl Model {
 /// the next one.
 fn detect_processor() -> Result<(), Error> {
     // So few elements are computed by one thread.
-    Tensor::f_zeros([8], (Kind::Float, Device::Cpu))?.f_tanh()?;
+    let _ = Tensor::f_zeros([8], (Kind::Float, Device::Cpu))?.f_tanh()?;
     Ok(())
 }
