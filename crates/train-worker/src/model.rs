@@ -60,6 +60,7 @@ impl Model {
         if layout.leaves.len() != parameters.tensors.len() {
             return Err(Error::Internal("the weights are those of another configuration"));
         }
+        detect_processor()?;
         let leaves = parameters.tensors.iter().map(Tensor::shallow_clone).collect();
         Ok(Self { encoder, leaves, kept: Kept::default(), device })
     }
@@ -100,4 +101,13 @@ impl Model {
     pub(crate) fn logits(&self, input: &Input, words: Option<&WordRows>, train: bool) -> Result<Tensor, Error> {
         self.encoder.forward(&mut Engine::new(&self.leaves, &self.kept, input, words, train))
     }
+}
+
+/// Lets MKL's vector functions find out about the processor before threads use them. They look when they are first called; two
+/// threads of one `tanh` that both look may get functions of different accuracy, and the process would compute other values than
+/// the next one.
+fn detect_processor() -> Result<(), Error> {
+    // So few elements are computed by one thread.
+    let _ = Tensor::f_zeros([8], (Kind::Float, Device::Cpu))?.f_tanh()?;
+    Ok(())
 }
