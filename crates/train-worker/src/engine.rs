@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Error,
+    dropout::Draws,
     model::{Input, WordRows},
 };
 
@@ -14,6 +15,8 @@ use crate::{
 pub(crate) struct Kept {
     /// Rows of tables by distance, [length, length].
     distances: RefCell<HashMap<Buckets, Tensor>>,
+    /// Masks of dropout.
+    pub(crate) draws: Draws,
     /// Cosines and sines of rotary positions, [length, head size], by base and head size.
     rotary: RefCell<HashMap<(u64, i64), [Tensor; 2]>>,
 }
@@ -294,7 +297,14 @@ impl Ops for Engine<'_> {
     }
 
     fn dropout(&mut self, x: Tensor, probability: f64) -> Result<Tensor> {
-        if self.train && probability > 0.0 { Ok(x.f_dropout(probability, true)?) } else { Ok(x) }
+        if !self.train || probability == 0.0 {
+            return Ok(x);
+        }
+        if self.device() == Device::Cpu {
+            Ok(x.f_mul(&self.kept.draws.mask(&x, probability)?)?)
+        } else {
+            Ok(x.f_dropout(probability, true)?)
+        }
     }
 
     fn dropped(&mut self, x: &Tensor, probability: f64) -> Result<Tensor> {
@@ -331,9 +341,16 @@ impl Ops for Engine<'_> {
         };
         let dropout = if self.train { attention.dropout } else { 0.0 };
         let Parts { query, key, value } = &parts;
-        let scale = Some(attention.scale);
-        let context =
-            Tensor::f_scaled_dot_product_attention(query, key, value, added.as_ref(), dropout, false, scale, false)?;
+        let context = if dropout > 0.0 && self.device() == Device::Cpu {
+            // libtorch has no fused kernel for this either, and its masks cost more.
+            let scores = query.f_mul_scalar(attention.scale)?.f_matmul(&key.f_transpose(-1, -2)?)?;
+            let scores = if let Some(added) = &added { scores.f_add(added)? } else { scores };
+            let shares = scores.f_softmax(-1, scores.kind())?;
+            shares.f_mul(&self.kept.draws.mask(&shares, dropout)?)?.f_matmul(value)?
+        } else {
+            let (added, scale) = (added.as_ref(), Some(attention.scale));
+            Tensor::f_scaled_dot_product_attention(query, key, value, added, dropout, false, scale, false)?
+        };
         Ok(context.f_transpose(1, 2)?.f_reshape([rows, length, heads * size])?)
     }
 

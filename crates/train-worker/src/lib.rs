@@ -8,6 +8,7 @@
 
 mod backward;
 pub mod device;
+mod dropout;
 mod engine;
 mod error;
 mod evaluate;

@@ -65,6 +65,13 @@ impl Model {
         Ok(Self { encoder, leaves, kept: Kept::default(), device })
     }
 
+    /// Begins the masks of dropout anew: the same follow the same seed.
+    pub(crate) fn seed_dropout(&self, seed: u64) {
+        self.kept.draws.seed(seed);
+        // Elsewhere than on the processor libtorch draws them.
+        tch::manual_seed((seed >> 1) as i64);
+    }
+
     /// Moves a batch to the device, its indices into the whole word table.
     pub(crate) fn input(&self, batch: &Batch) -> Result<Input, Error> {
         self.input_of(batch, &batch.input_ids)

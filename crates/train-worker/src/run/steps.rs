@@ -173,7 +173,7 @@ impl Run<'_> {
     /// Loss and gradients of a step, without a change of anything.
     fn gradients(&self, batches: &[Vec<Encoded>], step: usize) -> Result<(Tensor, Gradients), Error> {
         // Dropout of a step depends on the seed and the step alone, so a resumed attempt draws the same.
-        tch::manual_seed((derive(self.request.hyper.seed, "step", step as u64) >> 1) as i64);
+        self.model.seed_dropout(derive(self.request.hyper.seed, "step", step as u64));
         let mut sum = Gradients::default();
         let mut total: Option<Tensor> = None;
         for piece in self.pieces(batches) {
