@@ -11,6 +11,7 @@ pub mod device;
 mod engine;
 mod error;
 mod evaluate;
+mod lora;
 mod loss;
 mod model;
 mod observer;
