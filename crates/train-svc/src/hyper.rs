@@ -59,8 +59,6 @@ pub struct Lora {
     pub r: usize,
     /// The change is scaled by this over the rank.
     pub alpha: f64,
-    /// Dropout of the change's input.
-    pub dropout: f64,
 }
 
 /// Hyperparameters with every value decided.
@@ -332,8 +330,7 @@ fn class_weights(given: &Hyperparameters) -> Result<BTreeMap<String, f64>, Field
 fn lora(given: &Hyperparameters) -> Result<Option<Lora>, FieldError> {
     let r = Fields::count("lora_r", given.lora_r, 0, 0)?;
     let alpha = Fields::number("lora_alpha", given.lora_alpha, 2.0 * r as f64, |x| x > 0.0 || r == 0, POSITIVE)?;
-    let dropout = Fields::number("lora_dropout", given.lora_dropout, 0.0, share, SHARE)?;
-    Ok((r > 0).then_some(Lora { r, alpha, dropout }))
+    Ok((r > 0).then_some(Lora { r, alpha }))
 }
 
 #[cfg(test)]
@@ -354,7 +351,7 @@ mod tests {
         assert_eq!((hyper.lora, hyper.freeze_layers, hyper.tokens_per_batch), (None, None, None));
         let lion = Hyperparameters { optim: Some("lion".into()), lora_r: Some(4), ..Default::default() };
         let lion = Hyper::from_proto(&lion).unwrap();
-        assert_eq!((lion.adam_beta2, lion.lora), (0.99, Some(Lora { r: 4, alpha: 8.0, dropout: 0.0 })));
+        assert_eq!((lion.adam_beta2, lion.lora), (0.99, Some(Lora { r: 4, alpha: 8.0 })));
     }
 
     #[test]

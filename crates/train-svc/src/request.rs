@@ -106,6 +106,11 @@ impl TrainRequest {
             let problem = format!("found {found}, but the checkpoint takes at most {allowed} sub-tokens");
             return Err(FieldError::new("hyperparameters.max_length", problem));
         }
+        let narrowest = config.hidden_size.min(config.intermediate_size);
+        if let Some(lora) = self.hyper.lora.filter(|lora| lora.r > narrowest) {
+            let problem = format!("found {}, but the encoder's projections have ranks of up to {narrowest}", lora.r);
+            return Err(FieldError::new("hyperparameters.lora_r", problem));
+        }
         Ok(())
     }
 }

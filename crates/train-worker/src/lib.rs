@@ -12,6 +12,7 @@ mod dropout;
 mod engine;
 mod error;
 mod evaluate;
+mod lora;
 mod loss;
 mod model;
 mod observer;

@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Error,
     engine::{Engine, Kept},
+    lora::Adapters,
     loss::Wanted,
     parameters::Parameters,
 };
@@ -16,6 +17,7 @@ use crate::{
 pub(crate) struct Model {
     encoder: Encoder,
     leaves: Vec<Tensor>,
+    adapters: Option<Adapters>,
     kept: Kept,
     device: Device,
 }
@@ -62,7 +64,8 @@ impl Model {
         }
         detect_processor()?;
         let leaves = parameters.tensors.iter().map(Tensor::shallow_clone).collect();
-        Ok(Self { encoder, leaves, kept: Kept::default(), device })
+        let adapters = parameters.adapters.as_ref().map(Adapters::shallow_clone);
+        Ok(Self { encoder, leaves, adapters, kept: Kept::default(), device })
     }
 
     /// Begins the masks of dropout anew: the same follow the same seed.
@@ -106,7 +109,9 @@ impl Model {
     /// Logits [rows, length, labels], or [rows, labels] of a sequence head; `words` as made with the input, or none for an input
     /// into the whole table.
     pub(crate) fn logits(&self, input: &Input, words: Option<&WordRows>, train: bool) -> Result<Tensor, Error> {
-        self.encoder.forward(&mut Engine::new(&self.leaves, &self.kept, input, words, train))
+        let effective = self.adapters.as_ref().map(|adapters| adapters.effective(&self.leaves)).transpose()?;
+        let leaves = effective.as_deref().unwrap_or(&self.leaves);
+        self.encoder.forward(&mut Engine::new(leaves, &self.kept, input, words, train))
     }
 }
 

@@ -6,10 +6,14 @@ use quintet_nlp::{
 };
 use tch::{Device, Kind, Tensor};
 
-use crate::Error;
+use crate::{
+    Error,
+    hyper::Lora,
+    lora::{Adapters, Plan as LoraPlan},
+};
 
 /// Weights begin at multiples of this many elements: a cache line.
-const ALIGNMENT: usize = 16;
+pub(crate) const ALIGNMENT: usize = 16;
 
 /// A weight of the checkpoint: a part of a leaf, or a tensor that is only kept.
 #[derive(Debug, Clone)]
@@ -49,6 +53,8 @@ pub(crate) struct Parameters {
     /// Every tensor of the computation, in the order of the layout.
     pub(crate) tensors: Vec<Tensor>,
     pub(crate) slots: Vec<Slot>,
+    /// Low-rank changes, when those are trained in place of the weights; their factors are leaves in no slot.
+    pub(crate) adapters: Option<Adapters>,
 }
 
 impl Parameters {
@@ -62,11 +68,28 @@ impl Parameters {
         device: Device,
         kind: Kind,
     ) -> Result<Self, Error> {
+        Self::load_adapted(checkpoint, config, seed, device, kind, None)
+    }
+
+    /// As [`Self::load`]; with `lora` the factors of low-rank changes follow the weights, and of those that the checkpoint gives only
+    /// the head's are trained.
+    pub(crate) fn load_adapted(
+        checkpoint: &Checkpoint,
+        config: &EncoderConfig,
+        seed: u64,
+        device: Device,
+        kind: Kind,
+        lora: Option<Lora>,
+    ) -> Result<Self, Error> {
         let layout = config.layout();
         let plan = Plan::new(&layout);
         let same_labels = checkpoint.config.labels == config.labels
             && layout.leaves.iter().filter(|leaf| leaf.labels).all(|leaf| holds(checkpoint, leaf));
-        let mut elements = vec![0f32; plan.total];
+        let low_rank = lora.map(|lora| LoraPlan::new(&layout, &plan.leaves, plan.total, lora));
+        let mut elements = vec![0f32; low_rank.as_ref().map_or(plan.total, |low_rank| low_rank.total)];
+        if let Some(low_rank) = &low_rank {
+            low_rank.draw(seed, &mut elements);
+        }
         let mut stream = Stream::new(seed, "head", 0);
         let mut slots = Vec::new();
         let mut fresh = Vec::new();
@@ -90,7 +113,10 @@ impl Parameters {
             let length: usize = spec.shape.iter().product();
             let shape: Vec<i64> = spec.shape.iter().map(|size| *size as i64).collect();
             let part = copy.as_ref().unwrap_or(&flat).f_narrow(0, offset as i64, length as i64)?;
-            let tensor = part.f_view(shape.as_slice())?.f_detach()?.f_set_requires_grad(!spec.frozen)?;
+            let tensor = part
+                .f_view(shape.as_slice())?
+                .f_detach()?
+                .f_set_requires_grad(!spec.frozen && (lora.is_none() || spec.head || fresh))?;
             tensors.push(tensor.shallow_clone());
             if !spec.frozen {
                 let names = spec.parts.into_iter().map(|part| part.file_name).collect();
@@ -98,12 +124,30 @@ impl Parameters {
                 leaves.push(Leaf { tensor, offset, length, names, decays, depth, head, fresh });
             }
         }
-        Ok(Self { flat, copy, leaves, tensors, slots })
+        let adapters = low_rank.map(|plan| plan.bind(&flat, copy.as_ref(), &mut leaves)).transpose()?;
+        Ok(Self { flat, copy, leaves, tensors, slots, adapters })
     }
 
     /// Names of the weights that were drawn.
     pub(crate) fn fresh(&self) -> Vec<&str> {
         self.leaves.iter().filter(|leaf| leaf.fresh).flat_map(|leaf| &leaf.names).map(String::as_str).collect()
+    }
+
+    /// The weights that leaves hold, each with the place of its leaf. A leaf in no slot is one weight.
+    pub(crate) fn weights(&self) -> Vec<(usize, Slot)> {
+        let mut weights = Vec::with_capacity(self.slots.len());
+        for (index, leaf) in self.leaves.iter().enumerate() {
+            let place = leaf.offset..leaf.offset + leaf.length;
+            let before = weights.len();
+            weights.extend(
+                self.slots.iter().filter(|slot| place.contains(&slot.offset)).map(|slot| (index, slot.clone())),
+            );
+            if weights.len() == before {
+                let shape = leaf.tensor.size().iter().filter_map(|size| usize::try_from(*size).ok()).collect();
+                weights.push((index, Slot { file_name: leaf.names.join("+"), shape, offset: leaf.offset }));
+            }
+        }
+        weights
     }
 
     /// The weights of a written checkpoint, out of the elements of [`Self::flat`].

@@ -46,6 +46,8 @@ pub struct LeafSpec {
     pub labels: bool,
     /// Whether training leaves it as it is.
     pub frozen: bool,
+    /// Whether it is the weight of a dense layer within the encoder's layers, which LoRA changes.
+    pub projection: bool,
     /// Its values when no checkpoint gives them.
     pub init: Init,
 }
@@ -182,6 +184,7 @@ impl Layout {
         };
         let (weights, init) = (parts(self, "weight", &[outputs, inputs]), self.normal());
         let weight = self.leaf(weights, init, false);
+        self.leaves[weight.0].projection = self.place == Place::Encoder && self.depth > 0;
         let bias = bias.then(|| {
             let biases = parts(self, "bias", &[outputs]);
             self.leaf(biases, Init::Zeros, false)
@@ -254,6 +257,7 @@ impl Layout {
             optional: place != Place::Encoder,
             labels: false,
             frozen: false,
+            projection: false,
             init,
         });
         Leaf(self.leaves.len() - 1)

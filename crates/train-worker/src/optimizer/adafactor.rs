@@ -37,11 +37,9 @@ pub(crate) struct Adafactor {
 impl Adafactor {
     pub(super) fn new(parameters: &Parameters, settings: Settings) -> Result<Self, Error> {
         let options = (Kind::Float, parameters.flat.device());
-        let mut leaf = Vec::with_capacity(parameters.slots.len());
-        let mut second = Vec::with_capacity(parameters.slots.len());
-        for slot in &parameters.slots {
-            let owner = parameters.leaves.iter().rposition(|leaf| leaf.offset <= slot.offset);
-            leaf.push(owner.ok_or(Error::Internal("a weight outside every leaf"))?);
+        let (leaf, slots): (Vec<usize>, Vec<Slot>) = parameters.weights().into_iter().unzip();
+        let mut second = Vec::with_capacity(slots.len());
+        for slot in &slots {
             second.push(match slot.shape.as_slice() {
                 [rows, columns] => Second::Factored {
                     rows: Tensor::f_zeros([*rows as i64], options)?,
@@ -53,7 +51,7 @@ impl Adafactor {
                 }
             });
         }
-        Ok(Self { settings, second, leaf, slots: parameters.slots.clone() })
+        Ok(Self { settings, second, leaf, slots })
     }
 
     pub(super) fn step(

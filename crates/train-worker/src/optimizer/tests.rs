@@ -31,7 +31,7 @@ fn parameters_in(initial: &[f32], kind: Kind) -> Parameters {
     let slot = |name: &str, offset, shape: &[usize]| Slot { file_name: name.to_owned(), shape: shape.to_vec(), offset };
     let slots = vec![slot("words", 0, &[40, 6]), slot("weight", 240, &[10, 10]), slot("bias", 352, &[10])];
     let tensors = leaves.iter().map(|leaf: &Leaf| leaf.tensor.shallow_clone()).collect();
-    Parameters { flat, copy, leaves, tensors, slots }
+    Parameters { flat, copy, leaves, tensors, slots, adapters: None }
 }
 
 fn initial() -> Vec<f32> {

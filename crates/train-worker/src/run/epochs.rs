@@ -157,7 +157,7 @@ impl Run<'_> {
                 self.use_average()?;
             }
         }
-        Ok(())
+        self.parameters.merge()
     }
 }
 

@@ -76,7 +76,7 @@ impl<'a> Run<'a> {
         if let Some(dropout) = hyper.dropout {
             config.set_dropout(dropout);
         }
-        let mut parameters = Parameters::load(&checkpoint, &config, hyper.seed, device, precision)?;
+        let mut parameters = Parameters::load_adapted(&checkpoint, &config, hyper.seed, device, precision, hyper.lora)?;
         let fresh = parameters.fresh().join(", ");
         if !fresh.is_empty() {
             observer.log(&format!("not in the checkpoint, drawn anew: {fresh}"));

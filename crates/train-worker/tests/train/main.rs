@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod families;
+mod lora;
 mod resume;
 mod settings;
 mod support;
