@@ -59,7 +59,9 @@ fn result(stage: &Stage) -> String {
         let _ = write!(text, "\n{name} {}", number(*value));
     }
     for (name, artifact) in &stage.outputs {
-        let _ = write!(text, "\noutput {name}: {} files, {}", artifact.file_count, size(artifact.size_bytes as f64));
+        let files = if artifact.file_count == 1 { "file" } else { "files" };
+        let bytes = size(artifact.size_bytes as f64);
+        let _ = write!(text, "\noutput {name}: {} {files}, {bytes}", artifact.file_count);
     }
     text
 }
