@@ -30,10 +30,11 @@ pub(crate) fn properties(
     request: &Request,
 ) -> Vec<(String, String)> {
     let config = &checkpoint.config;
+    let task = config.task.unwrap_or_default();
     let labels: Map<String, Value> =
         config.labels.iter().enumerate().map(|(id, label)| (id.to_string(), Value::String(label.clone()))).collect();
     let mut properties: Vec<(String, String)> = [
-        (keys::TASK, "token-classification".to_owned()),
+        (keys::TASK, if task.is_sequence() { "text-classification" } else { "token-classification" }.to_owned()),
         (keys::MODEL_TYPE, config.family.model_type().to_owned()),
         (keys::ID2LABEL, Value::Object(labels).to_string()),
         (keys::CHECKPOINT_DIGEST, digests.checkpoint.clone()),
@@ -44,6 +45,7 @@ pub(crate) fn properties(
         (keys::OPSET, request.opset.to_string()),
     ]
     .into_iter()
+    .chain(task.problem_type().map(|problem_type| (keys::PROBLEM_TYPE, problem_type.to_owned())))
     .map(|(key, value)| (key.to_owned(), value))
     .chain(request.provenance.iter().map(|(key, value)| (format!("{}{key}", keys::PREFIX), value.clone())))
     .collect();

@@ -32,21 +32,29 @@ pub struct Report {
     pub seconds: f64,
 }
 
+fn tokens() -> String {
+    "token_classification".to_owned()
+}
+
 /// The rows that models were verified on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
+    /// `token_classification`, `sequence_classification`, `multi_label_classification` or `regression`.
+    #[serde(default = "tokens")]
+    pub task: String,
     /// `test` or `validation`.
     pub split: String,
     /// Rows for F1 and agreement.
     pub rows: usize,
-    /// Words in them.
+    /// Words in them; 0 of texts.
     pub words: usize,
     /// Rows with the trainer's logits.
     pub logit_rows: usize,
-    /// How entities are counted: micro-averaged, as `seqeval` by default.
+    /// How F1 is counted.
     pub f1_mode: String,
-    /// F1 (0 to 1) of the trainer's own predictions.
-    pub trainer_f1: f64,
+    /// F1 (0 to 1) of the trainer's own predictions; absent for texts, whose fp32 model stands for the trainer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainer_f1: Option<f64>,
 }
 
 /// One model.
@@ -62,12 +70,20 @@ pub struct Model {
     pub size_bytes: u64,
     /// Nodes of the graph as written.
     pub nodes: usize,
-    /// Largest absolute difference of a logit of a token from the trainer's.
+    /// Largest absolute difference of a logit of a token, or of a text, from the trainer's.
     pub max_abs_logit_difference: f64,
-    /// Share (0 to 1) of words with the trainer's tag.
-    pub tag_agreement: f64,
-    /// Entity-level F1 (0 to 1) against the gold tags.
-    pub f1: f64,
+    /// Share (0 to 1) of words with the trainer's tag; of words only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag_agreement: Option<f64>,
+    /// Share (0 to 1) of texts with the label, or the set of labels, of the fp32 model; of texts with labels only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_agreement: Option<f64>,
+    /// F1 (0 to 1) against what is right, see [`Evaluation::f1_mode`]; absent for a regression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub f1: Option<f64>,
+    /// Coefficient of determination (1 at most) against what is right; of a regression only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r2: Option<f64>,
     /// Seconds to build and write the file.
     pub build_seconds: f64,
     /// Seconds to verify it.

@@ -1,4 +1,5 @@
-//! Runs a model on the trainer's evaluation rows and compares: logits and tags with the trainer's, tags with the gold ones.
+//! Runs a model on the trainer's evaluation rows and compares: logits with the trainer's, answers with what is right and with another
+//! model's.
 
 use std::path::Path;
 
@@ -6,8 +7,11 @@ use quintet_nlp::{
     align::Encoded,
     batch,
     checkpoint::EncoderConfig,
-    evaluation::EvaluationSet,
+    evaluation::{Description, EvaluationSet, argmax},
+    metrics::{Bootstrap, TextPredictions, evaluate_texts},
+    predict::FunctionToApply,
     seqeval::{self, Mode},
+    task::Task,
 };
 use quintet_onnx::{Batch, Classifier, Options};
 
@@ -17,14 +21,81 @@ use crate::{Error, Observer};
 const BATCH: usize = 16;
 
 /// How a model did.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Outcome {
-    /// Against the trainer's logits, tokens only.
+    /// Against the trainer's logits, of tokens only where there are tokens.
     pub(crate) max_difference: f64,
-    /// Share of words with the trainer's tag.
-    pub(crate) agreement: f64,
-    /// Against the gold tags.
-    pub(crate) f1: f64,
+    /// What it says of every row.
+    pub(crate) answers: Answers,
+    /// Against what is right, see [`quality`].
+    pub(crate) quality: f64,
+}
+
+/// What a model says of all rows.
+#[derive(Debug)]
+pub(crate) enum Answers {
+    /// Tags of the words.
+    Tags(Vec<Vec<String>>),
+    /// Probabilities of labels [rows, labels], or numbers [rows].
+    Scores(Vec<f32>),
+}
+
+/// From this probability on, a text has a label of several.
+const THRESHOLD: f64 = 0.5;
+
+impl Answers {
+    /// Share of words with the same tag, or of texts with the same label or set of labels; none for numbers.
+    pub(crate) fn agreement(&self, other: &Self, set: &EvaluationSet) -> Option<f64> {
+        let labels = set.description.labels.len().max(1);
+        let (equal, all) = match (self, other, set.description.task) {
+            (Self::Tags(tags), Self::Tags(others), _) => share(tags.iter().flatten().zip(others.iter().flatten())),
+            (Self::Scores(scores), Self::Scores(others), Task::SequenceClassification) => {
+                let best = |scores: &'_ [f32]| scores.chunks_exact(labels).map(argmax).collect::<Vec<_>>();
+                share(best(scores).iter().zip(&best(others)))
+            }
+            (Self::Scores(scores), Self::Scores(others), Task::MultiLabelClassification) => {
+                let sets = |scores: &'_ [f32]| {
+                    let sets = scores.chunks_exact(labels);
+                    sets.map(|row| row.iter().map(|score| f64::from(*score) >= THRESHOLD).collect()).collect()
+                };
+                let (one, two): (Vec<Vec<bool>>, Vec<Vec<bool>>) = (sets(scores), sets(others));
+                share(one.iter().zip(&two))
+            }
+            _ => return None,
+        };
+        Some(equal as f64 / all.max(1) as f64)
+    }
+}
+
+/// Equal pairs, and all.
+fn share<T: PartialEq>(pairs: impl Iterator<Item = (T, T)>) -> (usize, usize) {
+    pairs.fold((0, 0), |(equal, all), (one, two)| (equal + usize::from(one == two), all + 1))
+}
+
+/// F1 against what is right: of entities, micro-averaged as seqeval's default; of texts `f1` of [`evaluate_texts`]; of numbers their `r2`.
+pub(crate) fn quality(set: &EvaluationSet, answers: &Answers) -> Result<f64, Error> {
+    let labels = &set.description.labels;
+    let scores = match answers {
+        Answers::Tags(tags) => {
+            return Ok(seqeval::evaluate(&set.description.gold_tags, tags, Mode::Default)?.micro.f1);
+        }
+        Answers::Scores(scores) => scores,
+    };
+    let gold: Vec<usize>;
+    let predictions = match set.description.task {
+        Task::Regression => TextPredictions::Regression { gold: &set.values, predicted: scores },
+        Task::MultiLabelClassification => {
+            TextPredictions::MultiLabel { labels, gold: &set.values, probabilities: scores, threshold: THRESHOLD }
+        }
+        Task::SequenceClassification | Task::TokenClassification => {
+            let ids = set.labels.iter().map(|label| usize::try_from(*label).ok()).collect::<Option<_>>();
+            gold = ids.ok_or_else(|| Error::Evaluation("a text has no label".to_owned()))?;
+            TextPredictions::Class { labels, gold: &gold, probabilities: scores }
+        }
+    };
+    let report = evaluate_texts(&predictions, &Bootstrap { resamples: 0, ..Bootstrap::default() })?;
+    let name = if set.description.task == Task::Regression { "r2" } else { "f1" };
+    Ok(report.metrics.get(name).copied().unwrap_or(0.0))
 }
 
 /// Refuses rows that do not belong to the checkpoint.
@@ -68,21 +139,18 @@ pub(crate) fn run(
 ) -> Result<Outcome, Error> {
     let mut classifier = Classifier::open(path, Options { threads })?;
     let max_difference = logit_difference(&mut classifier, set, observer)?;
-    let tags = tags(&mut classifier, set, observer)?;
-    let agreement = agreement(&tags, &set.description.predicted_tags);
-    Ok(Outcome { max_difference, agreement, f1: f1(set, &tags)? })
-}
-
-/// Entity-level F1 of these tags, micro-averaged.
-pub(crate) fn f1(set: &EvaluationSet, tags: &[Vec<String>]) -> Result<f64, Error> {
-    Ok(seqeval::evaluate(&set.description.gold_tags, tags, Mode::Default)?.micro.f1)
-}
-
-/// Share of words with the same tag in both.
-fn agreement(tags: &[Vec<String>], others: &[Vec<String>]) -> f64 {
-    let pairs = || tags.iter().flatten().zip(others.iter().flatten());
-    let equal = pairs().filter(|(tag, other)| tag == other).count();
-    equal as f64 / pairs().count().max(1) as f64
+    if !set.description.task.is_sequence() {
+        let answers = Answers::Tags(tags(&mut classifier, set, observer)?);
+        return Ok(Outcome { max_difference, quality: quality(set, &answers)?, answers });
+    }
+    let scores = scores(&mut classifier, set, observer)?;
+    let finite = scores.iter().all(|score| score.is_finite());
+    let answers = Answers::Scores(scores);
+    Ok(match finite {
+        true => Outcome { max_difference, quality: quality(set, &answers)?, answers },
+        // Nothing can be counted then, and nothing is published.
+        false => Outcome { max_difference: f64::NAN, quality: 0.0, answers },
+    })
 }
 
 /// Largest absolute difference from the trainer's logits, the rows padded as the trainer padded them. Not a number when
@@ -93,7 +161,7 @@ fn logit_difference(
     observer: &mut dyn Observer,
 ) -> Result<f64, Error> {
     let description = &set.description;
-    let (length, labels) = (description.length, description.labels.len());
+    let (length, labels, sequence) = (description.length, description.labels.len(), description.task.is_sequence());
     let mut largest = 0f64;
     for first in (0..description.logit_rows).step_by(BATCH) {
         stop(observer)?;
@@ -106,12 +174,17 @@ fn logit_difference(
             attention_mask: &set.attention_mask[cells.clone()],
             token_type_ids: &set.token_type_ids[cells.clone()],
         })?;
-        if logits.shape != [rows, length, labels] {
-            let problem = format!("logits have shape {:?}, expected {:?}", logits.shape, [rows, length, labels]);
+        let shape = if sequence { vec![rows, labels] } else { vec![rows, length, labels] };
+        if logits.shape != shape {
+            let problem = format!("logits have shape {:?}, expected {shape:?}", logits.shape);
             return Err(Error::Verification { problems: vec![problem] });
         }
-        let expected = &set.logits[cells.start * labels..cells.end * labels];
-        let mask = set.attention_mask[cells].iter().flat_map(|mask| std::iter::repeat_n(*mask, labels));
+        let (expected, mask) = match sequence {
+            true => (first * labels..(first + rows) * labels, vec![1; rows]),
+            false => (cells.start * labels..cells.end * labels, set.attention_mask[cells].to_vec()),
+        };
+        let expected = &set.logits[expected];
+        let mask = mask.into_iter().flat_map(|mask| std::iter::repeat_n(mask, labels));
         for ((found, expected), _) in logits.values.iter().zip(expected).zip(mask).filter(|(_, mask)| *mask == 1) {
             let difference = f64::from((found - expected).abs());
             if difference.is_nan() {
@@ -128,37 +201,64 @@ fn tags(
     set: &EvaluationSet,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Vec<String>>, Error> {
+    let mut tags = vec![Vec::new(); set.description.rows];
+    each(classifier, set, observer, |row, logits| {
+        tags[row] = set.predicted_tags(row, logits).ok_or_else(|| damaged(row))?;
+        Ok(())
+    })?;
+    Ok(tags)
+}
+
+/// Probabilities of labels, or numbers, as the trainer makes them of logits.
+fn scores(classifier: &mut Classifier, set: &EvaluationSet, observer: &mut dyn Observer) -> Result<Vec<f32>, Error> {
+    let Description { task, rows, .. } = set.description;
+    let labels = set.description.labels.len();
+    let function = FunctionToApply::of(task, labels);
+    let mut scores = vec![0.0; rows * labels];
+    each(classifier, set, observer, |row, logits| {
+        let row_scores = if task == Task::Regression { logits.to_vec() } else { function.apply(logits) };
+        scores[row * labels..(row + 1) * labels].copy_from_slice(&row_scores);
+        Ok(())
+    })?;
+    Ok(scores)
+}
+
+fn damaged(row: usize) -> Error {
+    Error::Evaluation(format!("row {row} is damaged"))
+}
+
+/// Runs all rows in batches of similar length; hears each row's logits, [length or more, labels] or [labels].
+fn each(
+    classifier: &mut Classifier,
+    set: &EvaluationSet,
+    observer: &mut dyn Observer,
+    mut hear: impl FnMut(usize, &[f32]) -> Result<(), Error>,
+) -> Result<(), Error> {
     let description = &set.description;
-    let damaged = |row: usize| Error::Evaluation(format!("row {row} is damaged"));
     let rows: Vec<Encoded> = (0..description.rows)
         .map(|row| set.row(row).filter(|encoded| encoded.length() > 0).ok_or_else(|| damaged(row)))
         .collect::<Result<_, _>>()?;
     let lengths: Vec<usize> = rows.iter().map(Encoded::length).collect();
     let labels = description.labels.len();
-    let mut tags = vec![Vec::new(); rows.len()];
     let mut done = 0;
     for indices in batch::by_length(&lengths, BATCH) {
         stop(observer)?;
         let padded = batch::pad(indices.iter().map(|index| &rows[*index]), 0, description.pad_token_id);
-        let mut types = vec![0; padded.input_ids.len()];
-        for (cells, index) in types.chunks_exact_mut(padded.length).zip(&indices) {
-            let source = index * description.length..index * description.length + lengths[*index];
-            cells[..lengths[*index]].copy_from_slice(&set.token_type_ids[source]);
-        }
         let logits = classifier.run(&Batch {
             rows: padded.rows,
             length: padded.length,
             input_ids: &padded.input_ids,
             attention_mask: &padded.attention_mask,
-            token_type_ids: &types,
+            token_type_ids: &padded.type_ids,
         })?;
-        for (index, logits) in indices.iter().zip(logits.values.chunks_exact((padded.length * labels).max(1))) {
-            tags[*index] = set.predicted_tags(*index, logits).ok_or_else(|| damaged(*index))?;
+        let width = if description.task.is_sequence() { labels } else { padded.length * labels };
+        for (index, logits) in indices.iter().zip(logits.values.chunks_exact(width.max(1))) {
+            hear(*index, logits)?;
         }
         done += indices.len();
         observer.progress("verify", done as u64, rows.len() as u64);
     }
-    Ok(tags)
+    Ok(())
 }
 
 fn stop(observer: &mut dyn Observer) -> Result<(), Error> {

@@ -42,15 +42,19 @@ pub fn run(context: &Context) -> WorkResult {
 }
 
 fn metrics(report: &Report) -> BTreeMap<String, f64> {
-    let mut metrics = BTreeMap::from([("trainer_f1".to_owned(), report.evaluation.trainer_f1)]);
+    let mut metrics = BTreeMap::new();
+    metrics.extend(report.evaluation.trainer_f1.map(|f1| ("trainer_f1".to_owned(), f1)));
     for model in &report.models {
-        for (name, value) in [
+        let values = [
             ("f1", model.f1),
+            ("r2", model.r2),
             ("tag_agreement", model.tag_agreement),
-            ("max_abs_logit_difference", model.max_abs_logit_difference),
-            ("size_bytes", model.size_bytes as f64),
-        ] {
-            metrics.insert(format!("{}_{name}", model.precision), value);
+            ("label_agreement", model.label_agreement),
+            ("max_abs_logit_difference", Some(model.max_abs_logit_difference)),
+            ("size_bytes", Some(model.size_bytes as f64)),
+        ];
+        for (name, value) in values {
+            metrics.extend(value.map(|value| (format!("{}_{name}", model.precision), value)));
         }
     }
     metrics

@@ -60,6 +60,16 @@ impl Task {
         self != Self::TokenClassification
     }
 
+    /// Its name, as it is serialized.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TokenClassification => "token_classification",
+            Self::SequenceClassification => "sequence_classification",
+            Self::MultiLabelClassification => "multi_label_classification",
+            Self::Regression => "regression",
+        }
+    }
+
     /// `problem_type` in `config.json`; none for token classification.
     pub fn problem_type(self) -> Option<&'static str> {
         match self {

@@ -88,8 +88,10 @@ pub enum Error {
 
 /// Keys of the free metadata that a converted model carries.
 pub mod keys {
-    /// `token-classification`.
+    /// `token-classification` or `text-classification`, the names of the pipelines of `transformers`.
     pub const TASK: &str = "quintet.task";
+    /// `problem_type` of `config.json`: one label a text, any number of labels, or a number; of texts only.
+    pub const PROBLEM_TYPE: &str = "quintet.problem_type";
     /// Family of the encoder, as in `config.json`.
     pub const MODEL_TYPE: &str = "quintet.model_type";
     /// JSON object of ids (as text) to labels.

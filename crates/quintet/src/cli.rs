@@ -19,6 +19,7 @@ Examples:
   quintet serve --data-dir runs --listen 127.0.0.1:7700
   quintet run pipeline.yaml --server http://127.0.0.1:7700
   quintet jobs list --data-dir runs
+  quintet predict 3f2a new.txt --out answers.jsonl   a trained model's answers for a file of texts
   eval \"$(quintet completions bash)\"
 
 Exit codes:
@@ -45,6 +46,9 @@ pub(crate) enum Command {
     /// Runs a pipeline: submits its stages, shows their progress, ends with a table of results
     #[command(long_about = RUN, after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Gives a trained model's answers for every text of a file
+    #[command(after_help = crate::predict::EXAMPLES)]
+    Predict(Box<crate::predict::PredictArgs>),
     /// Serves all services, or some, on one port: gRPC, the MLflow REST API, /metrics and /healthz
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(crate::serve::ServeArgs),
@@ -375,6 +379,8 @@ mod tests {
             &["quintet", "run", "p.yaml", "--set", "trials"],
             &["quintet", "run", "p.yaml", "--server", "http://x", "--data-dir", "d"],
             &["quintet", "jobs", "logs", "ab", "--attempt", "0"],
+            &["quintet", "predict", "model", "texts.txt"],
+            &["quintet", "predict", "model", "texts.txt", "--out", "a.jsonl", "--format", "xml"],
             &["quintet", "hpo", "best"],
             &["quintet", "hpo", "best", "s", "--latency", "3"],
             &["quintet", "hpo", "best", "s", "--metric", "f1", "--weight", "f1=1"],

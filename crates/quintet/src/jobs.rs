@@ -99,7 +99,7 @@ fn parse_state(text: &str) -> Result<i32, Failure> {
 ///
 /// # Errors
 /// Usage when no job or more than one begins so.
-async fn find(client: &JobClient, text: &str) -> Result<String, Failure> {
+pub(crate) async fn find(client: &JobClient, text: &str) -> Result<String, Failure> {
     let prefix = text.strip_prefix("jobs/").unwrap_or(text).to_ascii_lowercase();
     if is_uid(&prefix) {
         return Ok(job_name(&prefix));

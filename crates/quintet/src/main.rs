@@ -9,6 +9,7 @@ mod hpo;
 mod hub;
 mod jobs;
 mod pipeline;
+mod predict;
 mod report;
 mod run;
 mod serve;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
             jobs::write(&String::from_utf8_lossy(&script))
         }
         Command::Run(args) => block_on(run::run(args)),
+        Command::Predict(args) => block_on(predict::predict(*args)),
         Command::Jobs(command) => block_on(jobs::jobs(command)),
         Command::Hpo(command) => block_on(hpo::hpo(command)),
         Command::Hub(command) => block_on(hub::hub(command)),

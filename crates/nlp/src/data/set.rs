@@ -132,8 +132,12 @@ pub(crate) fn known_labels(row: &TextExample, labels: &ClassSet, path: &Path) ->
     match row.answer.labels().find(|label| labels.id(label).is_none()) {
         Some(label) => {
             let known = super::listed(labels.names());
-            let problem =
-                format!("label `{label}` is unknown: the training split has {known}; a file of labels may name more");
+            // The cells of a table of texts do not say that they are numbers.
+            let numbers = labels.names().iter().all(|name| name.parse::<f32>().is_ok()) && label.parse::<f32>().is_ok();
+            let advice = if numbers { ", and numbers are learnt as numbers by task REGRESSION" } else { "" };
+            let problem = format!(
+                "label `{label}` is unknown: the training split has {known}; a file of labels may name more{advice}"
+            );
             Err(Error::data(path, row.line, problem))
         }
         None => Ok(()),

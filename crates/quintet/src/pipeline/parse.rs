@@ -18,7 +18,7 @@ use super::{
 
 const TOP_KEYS: [&str; 4] = ["name", "experiment", "params", "stages"];
 const KINDS: [&str; 6] = ["sweep", "train", "convert", "benchmark", "command", "predict"];
-const STAGE_KEYS: [&str; 11] = [
+const STAGE_KEYS: [&str; 12] = [
     "sweep",
     "train",
     "convert",

@@ -1,7 +1,8 @@
 //! From a job and the report in its outputs to a stage of the document.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use quintet_nlp::task::Task;
 use quintet_proto::v1::{Job, JobState, Outputs};
 use runtime_core::jobs::model::{job_kind, millis};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -82,7 +83,7 @@ fn artifact(artifact: &quintet_proto::v1::Artifact) -> Artifact {
 }
 
 /// The folder of an artifact's files, `@` and the beginning of its digest, where it can be seen from here.
-fn files(artifact: &quintet_proto::v1::Artifact) -> Option<String> {
+pub(crate) fn files(artifact: &quintet_proto::v1::Artifact) -> Option<String> {
     let folder = artifact.uri.strip_prefix("file://")?;
     let files = format!("{folder}/@{}", artifact.digest.get(..16)?);
     std::path::Path::new(&files).is_dir().then_some(files)
@@ -124,8 +125,30 @@ struct TrainReport {
 struct SplitReport {
     split: String,
     loss: Option<f64>,
-    default: Scored,
-    strict: Scored,
+    #[serde(flatten)]
+    scores: SplitScores,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SplitScores {
+    /// Tagged words.
+    Entities { default: Scored, strict: Scored },
+    /// Texts.
+    Texts { metrics: BTreeMap<String, Value>, scores: TextScores },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TextScores {
+    Class { classes: Classes },
+    MultiLabel { labels: Classes },
+    Regression {},
+}
+
+#[derive(Deserialize)]
+struct Classes {
+    classes: Vec<EntityScores>,
 }
 
 #[derive(Deserialize)]
@@ -154,29 +177,48 @@ struct Scores {
 
 fn train(outputs: &Outputs) -> Result<Option<Train>, serde_json::Error> {
     let report: TrainReport = report(outputs)?;
-    Ok(report.evaluation.map(|evaluation| {
-        let (default, strict) = (evaluation.default, evaluation.strict);
-        let mut metrics = BTreeMap::from([
-            ("precision".to_owned(), default.micro.precision),
-            ("recall".to_owned(), default.micro.recall),
-            ("f1".to_owned(), default.micro.f1),
-            ("f1_macro".to_owned(), default.macro_average.f1),
-            ("f1_weighted".to_owned(), default.weighted_average.f1),
-            ("accuracy".to_owned(), default.accuracy),
-            ("precision_strict".to_owned(), strict.micro.precision),
-            ("recall_strict".to_owned(), strict.micro.recall),
-            ("f1_strict".to_owned(), strict.micro.f1),
-        ]);
-        metrics.extend(evaluation.loss.map(|loss| ("loss".to_owned(), loss)));
-        let entities = default.entities.into_iter().map(|EntityScores { label, scores }| Entity {
-            entity: label,
-            precision: scores.precision,
-            recall: scores.recall,
-            f1: scores.f1,
-            support: scores.support as u64,
-        });
-        Train { split: evaluation.split, metrics, entities: entities.collect() }
-    }))
+    let Some(evaluation) = report.evaluation else { return Ok(None) };
+    let (task, mut metrics, rows) = match evaluation.scores {
+        SplitScores::Entities { default, strict } => {
+            let metrics = [
+                ("precision", default.micro.precision),
+                ("recall", default.micro.recall),
+                ("f1", default.micro.f1),
+                ("f1_macro", default.macro_average.f1),
+                ("f1_weighted", default.weighted_average.f1),
+                ("accuracy", default.accuracy),
+                ("precision_strict", strict.micro.precision),
+                ("recall_strict", strict.micro.recall),
+                ("f1_strict", strict.micro.f1),
+            ];
+            let metrics = BTreeMap::from(metrics.map(|(name, value)| (name.to_owned(), value)));
+            (Task::TokenClassification, metrics, default.entities)
+        }
+        SplitScores::Texts { metrics, scores } => {
+            let (task, rows) = match scores {
+                TextScores::Class { classes } => (Task::SequenceClassification, classes.classes),
+                TextScores::MultiLabel { labels } => (Task::MultiLabelClassification, labels.classes),
+                TextScores::Regression {} => (Task::Regression, Vec::new()),
+            };
+            // Those of single labels stand in the rows.
+            let single: BTreeSet<String> = rows
+                .iter()
+                .flat_map(|row| ["precision", "recall", "f1"].map(|name| format!("{}_{name}", row.label)))
+                .collect();
+            let metrics = metrics.into_iter().filter(|(name, _)| !single.contains(name));
+            (task, metrics.filter_map(|(name, value)| Some((name, value.as_f64()?))).collect(), rows)
+        }
+    };
+    metrics.extend(evaluation.loss.map(|loss| ("loss".to_owned(), loss)));
+    let entities = rows.into_iter().map(|EntityScores { label, scores }| Entity {
+        entity: label,
+        precision: scores.precision,
+        recall: scores.recall,
+        f1: scores.f1,
+        support: scores.support as u64,
+    });
+    let entities = entities.collect();
+    Ok(Some(Train { split: evaluation.split, task: task.name().to_owned(), metrics, entities }))
 }
 
 /// What convert-svc writes: `crates/convert-svc/src/report.rs`.
@@ -193,8 +235,10 @@ struct ModelReport {
     precision: String,
     size_bytes: f64,
     max_abs_logit_difference: f64,
-    f1: f64,
-    tag_agreement: f64,
+    f1: Option<f64>,
+    r2: Option<f64>,
+    tag_agreement: Option<f64>,
+    label_agreement: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -218,7 +262,9 @@ fn convert(outputs: &Outputs) -> Result<Convert, serde_json::Error> {
                 size_bytes: model.size_bytes as u64,
                 max_abs_logit_difference: model.max_abs_logit_difference,
                 f1: model.f1,
+                r2: model.r2,
                 tag_agreement: model.tag_agreement,
+                label_agreement: model.label_agreement,
             });
             models.collect()
         },
@@ -380,6 +426,30 @@ pub(crate) mod tests {
         let job = benchmark_job();
         let benchmark = super::stage("bench", &job, &job).unwrap().benchmark.unwrap();
         assert_eq!((benchmark.rows[0].batch, benchmark.rows[0].p99, benchmark.threads), (8, 2.5, 1));
+    }
+
+    pub(crate) fn texts_job(scores: serde_json::Value, metrics: serde_json::Value) -> Job {
+        let evaluation = json!({"split": "test", "loss": 0.25, "metrics": metrics, "scores": scores});
+        job(Kind::Train(Default::default()), json!({"outcome": "completed", "evaluation": evaluation}))
+    }
+
+    pub(crate) fn classes_job() -> Job {
+        let row = json!({"label": "refund", "precision": 0.5, "recall": 0.25, "f1": 1.0 / 3.0, "support": 4});
+        let classes = json!({"class": {"accuracy": 0.5, "classes": {"classes": [row]}}});
+        texts_job(classes, json!({"f1": 0.75, "accuracy": 0.5, "refund_f1": 1.0 / 3.0}))
+    }
+
+    #[test]
+    fn texts_have_their_own_metrics_and_a_row_a_label() {
+        let job = classes_job();
+        let train = super::stage("train", &job, &job).unwrap().train.unwrap();
+        assert_eq!(train.task, "sequence_classification");
+        assert_eq!(train.metrics.keys().collect::<Vec<_>>(), ["accuracy", "f1", "loss"]);
+        assert_eq!((train.entities[0].entity.as_str(), train.entities[0].support), ("refund", 4));
+        let job = texts_job(json!({"regression": {"mse": 0.5}}), json!({"mse": 0.5, "pearson": "NaN"}));
+        let train = super::stage("train", &job, &job).unwrap().train.unwrap();
+        assert_eq!((train.task.as_str(), train.entities.len()), ("regression", 0));
+        assert_eq!(train.metrics, BTreeMap::from([("loss".into(), 0.25), ("mse".into(), 0.5)]));
     }
 
     #[test]

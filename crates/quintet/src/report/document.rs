@@ -212,13 +212,15 @@ pub(crate) struct Best {
 pub(crate) struct Train {
     /// Split of the metrics: `test`, or `validation` when there is no test split.
     pub(crate) split: String,
+    /// `token_classification`, `sequence_classification`, `multi_label_classification` or `regression`.
+    pub(crate) task: String,
     /// Such as `precision`, `recall`, `f1`, `accuracy`, `loss` on that split; names of `strict` are seqeval's strict mode.
     pub(crate) metrics: BTreeMap<String, f64>,
-    /// By entity.
+    /// By entity; of texts by label.
     pub(crate) entities: Vec<Entity>,
 }
 
-/// Quality for one type of entity.
+/// Quality for one type of entity, or one label of texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Entity {
@@ -260,10 +262,18 @@ pub(crate) struct Model {
     pub(crate) size_bytes: u64,
     /// Against the trainer's logits on real rows.
     pub(crate) max_abs_logit_difference: f64,
-    /// Entity-level F1 on the rows that it was verified on.
-    pub(crate) f1: f64,
-    /// Share of words with the fp32 model's tag.
-    pub(crate) tag_agreement: f64,
+    /// F1 on the rows that it was verified on, counted as in training; absent for a regression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) f1: Option<f64>,
+    /// Coefficient of determination on these rows; of a regression only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) r2: Option<f64>,
+    /// Share of words with the trainer's tag; of tagged words only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tag_agreement: Option<f64>,
+    /// Share of texts with the fp32 model's label or labels; of texts with labels only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) label_agreement: Option<f64>,
 }
 
 /// A file of the converted model's folder.

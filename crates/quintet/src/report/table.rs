@@ -59,7 +59,9 @@ fn result(stage: &Stage) -> String {
         let _ = write!(text, "\n{name} {}", number(*value));
     }
     for (name, artifact) in &stage.outputs {
-        let _ = write!(text, "\noutput {name}: {} files, {}", artifact.file_count, size(artifact.size_bytes as f64));
+        let files = if artifact.file_count == 1 { "file" } else { "files" };
+        let bytes = size(artifact.size_bytes as f64);
+        let _ = write!(text, "\noutput {name}: {} {files}, {bytes}", artifact.file_count);
     }
     text
 }
@@ -105,7 +107,16 @@ pub(crate) fn parameters(parameters: &Map<String, Value>) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
+/// Labels of texts that are shown; one may have hundreds.
+const LABELS: usize = 20;
+
 fn train(train: &Train) -> String {
+    let tokens = train.task == "token_classification";
+    if train.task == "regression" {
+        let names = ["mse", "mae", "r2", "pearson", "spearman"];
+        let shown = names.iter().filter_map(|name| Some(format!("{name} {}", number(*train.metrics.get(*name)?))));
+        return format!("{}: {}", train.split, shown.collect::<Vec<_>>().join(", "));
+    }
     let metric = |name: &str| train.metrics.get(name).map_or_else(|| "-".to_owned(), |value| percent(*value));
     let mut text = format!(
         "{}: F1 {}, precision {}, recall {}, accuracy {}\n",
@@ -115,8 +126,14 @@ fn train(train: &Train) -> String {
         metric("recall"),
         metric("accuracy")
     );
-    let mut table = plain(["entity", "F1", "precision", "recall", "support"]);
-    for entity in &train.entities {
+    let mut entities: Vec<_> = train.entities.iter().collect();
+    if !tokens && entities.len() > LABELS {
+        entities.sort_by(|one, other| one.f1.total_cmp(&other.f1));
+        entities.truncate(LABELS);
+        let _ = writeln!(text, "the {LABELS} of {} labels with the lowest F1:", train.entities.len());
+    }
+    let mut table = plain([if tokens { "entity" } else { "label" }, "F1", "precision", "recall", "support"]);
+    for entity in entities {
         table.add_row([
             entity.entity.clone(),
             percent(entity.f1),
@@ -131,13 +148,18 @@ fn train(train: &Train) -> String {
 }
 
 fn convert(convert: &Convert) -> String {
-    let mut table = plain(["file", "size", "max |logit difference|", "F1"]);
+    let regression = convert.models.iter().any(|model| model.r2.is_some());
+    let mut table = plain(["file", "size", "max |logit difference|", if regression { "R2" } else { "F1" }]);
     for model in &convert.models {
         table.add_row([
             model.file.clone(),
             size(model.size_bytes as f64),
             format!("{:.1e}", model.max_abs_logit_difference),
-            percent(model.f1),
+            match (model.f1, model.r2) {
+                (Some(f1), _) => percent(f1),
+                (None, Some(r2)) => number(r2),
+                (None, None) => "-".to_owned(),
+            },
         ]);
     }
     right(&mut table, 1);
@@ -215,6 +237,8 @@ pub(crate) fn duration(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::{super::assemble, *};
 
     #[test]
@@ -253,6 +277,23 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn texts_are_told_by_label_or_by_error() {
+        use assemble::tests::{classes_job, texts_job};
+        let told = |job: quintet_proto::v1::Job| train(&assemble::stage("train", &job, &job).unwrap().train.unwrap());
+        let text = told(classes_job());
+        assert!(text.starts_with("test: F1 75.0 %, precision -, recall -, accuracy 50.0 %\nlabel"), "{text}");
+        assert!(text.contains("refund  33.3 %"), "{text}");
+        let rows: Vec<_> = (0..30)
+            .map(|label| json!({"label": format!("l{label:02}"), "precision": 1, "recall": 1, "f1": 1.0 - f64::from(label) / 30.0, "support": 1}))
+            .collect();
+        let text = told(texts_job(json!({"class": {"classes": {"classes": rows}}}), json!({})));
+        assert!(text.contains("the 20 of 30 labels with the lowest F1:") && text.contains("l29"), "{text}");
+        assert!(!text.contains("l09"), "{text}");
+        let numbers = told(texts_job(json!({"regression": {}}), json!({"mse": 0.5, "r2": -0.25})));
+        assert_eq!(numbers, "test: mse 0.5000, r2 -0.2500");
     }
 
     #[test]
