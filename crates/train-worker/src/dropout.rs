@@ -20,7 +20,7 @@ impl Draws {
 
     /// A mask for `x`: 0 with the probability (to 1/65536), else what keeps the mean.
     pub(crate) fn mask(&self, x: &Tensor, probability: f64) -> Result<Tensor, Error> {
-        let mut mask = Tensor::f_empty(x.size(), (Kind::Float, x.device()))?;
+        let mask = Tensor::f_empty(x.size(), (Kind::Float, x.device()))?;
         let count = mask.numel();
         if count > 0 {
             // SAFETY: a new contiguous f32 tensor on the processor; every element is written before anything reads it.

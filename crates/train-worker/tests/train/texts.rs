@@ -14,7 +14,8 @@ fn texts(rows: usize, offset: usize, answer: impl Fn(usize) -> String) -> String
 
 #[test]
 fn texts_are_trained_on_by_label_by_labels_and_by_number() {
-    let cases: [(TextTask, &dyn Fn(usize) -> String, &str); 3] = [
+    type Answer<'a> = &'a dyn Fn(usize) -> String;
+    let cases: [(TextTask, Answer<'_>, &str); 3] = [
         (TextTask::Unspecified, &|n| ["good", "bad", "so so"][n % 3].to_owned(), "single_label_classification"),
         (TextTask::MultiLabel, &|n| ["\"a,b\"", "b", "a"][n % 3].to_owned(), "multi_label_classification"),
         (TextTask::Regression, &|n| format!("{:.2}", n as f64 / 5.0), "regression"),
