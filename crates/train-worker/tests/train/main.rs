@@ -47,7 +47,7 @@ fn a_run_learns_and_leaves_whole_outputs() {
     let set = EvaluationSet::load(&bench.path("out/evaluation")).unwrap();
     assert_eq!((set.description.split.as_str(), set.description.rows, set.description.logit_rows), ("test", 80, 64));
     let again = evaluate(&set.description.gold_tags, &set.description.predicted_tags, Mode::Default).unwrap();
-    assert_eq!(Some(&again), report.evaluation.as_ref().map(|evaluation| entities(evaluation)));
+    assert_eq!(Some(&again), report.evaluation.as_ref().map(entities));
     // The logits of the first rows say what the predictions say.
     let row = set.description.length * set.description.labels.len();
     for index in 0..64 {
