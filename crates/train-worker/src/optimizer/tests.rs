@@ -245,3 +245,16 @@ fn accumulated_gradients_are_their_sum() {
         assert_eq!(sum.leaves[index].as_ref().unwrap(), &expected[index]);
     }
 }
+
+#[test]
+fn adafactor_passes_over_tensors_that_are_only_kept() {
+    let mut values = initial();
+    values.extend([7.0; 8]);
+    let mut parameters = parameters(&values);
+    parameters.slots.push(Slot { file_name: "kept".to_owned(), shape: vec![2, 4], offset: 362 });
+    let mut optimizer = Optimizer::new(&parameters, settings(&given("adafactor", 0.1, 1.0), &parameters)).unwrap();
+    optimizer.step(&mut parameters, &gradients(1).0, 1e-2, 1).unwrap();
+    let after: Vec<f32> = Vec::try_from(&parameters.flat).unwrap();
+    assert_eq!(after[362..], [7.0; 8]);
+    assert_ne!(after[..362], values[..362]);
+}

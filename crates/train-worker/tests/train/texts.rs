@@ -6,6 +6,9 @@ use train_worker::train;
 
 use crate::support::{Bench, NAMES, PLACES, Recorder};
 
+/// The label of a row.
+type Answer = &'static dyn Fn(usize) -> String;
+
 /// Texts of which one word tells the answer.
 fn texts(rows: usize, offset: usize, answer: impl Fn(usize) -> String) -> String {
     let row = |n: usize| format!("we saw {} in {},{}\n", NAMES[n % 6], PLACES[(n * 7 + n / 6) % 6], answer(n % 6));
@@ -14,8 +17,7 @@ fn texts(rows: usize, offset: usize, answer: impl Fn(usize) -> String) -> String
 
 #[test]
 fn texts_are_trained_on_by_label_by_labels_and_by_number() {
-    type Answer<'a> = &'a dyn Fn(usize) -> String;
-    let cases: [(TextTask, Answer<'_>, &str); 3] = [
+    let cases: [(TextTask, Answer, &str); 3] = [
         (TextTask::Unspecified, &|n| ["good", "bad", "so so"][n % 3].to_owned(), "single_label_classification"),
         (TextTask::MultiLabel, &|n| ["\"a,b\"", "b", "a"][n % 3].to_owned(), "multi_label_classification"),
         (TextTask::Regression, &|n| format!("{:.2}", n as f64 / 5.0), "regression"),
