@@ -1,6 +1,7 @@
 //! Hyperparameters with every value decided: defaults filled in, ranges checked.
 use std::collections::BTreeMap;
 
+use quintet_nlp::metrics::greater_is_better;
 use quintet_proto::v1::Hyperparameters;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -298,6 +299,10 @@ impl Hyper {
         if self.balanced_class_weights && !self.class_weights.is_empty() {
             return excluded("balanced_class_weights", "class_weights");
         }
+        if let Some(name) = self.metric_for_best_model.as_ref().filter(|name| greater_is_better(name).is_none()) {
+            let range = "a metric of docs/evaluation.md, such as `f1`, `f1_strict`, `accuracy`, `mse` or `loss`";
+            return Err(Fields::error("metric_for_best_model", format!("`{name}`"), range));
+        }
         if self.lora.is_some() && self.freeze_layers.is_some() {
             return excluded("lora_r", "freeze_layers");
         }
@@ -379,6 +384,7 @@ mod tests {
             (Hyperparameters { class_weights: [("O".to_owned(), -1.0)].into(), ..h() }, "class_weights.O"),
             (Hyperparameters { tokens_per_batch: Some(100), ..h() }, "tokens_per_batch"),
             (Hyperparameters { lora_r: Some(-1), ..h() }, "lora_r"),
+            (Hyperparameters { metric_for_best_model: word("bleu"), ..h() }, "metric_for_best_model"),
             (Hyperparameters { warmup_ratio: Some(0.1), warmup_steps: Some(1), ..h() }, "warmup_steps"),
         ];
         for (given, expected) in cases {

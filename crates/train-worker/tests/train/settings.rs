@@ -62,7 +62,7 @@ fn patience_ends_training() {
     bench.hyper().early_stopping_patience = Some(1);
     bench.hyper().early_stopping_threshold = Some(1e9);
     assert_eq!(train(&bench.request("out"), &mut Recorder::default()).unwrap().epochs.len(), 2);
-    bench.hyper().metric_for_best_model = Some("bleu".into());
+    bench.hyper().metric_for_best_model = Some("pearson".into());
     let error = train(&bench.request("out"), &mut Recorder::default()).unwrap_err().to_string();
     assert!(error.contains("metric_for_best_model") && error.contains("f1_strict"), "{error}");
 }
