@@ -69,7 +69,7 @@ pub fn predict(request: &PredictRequest, observer: &mut dyn Observer) -> Result<
         observer.log(&format!("going on after the {} texts of an earlier attempt", writer.rows()));
     }
     let mut go_on = |done: usize, total: usize| {
-        observer.progress(done as u64, total as u64, "texts", &format!("{done} of {total} texts"));
+        observer.progress(done as u64, total as u64, "texts", "predicting");
         observer.directive() == Directive::Continue
     };
     let summary = predictor.run(&mut scorer, &request.input, &request.options, &mut writer, &mut go_on)?;

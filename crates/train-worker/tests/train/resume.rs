@@ -99,13 +99,16 @@ fn a_run_killed_at_random_steps_ends_with_the_same_weights() {
 
     let steps = 8 * 8;
     let mut stream = quintet_nlp::random::Stream::new(std::process::id().into(), "kills", 0);
-    let mut places: Vec<usize> = stream.permutation(steps - 4).into_iter().take(10).map(|step| step + 1).collect();
+    // Not in the last steps: the newest state may be some steps behind the work.
+    let mut places: Vec<usize> = stream.permutation(steps - 16).into_iter().take(10).map(|step| step + 1).collect();
     places.sort_unstable();
-    let kills = places.iter().filter(|step| killed_at(&mut run("parts"), &bench.path("parts/resume"), **step)).count();
-    // The newest state may be steps behind the work, and the last one may come too late to be hit.
-    assert!(kills >= 8, "{kills} of {places:?}");
-    let output = run("parts").output().unwrap();
-    assert!(output.status.success() || bench.path("parts/checkpoint").exists());
+    let kill = |step: &&usize| killed_at(&mut run("parts"), &bench.path("parts/resume"), **step);
+    let kills = places.iter().take_while(kill).count();
+    assert!(kills >= 5, "{kills} of {places:?}");
+    if !bench.path("parts/checkpoint").exists() {
+        let output = run("parts").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
     let weights = |out: &str| fs::read(bench.path(out).join("checkpoint/model.safetensors")).unwrap();
     assert!(weights("parts") == weights("whole"), "the weights differ after kills at {places:?}");
 }
