@@ -6,7 +6,7 @@ use quintet_proto::v1::{
 };
 use runtime_core::{
     client::JobClient,
-    status::{self, FieldViolation, violation, violations_of},
+    status::{self, FieldViolation, in_fields_of_kind, violation},
 };
 use tonic::Status;
 
@@ -104,7 +104,9 @@ pub(crate) async fn create(
 ) -> Result<CreateSweepResponse, Status> {
     let (sweep, warnings) = prepare(&request).map_err(status::invalid_argument)?;
     let job = job_request(request, &sweep);
-    let checked = Box::pin(jobs.create(CreateJobRequest { validate_only: true, ..job.clone() })).await.map_err(ours)?;
+    let checked = Box::pin(jobs.create(CreateJobRequest { validate_only: true, ..job.clone() }))
+        .await
+        .map_err(|refused| in_fields_of_kind(refused, "sweep"))?;
     let name = sweep.study_name(&checked.content_hash);
     let study = store.find_study(&name).await?;
     let trials = match &study {
@@ -119,7 +121,11 @@ pub(crate) async fn create(
     // Before the job exists: it makes the study.
     let mut plan = sweep_plan(&sweep, &name, trials.as_deref());
     plan.warnings.extend(warnings);
-    let job = if job.validate_only { checked } else { Box::pin(jobs.create(job)).await.map_err(ours)? };
+    let job = if job.validate_only {
+        checked
+    } else {
+        Box::pin(jobs.create(job)).await.map_err(|refused| in_fields_of_kind(refused, "sweep"))?
+    };
     Ok(CreateSweepResponse { job: job.name, plan: Some(plan) })
 }
 
@@ -147,20 +153,6 @@ fn job_request(request: CreateSweepRequest, sweep: &Sweep) -> CreateJobRequest {
     let drawn = || format!("{:032x}", rand::random::<u128>());
     let request_id = if request.request_id.is_empty() { drawn() } else { request.request_id };
     CreateJobRequest { job: Some(job), request_id, validate_only: request.validate_only, force: false }
-}
-
-/// A refusal of the job service in the fields of this call.
-fn ours(refused: Status) -> Status {
-    let violations = violations_of(&refused);
-    if violations.is_empty() {
-        return refused;
-    }
-    let own = |(field, description): (String, String)| {
-        let field = field.strip_prefix("job.").unwrap_or(&field);
-        let field = field.strip_prefix("spec.sweep.").map_or_else(|| field.to_owned(), |below| format!("spec.{below}"));
-        violation(field, description)
-    };
-    status::invalid_argument(violations.into_iter().map(own))
 }
 
 #[cfg(test)]

@@ -301,6 +301,22 @@ pub fn metadata_of(status: &Status) -> HashMap<String, String> {
     status.get_error_details().error_info().map(|info| info.metadata.clone()).unwrap_or_default()
 }
 
+/// A refusal of the job service in the fields of a call whose `spec` is the job's specification of one kind: `job.spec.KIND.x` is
+/// `spec.x` there. A status without field violations stays.
+pub fn in_fields_of_kind(refused: Status, kind: &str) -> Status {
+    let violations = violations_of(&refused);
+    if violations.is_empty() {
+        return refused;
+    }
+    let inside = format!("spec.{kind}.");
+    let own = |(field, description): (String, String)| {
+        let field = field.strip_prefix("job.").unwrap_or(&field);
+        let field = field.strip_prefix(&inside).map_or_else(|| field.to_owned(), |below| format!("spec.{below}"));
+        violation(field, description)
+    };
+    invalid_argument(violations.into_iter().map(own))
+}
+
 /// The field violations of a status, as (field, description).
 pub fn violations_of(status: &Status) -> Vec<(String, String)> {
     let details = status.get_error_details();
@@ -340,6 +356,15 @@ mod tests {
         );
         assert_eq!(reason_of(&received), Some(ErrorReason::InvalidField));
         assert_eq!(metadata_of(&received)["fields"], "spec.lr,name");
+    }
+
+    #[test]
+    fn refusals_of_a_job_are_told_in_the_fields_of_the_call() {
+        let refused = invalid_argument([violation("job.spec.train.data", "a"), violation("job.labels", "b")]);
+        let told = violations_of(&in_fields_of_kind(refused, "train"));
+        assert_eq!(told, [("spec.data".into(), "a".into()), ("labels".into(), "b".into())]);
+        let other = in_fields_of_kind(Status::unavailable("down"), "train");
+        assert_eq!(other.code(), tonic::Code::Unavailable);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use runtime_core::{
         inputs::Location,
         model::{RESUME_FROM, is_terminal, job_kind, job_name, millis, uid_for_request, uid_of},
     },
-    status::{self, ErrorReason, violation, violations_of},
+    status::{self, ErrorReason, in_fields_of_kind, violation},
 };
 use serde_json::Value;
 use tonic::{Code, Status};
@@ -62,7 +62,10 @@ impl TrainingApi {
             validate_only: true,
             force: true,
         };
-        let hash = Box::pin(self.jobs.create(check(&job))).await.map_err(ours)?.content_hash;
+        let hash = Box::pin(self.jobs.create(check(&job)))
+            .await
+            .map_err(|refused| in_fields_of_kind(refused, "train"))?
+            .content_hash;
         let earlier = self.earlier(&hash).await?;
         let (decision, count) = self.decided(mode, (variant > 0).then_some(variant), earlier).await?;
         let Decision { action, variant, reason } = decision;
@@ -87,7 +90,13 @@ impl TrainingApi {
                 };
                 let validate_only = request.validate_only;
                 let create = CreateJobRequest { job: Some(job), request_id, validate_only, force: true };
-                (done, Box::pin(self.jobs.create(create)).await.map_err(ours)?.name)
+                (
+                    done,
+                    Box::pin(self.jobs.create(create))
+                        .await
+                        .map_err(|refused| in_fields_of_kind(refused, "train"))?
+                        .name,
+                )
             }
         };
         let variant = i32::try_from(variant).unwrap_or(i32::MAX);
@@ -221,18 +230,4 @@ impl TrainingApi {
 
 fn variant_of(job: &Job) -> u32 {
     job.labels.get(VARIANT).and_then(|text| text.parse().ok()).unwrap_or_default()
-}
-
-/// A refusal of the job service in the fields of this call.
-fn ours(refused: Status) -> Status {
-    let violations = violations_of(&refused);
-    if violations.is_empty() {
-        return refused;
-    }
-    let own = |(field, description): (String, String)| {
-        let field = field.strip_prefix("job.").unwrap_or(&field);
-        let field = field.strip_prefix("spec.train.").map_or_else(|| field.to_owned(), |below| format!("spec.{below}"));
-        violation(field, description)
-    };
-    status::invalid_argument(violations.into_iter().map(own))
 }
