@@ -2,7 +2,7 @@
 
     cargo build --release -p hpo-svc --example ask_tell
     python tests/bench/hpo_quality/compare.py target/release/examples/ask_tell [--sampler tpe] [--problems branin,tuning]
-        [--seeds 20] [--trials 100] [--parallel 8] [--jobs 1] [--limit SECONDS] [--json FILE]
+        [--seeds 20] [--trials 100] [--parallel 8] [--jobs 1] [--limit SECONDS] [--json FILE] [--peer FILE]
 
 Needs optuna 5.0.0; for --sampler cmaes and cmaes-margin also cmaes 0.13.1, for qmc also scipy, for gp also torch and scipy.
 Both sides run the same problems (functions.py; fronts.py with several objectives, for nsga2 or with --fronts) with their defaults.
@@ -14,6 +14,10 @@ and 1 at the median of random searches of as many trials.
 
 A win is the smaller regret of a pair, a tie counts half; the interval of the share of wins is Wilson's 95 % interval. --parallel 8
 plays each study once more with 8 trials open that end in random order, and says what is lost. See figures.py for every figure.
+
+Optuna's Gaussian process takes half a minute to five minutes a study. --peer FILE keeps what Optuna found: pairs that are in it are
+not played again on Optuna's side, others are added, and without a program Optuna alone is played. optuna_gp.json beside this file
+was made so; it can be gone on with at any time.
 """
 
 import os
@@ -80,17 +84,22 @@ def game(name, trials):
 def players(program):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
-    return {"ours": Ours(program), "optuna": Optunas()}
+    return {**({"ours": Ours(program)} if program else {}), "optuna": Optunas()}
 
 
 def pair(task):
-    """The regrets and seconds of both sides for one problem and seed, one trial at a time and with many open."""
-    program, sampler, trials, widths, seed, name = task
+    """The regrets and seconds of both sides for one problem and seed, one trial at a time and with many open.
+
+    `known` holds regrets that are not to be played for again, by player and number of open trials.
+    """
+    program, sampler, trials, widths, seed, name, known = task
     judge = game(name, trials)
     evaluate = functools.partial(judge.evaluate, seed)
-    result = {"problem": name, "seed": seed, "regrets": {}, "seconds": {}}
+    result = {"problem": name, "seed": seed, "regrets": dict(known), "seconds": {}}
     for who, player in players(program).items():
         for width in widths:
+            if f"{who} {width}" in known:
+                continue
             start = time.perf_counter()
             player.begin(judge.problem.space, judge.problem.directions, sampler, seed)
             ended = play(player, evaluate, trials, width, seed)
@@ -133,7 +142,7 @@ def summary(results, names, widths):
                 document["rows"].append({"problem": name, "open": width, **figures})
         document["together"][str(width)] = together(by_problem)
     keys = [f"{who} {width}" for who in ("ours", "optuna") for width in widths]
-    document["seconds"] = {key: sum(result["seconds"][key] for result in results) for key in keys}
+    document["seconds"] = {key: sum(result["seconds"].get(key, 0.0) for result in results) for key in keys}
     if len(widths) > 1:
         regrets = {key: [result["regrets"][key] for result in results] for key in [*keys, "random"]}
         document["lost"] = {
@@ -162,9 +171,40 @@ def text(document):
     return "\n".join(lines)
 
 
+class Peer:
+    """What Optuna found in earlier comparisons with the same version, sampler and number of trials, kept in a file."""
+
+    def __init__(self, path, head):
+        self.path, self.head, self.regrets = path, head, {}
+        if path and os.path.exists(path):
+            with open(path) as file:
+                document = json.load(file)
+            if (kept := {key: document.pop(key) for key in head}) != head:
+                raise SystemExit(f"{path}: is of {kept}, not of {head}")
+            self.regrets = document["regrets"]
+
+    def known(self, name, seed):
+        return self.regrets.get(name, {}).get(str(seed), {})
+
+    def add(self, result):
+        found = {key: regret for key, regret in result["regrets"].items() if key.startswith("optuna ")}
+        self.regrets.setdefault(result["problem"], {})[str(result["seed"])] = found
+
+    def write(self):
+        if self.path:
+            written({**self.head, "regrets": self.regrets}, self.path)
+
+
+def written(document, path):
+    with open(path + ".new", "w") as file:
+        json.dump(document, file, indent=1)
+        file.write("\n")
+    os.replace(path + ".new", path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program", help="the example ask_tell of hpo-svc")
+    parser.add_argument("program", nargs="?", help="the example ask_tell of hpo-svc; without it --peer's file is added to")
     parser.add_argument("--sampler", choices=SAMPLERS, default="tpe")
     parser.add_argument("--fronts", action="store_true", help="the problems of several objectives")
     parser.add_argument("--problems", help="names with commas between them; default: all of the sampler")
@@ -175,32 +215,37 @@ def main():
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--limit", type=float, default=math.inf, help="seconds after which no more is waited for")
     parser.add_argument("--json", help="file for all figures and every pair; written anew every ten seconds")
+    parser.add_argument("--peer", help="file of what Optuna found, read and added to")
     arguments = parser.parse_args()
+    if not arguments.program and not arguments.peer:
+        parser.error("neither a program to compare nor a file for what Optuna finds")
     several = arguments.fronts or arguments.sampler.startswith("nsga2")
     names = (arguments.problems or ",".join(FRONTS if several else FUNCTIONS)).split(",")
     widths = sorted({1, arguments.parallel})
     # Seed by seed, so that what is there when the time is over is of all problems.
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     common = (arguments.program, arguments.sampler, arguments.trials, widths)
-    tasks = [(*common, seed, name) for seed in seeds for name in names]
     head = {"optuna": optuna.__version__, "sampler": arguments.sampler, "trials": arguments.trials}
-    results, written = [], time.monotonic()
+    peer = Peer(arguments.peer, head)
+    tasks = [(*common, seed, name, peer.known(name, seed)) for seed in seeds for name in names]
+    if not arguments.program:
+        tasks = [task for task in tasks if any(f"optuna {width}" not in task[-1] for width in widths)]
+    results, last = [], time.monotonic()
 
     def write():
-        if arguments.json and results:
+        peer.write()
+        if arguments.program and arguments.json and results:
             ordered = sorted(results, key=lambda result: (names.index(result["problem"]), result["seed"]))
-            document = {**head, **summary(results, names, widths), "pairs": ordered}
-            with open(arguments.json + ".new", "w") as file:
-                json.dump(document, file, indent=1)
-            os.replace(arguments.json + ".new", arguments.json)
+            written({**head, **summary(results, names, widths), "pairs": ordered}, arguments.json)
 
     for result in played(tasks, arguments.jobs, arguments.limit):
         results.append(result)
-        if time.monotonic() - written > 10:
+        peer.add(result)
+        if time.monotonic() - last > 10:
             write()
-            written = time.monotonic()
+            last = time.monotonic()
     write()
-    if results:
+    if arguments.program and results:
         print(f"{arguments.sampler}, {arguments.trials} trials, beside Optuna {optuna.__version__}")
         print(text(summary(results, names, widths)))
 

@@ -253,10 +253,11 @@ mod tests {
                 (value, gap.iter().zip(&stretch).map(|(g, s)| 2.0 * s * g).collect())
             };
             let bounds = vec![(-1.0, 1.0); centre.len()];
-            let minimum = minimize(bowl, &start[..centre.len()], &bounds, LIMITS).unwrap();
-            for (x, c) in minimum.x.iter().zip(&centre) {
-                prop_assert!((x - c.clamp(-1.0, 1.0)).abs() < 1e-3, "{:?} {:?}", minimum, centre);
-            }
+            let start = &start[..centre.len()];
+            let minimum = minimize(bowl, start, &bounds, LIMITS).unwrap();
+            // Judged by the value: along a direction that hardly matters the search may stop early.
+            let best = bowl(&centre.iter().map(|c| c.clamp(-1.0, 1.0)).collect::<Vec<_>>()).0;
+            prop_assert!(minimum.value - best <= 1e-6 * (1.0 + bowl(start).0 - best), "{:?} {:?}", minimum, centre);
         }
     }
 }
