@@ -127,6 +127,8 @@ pub struct Hyper {
     pub metric_for_best_model: Option<String>,
     /// Numbers of the computation.
     pub precision: Precision,
+    /// Compute the layers again in the backward pass instead of keeping their activations.
+    pub gradient_checkpointing: bool,
     /// Sub-tokens of a batch, padding included; absent: `batch_size` rows.
     pub tokens_per_batch: Option<usize>,
     /// Low-rank changes; absent: all weights are trained.
@@ -278,6 +280,7 @@ impl Hyper {
                 Precision::Auto,
                 "`auto`, `fp32` or `bf16`",
             )?,
+            gradient_checkpointing: given.gradient_checkpointing.unwrap_or(false),
             tokens_per_batch: Fields::maybe_count("tokens_per_batch", given.tokens_per_batch, 1)?,
             lora: lora(given)?,
             auto_find_batch_size: given.auto_find_batch_size.unwrap_or(true),

@@ -18,6 +18,11 @@ impl Draws {
         self.0.set(seed);
     }
 
+    /// Where the stream stands: the seed that the next masks follow.
+    pub(crate) fn place(&self) -> u64 {
+        self.0.get()
+    }
+
     /// A mask for `x`: 0 with the probability (to 1/65536), else what keeps the mean.
     pub(crate) fn mask(&self, x: &Tensor, probability: f64) -> Result<Tensor, Error> {
         let mask = Tensor::f_empty(x.size(), (Kind::Float, x.device()))?;

@@ -24,6 +24,7 @@ mod parity;
 mod predict;
 mod predict_job;
 pub mod probe;
+mod recompute;
 mod report;
 mod run;
 mod schedule;

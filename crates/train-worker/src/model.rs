@@ -2,6 +2,7 @@
 use quintet_nlp::{
     batch::Batch,
     encoder::{Encoder, EncoderConfig},
+    random::derive,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -71,8 +72,29 @@ impl Model {
     /// Begins the masks of dropout anew: the same follow the same seed.
     pub(crate) fn seed_dropout(&self, seed: u64) {
         self.kept.draws.seed(seed);
-        // Elsewhere than on the processor libtorch draws them.
-        tch::manual_seed((seed >> 1) as i64);
+        self.seed_generator(seed);
+    }
+
+    /// A place among the masks, for [`Self::draw_from`] to begin at: on the processor the present one, elsewhere one of the `layer`'s own.
+    pub(crate) fn dropout_place(&self, layer: usize) -> u64 {
+        let place = self.kept.draws.place();
+        if self.device == Device::Cpu { place } else { derive(place, "layer", layer as u64) }
+    }
+
+    /// Goes to a place among the masks: the same follow as before.
+    pub(crate) fn draw_from(&self, place: u64) {
+        if self.device == Device::Cpu {
+            self.kept.draws.seed(place);
+        } else {
+            self.seed_generator(place);
+        }
+    }
+
+    /// Elsewhere than on the processor libtorch draws the masks.
+    fn seed_generator(&self, seed: u64) {
+        if self.device != Device::Cpu {
+            tch::manual_seed((seed >> 1) as i64);
+        }
     }
 
     /// Moves a batch to the device, its indices into the whole word table.
@@ -109,9 +131,29 @@ impl Model {
     /// Logits [rows, length, labels], or [rows, labels] of a sequence head; `words` as made with the input, or none for an input
     /// into the whole table.
     pub(crate) fn logits(&self, input: &Input, words: Option<&WordRows>, train: bool) -> Result<Tensor, Error> {
-        let effective = self.adapters.as_ref().map(|adapters| adapters.effective(&self.leaves)).transpose()?;
-        let leaves = effective.as_deref().unwrap_or(&self.leaves);
-        self.encoder.forward(&mut Engine::new(leaves, &self.kept, input, words, train))
+        let effective = self.effective()?;
+        self.encoder.forward(&mut self.engine(effective.as_deref(), input, words, train))
+    }
+
+    /// The tensors to compute with, where those are others than the leaves.
+    pub(crate) fn effective(&self) -> Result<Option<Vec<Tensor>>, Error> {
+        self.adapters.as_ref().map(|adapters| adapters.effective(&self.leaves)).transpose()
+    }
+
+    /// The operations over a batch; `effective` as given by [`Self::effective`].
+    pub(crate) fn engine<'a>(
+        &'a self,
+        effective: Option<&'a [Tensor]>,
+        input: &'a Input,
+        words: Option<&'a WordRows>,
+        train: bool,
+    ) -> Engine<'a> {
+        Engine::new(effective.unwrap_or(&self.leaves), &self.kept, input, words, train)
+    }
+
+    /// What is computed, for computing it piece by piece.
+    pub(crate) fn encoder(&self) -> &Encoder {
+        &self.encoder
     }
 }
 

@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Error, Hyper,
+    backward::Pass,
     loss::Loss,
     model::Model,
     optimizer::{Gradients, Optimizer, Settings},
@@ -98,7 +99,7 @@ pub(crate) fn backward(
     batch: &Batch,
 ) -> Result<(Tensor, Tensor, Gradients), Error> {
     let mut kept = None;
-    let (loss, gradients) = parameters.gradients(model, batch, false, |logits, wanted| {
+    let (loss, gradients) = parameters.gradients(model, batch, Pass::default(), |logits, wanted| {
         kept = Some(logits.shallow_clone());
         let loss = Loss::default();
         Ok(loss.sum(logits, wanted)?.f_div_scalar(batch.targets.count() as f64)?)

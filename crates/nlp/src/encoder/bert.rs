@@ -1,6 +1,6 @@
 //! BERT, and what RoBERTa and ELECTRA take over from it: the three position variants and the stack of layers.
 use super::{
-    Architecture, Head,
+    Architecture, Embedded, Head, Input,
     config::Base,
     distance::Buckets,
     fields::Visit,
@@ -107,7 +107,7 @@ impl Bert {
     }
 
     /// Word + token type + position, LayerNorm, dropout.
-    pub(super) fn embed<O: Ops>(
+    pub(super) fn embeddings<O: Ops>(
         &self,
         base: &Base,
         embeddings: &Embeddings,
@@ -125,24 +125,22 @@ impl Bert {
         ops.dropout(normed, base.hidden_dropout_prob)
     }
 
-    pub(super) fn stack<O: Ops>(
+    /// A layer of BERT, and of RoBERTa and ELECTRA.
+    pub(super) fn block<O: Ops>(
         &self,
         base: &Base,
-        layers: &[Layer],
-        mut hidden: O::Value,
+        layer: &Layer,
+        hidden: &O::Value,
         ops: &mut O,
     ) -> Result<O::Value, O::Error> {
         let drops = Drops { attention: base.hidden_dropout_prob, feed_forward: base.hidden_dropout_prob };
-        for layer in layers {
-            let relative = layer.distances.map_or(Relative::None, |table| Relative::Rows {
-                table,
-                buckets: Buckets::Plain { middle: base.max_position_embeddings - 1 },
-                keys: self.position_embedding_type == PositionEmbedding::RelativeKeyQuery,
-            });
-            let attention = Attention { relative, ..plain_attention(base) };
-            hidden = layer.block.forward(ops, &hidden, &attention, base.hidden_act, drops)?;
-        }
-        Ok(hidden)
+        let relative = layer.distances.map_or(Relative::None, |table| Relative::Rows {
+            table,
+            buckets: Buckets::Plain { middle: base.max_position_embeddings - 1 },
+            keys: self.position_embedding_type == PositionEmbedding::RelativeKeyQuery,
+        });
+        let attention = Attention { relative, ..plain_attention(base) };
+        layer.block.forward(ops, hidden, &attention, base.hidden_act, drops)
     }
 }
 
@@ -208,9 +206,29 @@ impl Architecture for Bert {
         BertTensors { embeddings, layers, head }
     }
 
-    fn forward<O: Ops>(&self, base: &Base, tensors: &BertTensors, ops: &mut O) -> Result<O::Value, O::Error> {
-        let hidden = self.embed(base, &tensors.embeddings, Positions::Sequential, ops)?;
-        let hidden = self.stack(base, &tensors.layers, hidden, ops)?;
+    fn embed<O: Ops>(&self, base: &Base, tensors: &BertTensors, ops: &mut O) -> Result<Embedded<O::Value>, O::Error> {
+        let hidden = self.embeddings(base, &tensors.embeddings, Positions::Sequential, ops)?;
+        Ok(Embedded { hidden, shared: None })
+    }
+
+    fn layer<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &BertTensors,
+        index: usize,
+        input: Input<'_, O::Value>,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error> {
+        self.block(base, &tensors.layers[index], input.hidden, ops)
+    }
+
+    fn head<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &BertTensors,
+        hidden: O::Value,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error> {
         let dropout = self.head_dropout(base);
         let pooling = Pooling { first_dropout: 0.0, activation: Activation::Tanh, last_dropout: dropout };
         tensors.head.forward(ops, hidden, dropout, &pooling)

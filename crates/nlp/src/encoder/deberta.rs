@@ -1,7 +1,7 @@
 //! DeBERTa-v2 and v3 (He et al. 2021): BERT's layers with disentangled attention over distances, and a convolution beside the first
 //! layer in the large ones.
 use super::{
-    Architecture, Head,
+    Architecture, Embedded, Head, Input,
     config::Base,
     distance::Buckets,
     fields::Visit,
@@ -136,7 +136,7 @@ impl Deberta {
         None
     }
 
-    fn embed<O: Ops>(&self, base: &Base, tensors: &DebertaTensors, ops: &mut O) -> Result<O::Value, O::Error> {
+    fn embeddings<O: Ops>(&self, base: &Base, tensors: &DebertaTensors, ops: &mut O) -> Result<O::Value, O::Error> {
         let mut sum = ops.words(tensors.words, base.pad_token_id)?;
         if let Some(table) = tensors.positions {
             let positions = ops.positions(table, Positions::Sequential)?;
@@ -154,7 +154,7 @@ impl Deberta {
         ops.dropout(kept, base.hidden_dropout_prob)
     }
 
-    fn layer<O: Ops>(
+    fn block<O: Ops>(
         &self,
         base: &Base,
         layer: &Layer,
@@ -335,31 +335,51 @@ impl Architecture for Deberta {
         DebertaTensors { words, positions, types, project, norm, distances, layers, conv, head }
     }
 
-    fn forward<O: Ops>(&self, base: &Base, tensors: &DebertaTensors, ops: &mut O) -> Result<O::Value, O::Error> {
-        let embedded = self.embed(base, tensors, ops)?;
-        let mut distances = None;
-        if let Some((table, norm)) = &tensors.distances {
-            let rows = ops.distance_rows(*table, self.buckets(base))?;
-            distances = Some(match norm {
-                Some(norm) => ops.norm(&rows, norm)?,
-                None => rows,
-            });
+    fn embed<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &DebertaTensors,
+        ops: &mut O,
+    ) -> Result<Embedded<O::Value>, O::Error> {
+        let hidden = self.embeddings(base, tensors, ops)?;
+        let Some((table, norm)) = &tensors.distances else { return Ok(Embedded { hidden, shared: None }) };
+        let rows = ops.distance_rows(*table, self.buckets(base))?;
+        let rows = match norm {
+            Some(norm) => ops.norm(&rows, norm)?,
+            None => rows,
+        };
+        Ok(Embedded { hidden, shared: Some(rows) })
+    }
+
+    fn layer<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &DebertaTensors,
+        index: usize,
+        input: Input<'_, O::Value>,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error> {
+        let out = self.block(base, &tensors.layers[index], input.shared, input.hidden, ops)?;
+        match &tensors.conv {
+            // The first layer's input are the embeddings.
+            Some(conv) if index == 0 => self.convolve(base, conv, input.hidden, &out, ops),
+            _ => Ok(out),
         }
-        let mut hidden: Option<O::Value> = None;
-        for layer in &tensors.layers {
-            let input = hidden.as_ref().unwrap_or(&embedded);
-            let mut out = self.layer(base, layer, distances.as_ref(), input, ops)?;
-            if let (None, Some(conv)) = (&hidden, &tensors.conv) {
-                out = self.convolve(base, conv, &embedded, &out, ops)?;
-            }
-            hidden = Some(out);
-        }
+    }
+
+    fn head<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &DebertaTensors,
+        hidden: O::Value,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error> {
         let dropout = base.hidden_dropout_prob;
         let pooling = Pooling {
             first_dropout: self.pooler_dropout,
             activation: self.pooler_hidden_act,
             last_dropout: self.cls_dropout.unwrap_or(dropout),
         };
-        tensors.head.forward(ops, hidden.unwrap_or(embedded), dropout, &pooling)
+        tensors.head.forward(ops, hidden, dropout, &pooling)
     }
 }

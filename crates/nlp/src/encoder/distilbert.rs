@@ -1,6 +1,6 @@
 //! DistilBERT: BERT's layers under other names, without token types, pooler and dropout after the attention's output.
 use super::{
-    Architecture, Head,
+    Architecture, Embedded, Head, Input,
     bert::plain_attention,
     config::Base,
     fields::Visit,
@@ -110,16 +110,38 @@ impl Architecture for DistilBert {
         DistilBertTensors { words, positions, norm, layers, head }
     }
 
-    fn forward<O: Ops>(&self, base: &Base, tensors: &DistilBertTensors, ops: &mut O) -> Result<O::Value, O::Error> {
+    fn embed<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &DistilBertTensors,
+        ops: &mut O,
+    ) -> Result<Embedded<O::Value>, O::Error> {
         let words = ops.words(tensors.words, base.pad_token_id)?;
         let positions = ops.positions(tensors.positions, Positions::Sequential)?;
         let sum = ops.add(&words, &positions)?;
         let normed = ops.norm(&sum, &tensors.norm)?;
-        let mut hidden = ops.dropout(normed, base.hidden_dropout_prob)?;
+        Ok(Embedded { hidden: ops.dropout(normed, base.hidden_dropout_prob)?, shared: None })
+    }
+
+    fn layer<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &DistilBertTensors,
+        index: usize,
+        input: Input<'_, O::Value>,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error> {
         let drops = Drops { attention: 0.0, feed_forward: base.hidden_dropout_prob };
-        for layer in &tensors.layers {
-            hidden = layer.forward(ops, &hidden, &plain_attention(base), base.hidden_act, drops)?;
-        }
+        tensors.layers[index].forward(ops, input.hidden, &plain_attention(base), base.hidden_act, drops)
+    }
+
+    fn head<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &DistilBertTensors,
+        hidden: O::Value,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error> {
         let pooling =
             Pooling { first_dropout: 0.0, activation: Activation::Relu, last_dropout: self.seq_classif_dropout };
         tensors.head.forward(ops, hidden, base.hidden_dropout_prob, &pooling)

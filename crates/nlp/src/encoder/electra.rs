@@ -1,6 +1,6 @@
 //! ELECTRA: BERT with embeddings that may be narrower than the layers, and another sequence head.
 use super::{
-    Architecture, Head,
+    Architecture, Embedded, Head, Input,
     bert::{Bert, Embeddings, Layer},
     config::Base,
     fields::Visit,
@@ -68,12 +68,37 @@ impl Architecture for Electra {
         ElectraTensors { embeddings, project, layers, head: projecting_head(base, head, layout) }
     }
 
-    fn forward<O: Ops>(&self, base: &Base, tensors: &ElectraTensors, ops: &mut O) -> Result<O::Value, O::Error> {
-        let mut hidden = self.bert.embed(base, &tensors.embeddings, Positions::Sequential, ops)?;
+    fn embed<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &ElectraTensors,
+        ops: &mut O,
+    ) -> Result<Embedded<O::Value>, O::Error> {
+        let mut hidden = self.bert.embeddings(base, &tensors.embeddings, Positions::Sequential, ops)?;
         if let Some(project) = &tensors.project {
             hidden = ops.linear(&hidden, project)?;
         }
-        let hidden = self.bert.stack(base, &tensors.layers, hidden, ops)?;
+        Ok(Embedded { hidden, shared: None })
+    }
+
+    fn layer<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &ElectraTensors,
+        index: usize,
+        input: Input<'_, O::Value>,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error> {
+        self.bert.block(base, &tensors.layers[index], input.hidden, ops)
+    }
+
+    fn head<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &ElectraTensors,
+        hidden: O::Value,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error> {
         let dropout = self.bert.head_dropout(base);
         let pooling = Pooling { first_dropout: dropout, activation: Activation::Gelu, last_dropout: dropout };
         tensors.head.forward(ops, hidden, dropout, &pooling)

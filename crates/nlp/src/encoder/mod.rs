@@ -2,7 +2,7 @@
 //!
 //! A family is a file with a type that is an [`Architecture`], and a line in the list below. Training and conversion both take what
 //! they know of an encoder from here: [`EncoderConfig`] reads and writes `config.json`, [`Encoder::new`] lists the tensors, and
-//! [`Encoder::forward`] is the forward pass over the operations of [`Ops`].
+//! [`Encoder::forward`] is the forward pass over the operations of [`Ops`], which can also be computed piece by piece.
 //!
 //! Arithmetic, places of dropout and defaults are those of `transformers` 4.57 (`modeling_*.py`, `configuration_*.py`).
 mod bert;
@@ -84,8 +84,43 @@ pub trait Architecture: Clone + Sized {
     fn set_dropout(&mut self, probability: f64);
     /// Declares its tensors, the word table first.
     fn declare(&self, base: &Base, head: Head, layout: &mut Layout) -> Self::Tensors;
-    /// The forward pass: logits, or hidden states without a head.
-    fn forward<O: Ops>(&self, base: &Base, tensors: &Self::Tensors, ops: &mut O) -> Result<O::Value, O::Error>;
+    /// The embeddings.
+    fn embed<O: Ops>(&self, base: &Base, tensors: &Self::Tensors, ops: &mut O) -> Result<Embedded<O::Value>, O::Error>;
+    /// The output of a layer, counted from 0.
+    fn layer<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &Self::Tensors,
+        index: usize,
+        input: Input<'_, O::Value>,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error>;
+    /// What follows the layers: logits, or hidden states without a head.
+    fn head<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &Self::Tensors,
+        hidden: O::Value,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error>;
+}
+
+/// What the layers begin with.
+#[derive(Debug)]
+pub struct Embedded<V> {
+    /// Input of the first layer.
+    pub hidden: V,
+    /// What every layer uses beside its input: what distances add, or the rows that say it.
+    pub shared: Option<V>,
+}
+
+/// What a layer computes with.
+#[derive(Debug)]
+pub struct Input<'a, V> {
+    /// Output of the layer below, or the embeddings.
+    pub hidden: &'a V,
+    /// See [`Embedded::shared`].
+    pub shared: Option<&'a V>,
 }
 
 macro_rules! families {
@@ -102,8 +137,22 @@ macro_rules! families {
         }
 
         impl Bound {
-            fn forward<O: Ops>(&self, base: &Base, ops: &mut O) -> Result<O::Value, O::Error> {
-                match self { $(Self::$name(family, tensors) => family.forward(base, tensors, ops),)* }
+            fn embed<O: Ops>(&self, base: &Base, ops: &mut O) -> Result<Embedded<O::Value>, O::Error> {
+                match self { $(Self::$name(family, tensors) => family.embed(base, tensors, ops),)* }
+            }
+
+            fn layer<O: Ops>(
+                &self,
+                base: &Base,
+                index: usize,
+                input: Input<'_, O::Value>,
+                ops: &mut O,
+            ) -> Result<O::Value, O::Error> {
+                match self { $(Self::$name(family, tensors) => family.layer(base, tensors, index, input, ops),)* }
+            }
+
+            fn head<O: Ops>(&self, base: &Base, hidden: O::Value, ops: &mut O) -> Result<O::Value, O::Error> {
+                match self { $(Self::$name(family, tensors) => family.head(base, tensors, hidden, ops),)* }
             }
         }
 
@@ -202,9 +251,33 @@ impl Encoder {
         (Self { base: config.base.clone(), bound }, layout)
     }
 
-    /// The forward pass: logits, or hidden states without a head.
+    /// The forward pass: logits, or hidden states without a head. It is [`Self::embed`], every [`Self::layer`] and [`Self::head`].
     pub fn forward<O: Ops>(&self, ops: &mut O) -> Result<O::Value, O::Error> {
-        self.bound.forward(&self.base, ops)
+        let Embedded { mut hidden, shared } = self.embed(ops)?;
+        for index in 0..self.layers() {
+            hidden = self.layer(index, Input { hidden: &hidden, shared: shared.as_ref() }, ops)?;
+        }
+        self.head(hidden, ops)
+    }
+
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        self.base.num_hidden_layers
+    }
+
+    /// The embeddings.
+    pub fn embed<O: Ops>(&self, ops: &mut O) -> Result<Embedded<O::Value>, O::Error> {
+        self.bound.embed(&self.base, ops)
+    }
+
+    /// A layer, counted from 0 and below [`Self::layers`].
+    pub fn layer<O: Ops>(&self, index: usize, input: Input<'_, O::Value>, ops: &mut O) -> Result<O::Value, O::Error> {
+        self.bound.layer(&self.base, index, input, ops)
+    }
+
+    /// What follows the layers: logits, or hidden states without a head.
+    pub fn head<O: Ops>(&self, hidden: O::Value, ops: &mut O) -> Result<O::Value, O::Error> {
+        self.bound.head(&self.base, hidden, ops)
     }
 }
 

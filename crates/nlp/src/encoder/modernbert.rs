@@ -1,7 +1,7 @@
 //! ModernBERT (Warner et al. 2024): norms before the sublayers, rotary positions, gated feed-forward layers, and attention that looks
 //! at everything in each nth layer and through a window in the others.
 use super::{
-    Architecture, Head,
+    Architecture, Embedded, Head, Input,
     config::Base,
     fields::Visit,
     layout::{Layout, Leaf, Linear, Norm},
@@ -139,7 +139,7 @@ impl ModernBert {
         }
     }
 
-    fn layer<O: Ops>(
+    fn block<O: Ops>(
         &self,
         base: &Base,
         index: usize,
@@ -296,13 +296,35 @@ impl Architecture for ModernBert {
         ModernBertTensors { words, norm, layers, final_norm, head }
     }
 
-    fn forward<O: Ops>(&self, base: &Base, tensors: &ModernBertTensors, ops: &mut O) -> Result<O::Value, O::Error> {
+    fn embed<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &ModernBertTensors,
+        ops: &mut O,
+    ) -> Result<Embedded<O::Value>, O::Error> {
         let words = ops.words(tensors.words, base.pad_token_id)?;
         let normed = ops.norm(&words, &tensors.norm)?;
-        let mut hidden = ops.dropout(normed, self.embedding_dropout)?;
-        for (index, layer) in tensors.layers.iter().enumerate() {
-            hidden = self.layer(base, index, layer, &hidden, ops)?;
-        }
+        Ok(Embedded { hidden: ops.dropout(normed, self.embedding_dropout)?, shared: None })
+    }
+
+    fn layer<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &ModernBertTensors,
+        index: usize,
+        input: Input<'_, O::Value>,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error> {
+        self.block(base, index, &tensors.layers[index], input.hidden, ops)
+    }
+
+    fn head<O: Ops>(
+        &self,
+        _base: &Base,
+        tensors: &ModernBertTensors,
+        hidden: O::Value,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error> {
         let hidden = ops.norm(&hidden, &tensors.final_norm)?;
         let Some(head) = &tensors.head else { return Ok(hidden) };
         let pooled = match (head.sequence, self.classifier_pooling) {

@@ -1,6 +1,6 @@
 //! MPNet (Song et al. 2020): BERT's layers under other names, positions as in RoBERTa, and a bias by distance that all layers share.
 use super::{
-    Architecture, Head,
+    Architecture, Embedded, Head, Input,
     bert::plain_attention,
     config::Base,
     distance::Buckets,
@@ -97,19 +97,37 @@ impl Architecture for MpNet {
         }
     }
 
-    fn forward<O: Ops>(&self, base: &Base, tensors: &MpNetTensors, ops: &mut O) -> Result<O::Value, O::Error> {
+    fn embed<O: Ops>(&self, base: &Base, tensors: &MpNetTensors, ops: &mut O) -> Result<Embedded<O::Value>, O::Error> {
         let words = ops.words(tensors.words, PADDING)?;
         let positions = ops.positions(tensors.positions, Positions::After(PADDING))?;
         let sum = ops.add(&words, &positions)?;
         let normed = ops.norm(&sum, &tensors.norm)?;
+        let hidden = ops.dropout(normed, base.hidden_dropout_prob)?;
+        Ok(Embedded { hidden, shared: Some(ops.distance_bias(tensors.distances, Buckets::T5)?) })
+    }
+
+    fn layer<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &MpNetTensors,
+        index: usize,
+        input: Input<'_, O::Value>,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error> {
+        let relative = input.shared.map_or(Relative::None, Relative::Bias);
+        let attention = Attention { relative, ..plain_attention(base) };
+        let drops = Drops { attention: base.hidden_dropout_prob, feed_forward: base.hidden_dropout_prob };
+        tensors.layers[index].forward(ops, input.hidden, &attention, base.hidden_act, drops)
+    }
+
+    fn head<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &MpNetTensors,
+        hidden: O::Value,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error> {
         let dropout = base.hidden_dropout_prob;
-        let mut hidden = ops.dropout(normed, dropout)?;
-        let bias = ops.distance_bias(tensors.distances, Buckets::T5)?;
-        for layer in &tensors.layers {
-            let attention = Attention { relative: Relative::Bias(&bias), ..plain_attention(base) };
-            let drops = Drops { attention: dropout, feed_forward: dropout };
-            hidden = layer.forward(ops, &hidden, &attention, base.hidden_act, drops)?;
-        }
         let pooling = Pooling { first_dropout: dropout, activation: Activation::Tanh, last_dropout: dropout };
         tensors.head.forward(ops, hidden, dropout, &pooling)
     }

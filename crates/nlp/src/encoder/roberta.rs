@@ -1,6 +1,6 @@
 //! RoBERTa and XLM-RoBERTa: BERT with positions counted from the padding token's id, and another sequence head.
 use super::{
-    Architecture, Head,
+    Architecture, Embedded, Head, Input,
     bert::{Bert, Embeddings, Layer},
     config::Base,
     fields::Visit,
@@ -71,9 +71,35 @@ impl Architecture for Roberta {
         RobertaTensors { embeddings, layers, head: projecting_head(base, head, layout) }
     }
 
-    fn forward<O: Ops>(&self, base: &Base, tensors: &RobertaTensors, ops: &mut O) -> Result<O::Value, O::Error> {
-        let hidden = self.bert.embed(base, &tensors.embeddings, Positions::After(base.pad_token_id), ops)?;
-        let hidden = self.bert.stack(base, &tensors.layers, hidden, ops)?;
+    fn embed<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &RobertaTensors,
+        ops: &mut O,
+    ) -> Result<Embedded<O::Value>, O::Error> {
+        let positions = Positions::After(base.pad_token_id);
+        let hidden = self.bert.embeddings(base, &tensors.embeddings, positions, ops)?;
+        Ok(Embedded { hidden, shared: None })
+    }
+
+    fn layer<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &RobertaTensors,
+        index: usize,
+        input: Input<'_, O::Value>,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error> {
+        self.bert.block(base, &tensors.layers[index], input.hidden, ops)
+    }
+
+    fn head<O: Ops>(
+        &self,
+        base: &Base,
+        tensors: &RobertaTensors,
+        hidden: O::Value,
+        ops: &mut O,
+    ) -> Result<O::Value, O::Error> {
         let dropout = self.bert.head_dropout(base);
         let pooling = Pooling { first_dropout: dropout, activation: Activation::Tanh, last_dropout: dropout };
         tensors.head.forward(ops, hidden, dropout, &pooling)

@@ -312,7 +312,7 @@ train:
              head_learning_rate, layer_decay, freeze_layers, gradient_accumulation_steps, gradient_accumulation, \
              label_smoothing_factor, class_weights, balanced_class_weights, focal_gamma, ema_decay, \
              early_stopping_patience, early_stopping_threshold, metric_for_best_model, precision, \
-             tokens_per_batch, lora_r, lora_alpha, auto_find_batch_size"
+             gradient_checkpointing, tokens_per_batch, lora_r, lora_alpha, auto_find_batch_size"
         );
         assert_eq!(wrong::<SweepSpec>("max_trials: many"), "f:1:13: max_trials: is \"many\"; a number is expected");
         assert_eq!(wrong::<SweepSpec>("max_trials: 1.5"), "f:1:13: max_trials: is \"1.5\"; a whole number is expected");

@@ -5,7 +5,9 @@ use quintet_nlp::{align::Encoded, batch, random::derive};
 use tch::{Device, Tensor};
 
 use super::{Run, memory};
-use crate::{Directive, Error, Hyper, Observer, hyper::Accumulation, optimizer::Gradients, state::Saver};
+use crate::{
+    Directive, Error, Hyper, Observer, backward::Pass, hyper::Accumulation, optimizer::Gradients, state::Saver,
+};
 
 /// Steps whose losses wait on a GPU before they are read: reading stalls it.
 const LOSSES_KEPT: usize = 20;
@@ -174,11 +176,12 @@ impl Run<'_> {
     fn gradients(&self, batches: &[Vec<Encoded>], step: usize) -> Result<(Tensor, Gradients), Error> {
         // Dropout of a step depends on the seed and the step alone, so a resumed attempt draws the same.
         self.model.seed_dropout(derive(self.request.hyper.seed, "step", step as u64));
+        let pass = Pass { train: true, recompute: self.request.hyper.gradient_checkpointing };
         let mut sum = Gradients::default();
         let mut total: Option<Tensor> = None;
         for piece in self.pieces(batches) {
             let padded = batch::pad(piece.rows, 0, self.config.pad_token_id);
-            let (loss, gradients) = self.parameters.gradients(&self.model, &padded, true, |logits, wanted| {
+            let (loss, gradients) = self.parameters.gradients(&self.model, &padded, pass, |logits, wanted| {
                 Ok(self.loss.sum(logits, wanted)?.f_div_scalar(piece.divisor)?)
             })?;
             sum.add(gradients)?;
