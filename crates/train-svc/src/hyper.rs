@@ -51,6 +51,8 @@ pub enum Precision {
     Fp32,
     /// 16 bits, the exponent of fp32.
     Bf16,
+    /// 16 bits, the exponent of 5 bits; the loss is scaled so that small gradients stay within its range.
+    Fp16,
 }
 
 /// Low-rank changes of the projections (Hu et al. 2022).
@@ -278,7 +280,7 @@ impl Hyper {
                 "precision",
                 given.precision.as_ref(),
                 Precision::Auto,
-                "`auto`, `fp32` or `bf16`",
+                "`auto`, `fp32`, `bf16` or `fp16`",
             )?,
             gradient_checkpointing: given.gradient_checkpointing.unwrap_or(false),
             tokens_per_batch: Fields::maybe_count("tokens_per_batch", given.tokens_per_batch, 1)?,

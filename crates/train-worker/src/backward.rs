@@ -1,6 +1,6 @@
 //! Loss and gradients of a batch.
 use quintet_nlp::batch::Batch;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{
     Error,
@@ -73,5 +73,50 @@ impl Parameters {
         let mut found = found.into_iter();
         let has_one = |(index, leaf): (usize, &Leaf)| leaf.tensor.requires_grad() && !(apart && index == 0);
         self.leaves.iter().enumerate().map(|leaf| has_one(leaf).then(|| found.next()).flatten()).collect()
+    }
+}
+
+impl Gradients {
+    /// Divides all by the scale of the loss, in fp32; gives whether all are finite.
+    pub(crate) fn unscale(&mut self, scale: f64) -> Result<bool, Error> {
+        let words = self.words.as_mut().map(|(_, rows)| rows);
+        let mut all: Vec<&mut Tensor> = self.leaves.iter_mut().flatten().chain(words).collect();
+        let Some(device) = all.first().map(|gradient| gradient.device()) else { return Ok(true) };
+        let inverse = Tensor::f_full([1], scale.recip(), (Kind::Float, device))?;
+        let mut overflowed = Tensor::f_zeros([1], (Kind::Float, device))?;
+        tch::no_grad(|| -> Result<(), Error> {
+            for gradient in &mut all {
+                let mut wide = Tensor::f_empty(gradient.size(), (Kind::Float, device))?;
+                wide.f_copy_(gradient)?;
+                **gradient = wide;
+                gradient.f_internal_amp_non_finite_check_and_unscale(&mut overflowed, &inverse)?;
+            }
+            Ok(())
+        })?;
+        Ok(overflowed.f_double_value(&[0])? == 0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_are_unscaled_in_fp32_and_an_overflow_is_found() {
+        let half = |values: &[f32]| Tensor::from_slice(values).to_kind(Kind::Half);
+        let rows = half(&[1.0, 65504.0]).view([1, 2]);
+        let mut gradients = Gradients {
+            leaves: vec![None, Some(half(&[3.0, -0.5])), Some(Tensor::from_slice(&[1e6f32]))],
+            words: Some((vec![7], rows)),
+        };
+        assert!(gradients.unscale(65536.0).unwrap());
+        let scaled = gradients.leaves[1].as_ref().unwrap();
+        assert_eq!((scaled.kind(), scaled.double_value(&[0])), (Kind::Float, 3.0 / 65536.0));
+        assert_eq!(gradients.words.as_ref().unwrap().1.double_value(&[0, 1]), 65504.0 / 65536.0);
+        for wrong in [f32::INFINITY, f32::NAN, 1e6] {
+            // 1e6 is beyond the range of fp16.
+            gradients.words = Some((vec![7], half(&[1.0, wrong]).view([1, 2])));
+            assert!(!gradients.unscale(2.0).unwrap(), "{wrong}");
+        }
     }
 }

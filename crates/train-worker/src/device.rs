@@ -1,7 +1,7 @@
 //! Where tensors live, and how threads wait.
 use std::path::Path;
 
-use tch::{Cuda, Device, Kind};
+use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::{Error, hyper::Precision, request::DeviceChoice};
 
@@ -46,6 +46,11 @@ pub(crate) fn precision(asked: Precision, device: Device) -> Result<Kind, Error>
             "found `bf16`, but this processor has no instructions for it; use `fp32` or `auto`",
         )),
         (Precision::Bf16, _) => Ok(Kind::BFloat16),
+        (Precision::Fp16, Device::Cpu) if !libtorch_multiplies_fp16() => Err(Error::field(
+            "hyperparameters.precision",
+            "found `fp16`, but libtorch does not multiply it on this processor; use `fp32` or `auto`",
+        )),
+        (Precision::Fp16, _) => Ok(Kind::Half),
     }
 }
 
@@ -58,6 +63,12 @@ pub fn processor_has_bf16() -> bool {
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let has = false;
     has
+}
+
+/// Whether libtorch has fp16 products for the processor at all; where it has no instructions for them they are slow.
+fn libtorch_multiplies_fp16() -> bool {
+    let ones = Tensor::f_ones([2, 2], (Kind::Half, Device::Cpu));
+    ones.is_ok_and(|ones| ones.f_matmul(&ones).is_ok())
 }
 
 /// The linker drops `libtorch_cuda.so`, since nothing refers to it by name: it registers itself when it is loaded.

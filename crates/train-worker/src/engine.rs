@@ -213,10 +213,10 @@ fn rotary_tables(theta: f64, size: i64, length: i64, device: Device) -> Result<[
     Ok([angles.f_cos()?.f_to_device(device)?, angles.f_sin()?.f_to_device(device)?])
 }
 
-/// The smallest finite number of a kind.
+/// The smallest finite number of a kind; of fp16 half of it, since a score is added, and there is none to spare.
 fn lowest(kind: Kind) -> f64 {
     match kind {
-        Kind::Half => -65504.0,
+        Kind::Half => -32752.0,
         Kind::BFloat16 => f64::from(f32::from_bits(0xff7f_0000)),
         Kind::Double => f64::MIN,
         _ => f64::from(f32::MIN),

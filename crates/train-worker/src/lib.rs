@@ -14,6 +14,7 @@ mod error;
 mod evaluate;
 mod lora;
 mod loss;
+mod loss_scale;
 mod model;
 mod observer;
 mod optimizer;

@@ -182,8 +182,9 @@ impl Parameters {
 
     /// The numbers of the computation, as `hyperparameters.precision` calls them.
     pub(crate) fn precision(&self) -> &'static str {
-        match self.copy {
+        match self.copy.as_ref().map(Tensor::kind) {
             None => "fp32",
+            Some(Kind::Half) => "fp16",
             Some(_) => "bf16",
         }
     }

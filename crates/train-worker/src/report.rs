@@ -118,8 +118,10 @@ pub struct TrainReport {
     pub metrics: BTreeMap<String, f64>,
     /// `cpu` or `cuda:0`.
     pub device: String,
-    /// `fp32` or `bf16`.
+    /// `fp32`, `bf16` or `fp16`.
     pub precision: String,
+    /// Steps that changed nothing, since a gradient was too large for fp16.
+    pub skipped_steps: usize,
     /// Threads on the processor.
     pub threads: usize,
     /// Training rows a second, over all epochs of this attempt.
@@ -143,6 +145,7 @@ impl TrainReport {
             metrics: BTreeMap::new(),
             device: String::new(),
             precision: String::new(),
+            skipped_steps: 0,
             threads: request.threads,
             rows_per_second: 0.0,
             notes: Vec::new(),

@@ -17,7 +17,7 @@ use quintet_nlp::{
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::{EpochReport, Error, optimizer::OptimizerState, parameters::elements};
+use crate::{EpochReport, Error, loss_scale::LossScale, optimizer::OptimizerState, parameters::elements};
 
 /// Where a run stands; the weights go beside it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,15 @@ pub(crate) struct Position {
     pub(crate) parts: usize,
     /// See [`OptimizerState::owed`].
     pub(crate) owed: f64,
+    /// Of fp16 alone.
+    pub(crate) loss_scale: Option<LossScale>,
+}
+
+impl Position {
+    /// Steps done that changed nothing.
+    pub(crate) fn skipped_steps(&self) -> usize {
+        self.loss_scale.map_or(0, |scale| scale.skipped())
+    }
 }
 
 /// Tensors of a state.

@@ -129,7 +129,7 @@ impl Fused {
         let mut moments = self.moments.iter_mut().map(slice_mut);
         let mut buffers = Buffers {
             weights: slice_mut(&mut parameters.flat),
-            copy: parameters.copy.as_mut().map(bf16_slice_mut),
+            copy: bf16_copy(parameters.copy.as_mut()),
             first: moments.next().unwrap_or_default(),
             second: moments.next(),
             pieces: Vec::new(),
@@ -164,7 +164,7 @@ impl Fused {
             return Ok(());
         }
         let weights = slice_mut(&mut parameters.flat).chunks_exact_mut(self.hidden);
-        let mut copies = parameters.copy.as_mut().map(|copy| bf16_slice_mut(copy).chunks_exact_mut(self.hidden));
+        let mut copies = bf16_copy(parameters.copy.as_mut()).map(|copy| copy.chunks_exact_mut(self.hidden));
         for (row, touched) in weights.zip(&self.touched) {
             let copy = copies.as_mut().and_then(Iterator::next);
             if *touched {
@@ -326,9 +326,11 @@ fn slice_mut(tensor: &mut Tensor) -> &mut [f32] {
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
-/// As [`slice_mut`], for the copy of the weights that the model computes with.
-fn bf16_slice_mut(tensor: &mut Tensor) -> &mut [bf16] {
-    debug_assert!(tensor.kind() == Kind::BFloat16 && tensor.is_contiguous());
+/// As [`slice_mut`], for the copy of the weights that the model computes with, where it is of bf16: the same pass writes it. A copy of
+/// other numbers is brought up to date by [`super::Optimizer`].
+fn bf16_copy(copy: Option<&mut Tensor>) -> Option<&mut [bf16]> {
+    let tensor = copy.filter(|copy| copy.kind() == Kind::BFloat16)?;
+    debug_assert!(tensor.is_contiguous());
     // SAFETY: as in `slice_mut`.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
+    Some(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) })
 }

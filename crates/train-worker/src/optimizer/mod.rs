@@ -131,18 +131,21 @@ impl Optimizer {
         rate: f64,
         step: usize,
     ) -> Result<Option<f64>, Error> {
-        match self {
+        let norm = match self {
             Self::Fused(fused) => fused.step(parameters, gradients, rate, step),
             Self::Adafactor(adafactor) => adafactor.step(parameters, gradients, rate, step),
-        }
+        }?;
+        refresh_fp16(parameters)?;
+        Ok(norm)
     }
 
     /// Brings weights up to date that were left for later: before they are read by anything but the next step.
     pub(crate) fn settle(&mut self, parameters: &mut Parameters) -> Result<(), Error> {
         match self {
-            Self::Fused(fused) => fused.settle(parameters),
-            Self::Adafactor(_) => Ok(()),
+            Self::Fused(fused) => fused.settle(parameters)?,
+            Self::Adafactor(_) => {}
         }
+        refresh_fp16(parameters)
     }
 
     /// The state; its tensors share memory with the optimizer.
@@ -181,6 +184,12 @@ fn dense_words(leaf: &Leaf, words: &(Vec<i64>, Tensor)) -> Result<Tensor, Error>
     let table = Tensor::f_zeros(leaf.tensor.size(), (tch::Kind::Float, rows.device()))?;
     let places = Tensor::f_from_slice(ids)?.f_to_device(rows.device())?;
     Ok(tch::no_grad(|| table.f_index_copy(0, &places, &rows.f_to_kind(tch::Kind::Float)?))?)
+}
+
+/// The passes on the processor write a copy of bf16 along with the weights; one of fp16 is written after them.
+fn refresh_fp16(parameters: &mut Parameters) -> Result<(), Error> {
+    let is_fp16 = parameters.copy.as_ref().is_some_and(|copy| copy.kind() == tch::Kind::Half);
+    if is_fp16 && on_processor(parameters) { parameters.refresh() } else { Ok(()) }
 }
 
 fn on_processor(parameters: &Parameters) -> bool {

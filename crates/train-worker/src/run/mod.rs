@@ -80,6 +80,7 @@ impl Run<'_> {
             metrics,
             device: device::name(self.device),
             precision: self.parameters.precision().to_owned(),
+            skipped_steps: self.position.skipped_steps(),
             threads: usize::try_from(tch::get_num_threads()).unwrap_or(0),
             rows_per_second: self.trained_rows as f64 / self.trained_seconds.max(f64::MIN_POSITIVE),
             notes: self.notes.clone(),

@@ -6,10 +6,13 @@ use quintet_nlp::{
     prepare::{Options, Part, Prepared, prepare_watched},
 };
 
+use tch::Kind;
+
 use super::{Run, resume, steps};
 use crate::{
     Directive, Error, Hyper, Observer, TrainRequest, device,
     loss::Loss,
+    loss_scale::LossScale,
     model::Model,
     optimizer::{Optimizer, Settings},
     parameters::Parameters,
@@ -119,7 +122,13 @@ impl<'a> Run<'a> {
             optimizer,
             schedule,
             plan,
-            position: Position { fingerprint, parts: 1, owed: 1.0, ..Position::default() },
+            position: Position {
+                fingerprint,
+                parts: 1,
+                owed: 1.0,
+                loss_scale: (precision == Kind::Half).then(LossScale::default),
+                ..Position::default()
+            },
             average: None,
             best: None,
             trained_rows: 0,

@@ -71,6 +71,17 @@ struct Piece<'a> {
     divisor: f64,
 }
 
+/// What became of the gradients of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// The weights are changed.
+    Applied,
+    /// A gradient overflowed in fp16; another scale of the loss will do better.
+    Skipped,
+    /// They are not finite, and nothing can be done about it.
+    Diverged,
+}
+
 /// Wall-clock and processor time.
 struct Clock {
     wall: Instant,
@@ -153,23 +164,47 @@ impl Run<'_> {
         let step = self.position.steps;
         let read = |rows: &Vec<usize>| rows.iter().map(|row| self.train.rows.get(*row)).collect::<Result<Vec<_>, _>>();
         let rows = batches.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        let (loss, gradients) = loop {
+        let (loss, mut gradients) = loop {
             match self.gradients(&rows, step) {
                 Err(error) if memory::is_exhausted(&error) => self.halve(&error, &rows, observer)?,
                 other => break other?,
             }
         };
-        let rate = self.schedule.rate(step);
-        let norm = self.optimizer.step(&mut self.parameters, &gradients, rate, step + 1)?;
-        if norm.is_some_and(|norm| !norm.is_finite()) {
+        let taken = self.take(&mut gradients, observer)?;
+        if taken == Taken::Diverged {
             // The weights are those before the step. A loss that is no number is the plainer reason.
             let what = if loss.f_double_value(&[])?.is_finite() { "gradient norm" } else { "loss" };
             return Err(self.diverged(step + 1, what, &batches.concat()));
         }
         self.position.steps += 1;
         self.position.steps_of_epoch += 1;
-        self.take_into_average()?;
+        if taken == Taken::Applied {
+            self.take_into_average()?;
+        }
         Ok(loss)
+    }
+
+    /// Changes the weights by the gradients of a step.
+    fn take(&mut self, gradients: &mut Gradients, observer: &mut dyn Observer) -> Result<Taken, Error> {
+        // A skipped step counts neither for the schedule nor for the optimizer, as in `accelerate`.
+        let done = self.position.steps - self.position.skipped_steps();
+        if let Some(scale) = &mut self.position.loss_scale {
+            let finite = gradients.unscale(scale.scale())?;
+            scale.update(finite);
+            if scale.is_exhausted() {
+                return Ok(Taken::Diverged);
+            }
+            if !finite {
+                let step = self.position.steps + 1;
+                let scale = scale.scale();
+                observer.log(&format!(
+                    "step {step}: a gradient is too large for fp16, the step is skipped; the loss is scaled by {scale} now"
+                ));
+                return Ok(Taken::Skipped);
+            }
+        }
+        let norm = self.optimizer.step(&mut self.parameters, gradients, self.schedule.rate(done), done + 1)?;
+        Ok(if norm.is_none_or(f64::is_finite) { Taken::Applied } else { Taken::Diverged })
     }
 
     /// Loss and gradients of a step, without a change of anything.
@@ -177,15 +212,16 @@ impl Run<'_> {
         // Dropout of a step depends on the seed and the step alone, so a resumed attempt draws the same.
         self.model.seed_dropout(derive(self.request.hyper.seed, "step", step as u64));
         let pass = Pass { train: true, recompute: self.request.hyper.gradient_checkpointing };
+        let scale = self.position.loss_scale.map_or(1.0, |scale| scale.scale());
         let mut sum = Gradients::default();
         let mut total: Option<Tensor> = None;
         for piece in self.pieces(batches) {
             let padded = batch::pad(piece.rows, 0, self.config.pad_token_id);
             let (loss, gradients) = self.parameters.gradients(&self.model, &padded, pass, |logits, wanted| {
-                Ok(self.loss.sum(logits, wanted)?.f_div_scalar(piece.divisor)?)
+                Ok(self.loss.sum(logits, wanted)?.f_div_scalar(piece.divisor / scale)?)
             })?;
             sum.add(gradients)?;
-            let loss = loss.f_detach()?;
+            let loss = loss.f_detach()?.f_div_scalar(scale)?;
             total = Some(match total {
                 Some(total) => total.f_add(&loss)?,
                 None => loss,
@@ -236,6 +272,7 @@ impl Run<'_> {
         let lines: Vec<String> = members.iter().filter_map(line).collect();
         let rows = format!("`{}` lines {}", self.request.sources.train.display(), lines.join(", "));
         let kept = self.position.best.map(|epoch| format!("; the weights of epoch {epoch} were the best so far"));
-        Error::Diverged { step, what, rows: rows + &kept.unwrap_or_default() }
+        let narrow = self.position.loss_scale.map(|_| "; fp16 has a small range, bf16 and fp32 have a large one");
+        Error::Diverged { step, what, rows: rows + &kept.unwrap_or_default() + narrow.unwrap_or_default() }
     }
 }

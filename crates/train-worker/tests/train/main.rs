@@ -4,6 +4,7 @@
 mod bad_input;
 mod families;
 mod lora;
+mod precision;
 mod resume;
 mod settings;
 mod support;

@@ -3,7 +3,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use quintet_nlp::{seqeval, testing::TinyCheckpoint};
 use quintet_proto::v1::{Hyperparameters, TokenClassificationData, TrainSpec};
-use train_worker::{DeviceChoice, Directive, Observer, Scores, SplitReport, TrainRequest};
+use train_worker::{DeviceChoice, Directive, Observer, Outcome, Scores, SplitReport, TrainReport, TrainRequest, train};
 
 pub(crate) const PLACES: [&str; 6] = ["paris", "oslo", "rome", "lima", "cairo", "quito"];
 pub(crate) const NAMES: [&str; 6] = ["anna", "piet", "olga", "juan", "mary", "ivan"];
@@ -121,4 +121,22 @@ pub(crate) fn entities(report: &SplitReport) -> &seqeval::Report {
 
 pub(crate) fn nothing_written(bench: &Bench, out: &str) -> bool {
     fs::read_dir(bench.path(out)).map_or(true, |mut entries| entries.next().is_none())
+}
+
+/// Trains whole, and again in attempts that are cancelled at these steps; the published weights are the same, bit by bit.
+pub(crate) fn assert_same_in_parts(requests: impl Fn(&str) -> TrainRequest, stops: &[u64]) -> TrainReport {
+    let mut undisturbed = requests("whole");
+    undisturbed.resume_dir = None;
+    let whole = train(&undisturbed, &mut Recorder::default()).unwrap();
+    for step in stops {
+        let mut recorder = Recorder { stop: Some((*step, Directive::Cancel)), ..Recorder::default() };
+        assert_eq!(train(&requests("parts"), &mut recorder).unwrap().outcome, Outcome::Cancelled);
+    }
+    let mut last = Recorder::default();
+    let parts = train(&requests("parts"), &mut last).unwrap();
+    assert!(last.log.iter().any(|line| line.contains("resuming after epoch")), "{:?}", last.log);
+    assert_eq!((&parts.metrics, parts.skipped_steps), (&whole.metrics, whole.skipped_steps));
+    let weights = |out: &str| fs::read(requests(out).checkpoint_out.join("model.safetensors")).unwrap();
+    assert!(weights("parts") == weights("whole"), "the weights differ");
+    whole
 }
