@@ -63,6 +63,9 @@ pub struct TrainRequest {
     pub threads: usize,
     /// Where tensors live.
     pub device: DeviceChoice,
+    /// Devices that share the rows of each step; 0 means all GPUs that can be seen, or the processor alone. More than one on the processor
+    /// gain nothing: that is for tests.
+    pub devices: usize,
 }
 
 impl TrainRequest {
@@ -96,6 +99,7 @@ impl TrainRequest {
             resume_every: Duration::from_secs(20),
             threads,
             device: DeviceChoice::Auto,
+            devices: 0,
         })
     }
 

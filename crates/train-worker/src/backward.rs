@@ -77,6 +77,17 @@ impl Parameters {
 }
 
 impl Gradients {
+    /// The same on another device, or as they are when they are there already.
+    pub(crate) fn to_device(&self, device: Device) -> Result<Self, Error> {
+        let moved = |gradient: &Option<Tensor>| gradient.as_ref().map(|one| one.f_to_device(device)).transpose();
+        let leaves = self.leaves.iter().map(moved).collect::<Result<_, _>>()?;
+        let words = match &self.words {
+            Some((ids, rows)) => Some((ids.clone(), rows.f_to_device(device)?)),
+            None => None,
+        };
+        Ok(Self { leaves, words })
+    }
+
     /// Divides all by the scale of the loss, in fp32; gives whether all are finite.
     pub(crate) fn unscale(&mut self, scale: f64) -> Result<bool, Error> {
         let words = self.words.as_mut().map(|(_, rows)| rows);

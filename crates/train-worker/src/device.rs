@@ -1,6 +1,7 @@
-//! Where tensors live, and how threads wait.
-use std::path::Path;
+//! Where tensors live, in which numbers, and how threads wait.
+use std::{ffi::c_int, path::Path, sync::OnceLock};
 
+use libloading::Library;
 use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::{Error, hyper::Precision, request::DeviceChoice};
@@ -25,8 +26,7 @@ pub(crate) fn choose(choice: DeviceChoice) -> Result<Device, Error> {
     if choice == DeviceChoice::Cpu {
         return Ok(Device::Cpu);
     }
-    load_cuda_library();
-    match (Cuda::is_available(), choice) {
+    match (gpus() > 0, choice) {
         (true, _) => Ok(Device::Cuda(0)),
         (false, DeviceChoice::Cuda) => Err(Error::field(
             "device",
@@ -71,18 +71,48 @@ fn libtorch_multiplies_fp16() -> bool {
     ones.is_ok_and(|ones| ones.f_matmul(&ones).is_ok())
 }
 
-/// The linker drops `libtorch_cuda.so`, since nothing refers to it by name: it registers itself when it is loaded.
-fn load_cuda_library() {
-    let beside = std::env::var_os("LIBTORCH").map(|root| Path::new(&root).join("lib/libtorch_cuda.so"));
-    let by_name = Path::new("libtorch_cuda.so").to_owned();
-    for path in beside.into_iter().chain([by_name]) {
-        // SAFETY: the library belongs to the libtorch this program is linked with; its initializers register kernels.
-        if let Ok(library) = unsafe { libloading::Library::new(&path) } {
-            // It stays for the life of the process.
-            std::mem::forget(library);
-            return;
-        }
+/// GPUs that libtorch sees.
+pub fn gpus() -> usize {
+    let _ = cuda_library();
+    usize::try_from(Cuda::device_count()).unwrap_or(0)
+}
+
+/// The devices that share the rows of each step with the first one. `asked` counts all of them; 0 means all GPUs that can be seen, or
+/// the processor alone.
+pub(crate) fn beside(first: Device, asked: usize) -> Result<Vec<Device>, Error> {
+    let Device::Cuda(_) = first else { return Ok(vec![first; asked.saturating_sub(1)]) };
+    let seen = gpus();
+    if asked > seen {
+        return Err(Error::field("devices", format!("found {asked}, but libtorch sees {seen} GPUs")));
     }
+    let count = if asked == 0 { seen } else { asked };
+    Ok((1..count).map(Device::Cuda).collect())
+}
+
+/// Makes a GPU the current one of this thread: libtorch seeds the generator of the current GPU.
+pub(crate) fn enter(device: Device) -> Result<(), Error> {
+    let Device::Cuda(index) = device else { return Ok(()) };
+    let library = cuda_library().ok_or(Error::Internal("libtorch's library for GPUs is not loaded"))?;
+    // SAFETY: this is the signature of `cudaSetDevice` of the CUDA runtime, which libtorch's library depends on, and which is found among
+    // its dependencies.
+    let entered = unsafe {
+        let set_device = library.get::<unsafe extern "C" fn(c_int) -> c_int>(c"cudaSetDevice");
+        let set_device = set_device.map_err(|_| Error::Internal("the CUDA runtime has no `cudaSetDevice`"))?;
+        set_device(c_int::try_from(index).unwrap_or(c_int::MAX))
+    };
+    if entered == 0 { Ok(()) } else { Err(Error::Internal("a GPU cannot be used by another thread")) }
+}
+
+/// libtorch's library for GPUs. The linker drops it, since nothing refers to it by name: it registers itself when it is loaded.
+fn cuda_library() -> Option<&'static Library> {
+    static LOADED: OnceLock<Option<Library>> = OnceLock::new();
+    let load = || {
+        let beside = std::env::var_os("LIBTORCH").map(|root| Path::new(&root).join("lib/libtorch_cuda.so"));
+        let by_name = Path::new("libtorch_cuda.so").to_owned();
+        // SAFETY: the library belongs to the libtorch this program is linked with; its initializers register kernels.
+        beside.into_iter().chain([by_name]).find_map(|path| unsafe { Library::new(path) }.ok())
+    };
+    LOADED.get_or_init(load).as_ref()
 }
 
 /// The name used in reports.

@@ -50,6 +50,9 @@ struct Local {
     /// Where to train
     #[arg(long, value_enum, default_value = "auto")]
     device: Place,
+    /// GPUs that share the rows of each step; 0 means all that can be seen
+    #[arg(long, default_value_t = 0)]
+    devices: usize,
     /// Keep a state to resume from when so many seconds of work would be lost
     #[arg(long, default_value_t = 20.0)]
     resume_every: f64,
@@ -144,6 +147,7 @@ fn local(options: &Local) -> anyhow::Result<()> {
     let mut request = TrainRequest::from_spec(&spec, &options.out, Some(resume.clone()), options.threads)?;
     request.resume_every = Duration::try_from_secs_f64(options.resume_every).context("--resume-every")?;
     request.device = options.device.into();
+    request.devices = options.devices;
     std::fs::create_dir_all(&options.out).with_context(|| format!("`{}`", options.out.display()))?;
     request.work_dir = Some(options.out.clone());
     let report = train(&request, &mut Terminal { shown: None })?;

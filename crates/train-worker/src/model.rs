@@ -4,7 +4,7 @@ use quintet_nlp::{
     encoder::{Encoder, EncoderConfig},
     random::derive,
 };
-use tch::{Device, Kind, Tensor};
+use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::{
     Error,
@@ -93,7 +93,8 @@ impl Model {
     /// Elsewhere than on the processor libtorch draws the masks.
     fn seed_generator(&self, seed: u64) {
         if self.device != Device::Cpu {
-            tch::manual_seed((seed >> 1) as i64);
+            // That of the GPU which is current on this thread.
+            Cuda::manual_seed(seed);
         }
     }
 

@@ -116,7 +116,7 @@ pub struct TrainReport {
     pub evaluation: Option<SplitReport>,
     /// Final metrics: those of the kept epoch, and `test_*` when there is a test split.
     pub metrics: BTreeMap<String, f64>,
-    /// `cpu` or `cuda:0`.
+    /// `cpu`, `cuda:0`, or several of them.
     pub device: String,
     /// `fp32`, `bf16` or `fp16`.
     pub precision: String,

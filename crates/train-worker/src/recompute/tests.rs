@@ -14,7 +14,7 @@ use crate::{
     loss::Loss,
     model::Model,
     optimizer::Gradients,
-    parameters::{Parameters, elements},
+    parameters::{Leaf, Parameters, elements},
     probe::read_batch,
 };
 
@@ -68,6 +68,18 @@ impl Fixture {
         (loss.double_value(&[]), gradients)
     }
 
+    /// The same numbers; of what all layers share the sums of the layers come in another order.
+    fn assert_equal(&self, leaf: &Leaf, plain: &[f32], recomputed: &[f32]) {
+        let shared = ["encoder.rel_embeddings", "encoder.LayerNorm", "encoder.relative_attention_bias"];
+        let is_shared = leaf.names.iter().any(|name| shared.iter().any(|shared| name.contains(shared)));
+        let precision = if leaf.tensor.kind() == Kind::Float { 1e-6 } else { 2e-2 };
+        let largest = plain.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        let tolerance = if is_shared { precision * largest } else { 0.0 };
+        let pairs = plain.iter().zip(recomputed);
+        let apart = pairs.map(|(plain, recomputed)| (plain - recomputed).abs()).fold(0f32, f32::max);
+        assert!(apart <= tolerance, "{}, {:?}: {apart} apart, of {largest}", self.name, leaf.names);
+    }
+
     /// Compares both ways to compute; gives how many gradients are not zero.
     fn assert_same(&self, parameters: &Parameters, train: bool) -> usize {
         let (loss, plain) = self.gradients(parameters, Pass { train, recompute: false });
@@ -80,7 +92,7 @@ impl Fixture {
                 assert!(pair.0.is_none() && pair.1.is_none(), "{}, {:?}", self.name, leaf.names);
                 continue;
             };
-            assert_eq!(values(plain), values(recomputed), "{}, {:?}", self.name, leaf.names);
+            self.assert_equal(leaf, &values(plain), &values(recomputed));
             found += usize::from(values(plain).iter().any(|value| *value != 0.0));
         }
         match (plain.words, recomputed.words) {

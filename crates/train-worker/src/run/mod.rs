@@ -3,7 +3,9 @@ mod average;
 mod epochs;
 mod memory;
 mod prepare;
+mod replicas;
 mod resume;
+mod share;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -11,7 +13,7 @@ use std::collections::BTreeMap;
 use quintet_nlp::{align::Alignment, encoder::EncoderConfig, prepare::Part, task::Task};
 use tch::{Device, Tensor};
 
-use self::steps::StepPlan;
+use self::{replicas::Replica, steps::StepPlan};
 use crate::{
     EpochReport, Observer, Outcome, SplitReport, TrainReport, TrainRequest, device, loss::Loss, model::Model,
     optimizer::Optimizer, parameters::Parameters, schedule::Schedule, state::Position,
@@ -31,6 +33,8 @@ pub(crate) struct Run<'a> {
     pub(crate) parameters: Parameters,
     pub(crate) model: Model,
     pub(crate) loss: Loss,
+    /// The model on further devices.
+    replicas: Vec<Replica>,
     optimizer: Optimizer,
     schedule: Schedule,
     /// Batches and steps of each epoch.
@@ -48,6 +52,12 @@ impl Run<'_> {
     /// Steps done and steps in all.
     pub(crate) fn place(&self) -> (u64, u64) {
         (self.position.steps as u64, self.plan.total() as u64)
+    }
+
+    /// The devices, for people.
+    fn device_names(&self) -> String {
+        let all = std::iter::once(self.device).chain(self.replicas.iter().map(Replica::device));
+        all.map(device::name).collect::<Vec<_>>().join(", ")
     }
 
     /// What the run leaves for people and for tracking.
@@ -78,7 +88,7 @@ impl Run<'_> {
             steps: self.position.steps,
             evaluation,
             metrics,
-            device: device::name(self.device),
+            device: self.device_names(),
             precision: self.parameters.precision().to_owned(),
             skipped_steps: self.position.skipped_steps(),
             threads: usize::try_from(tch::get_num_threads()).unwrap_or(0),

@@ -3,12 +3,13 @@ use std::collections::BTreeMap;
 
 use quintet_nlp::{
     checkpoint::Checkpoint,
+    encoder::EncoderConfig,
     prepare::{Options, Part, Prepared, prepare_watched},
 };
 
-use tch::Kind;
+use tch::{Device, Kind};
 
-use super::{Run, resume, steps};
+use super::{Run, replicas::Replica, resume, steps};
 use crate::{
     Directive, Error, Hyper, Observer, TrainRequest, device,
     loss::Loss,
@@ -34,6 +35,7 @@ impl<'a> Run<'a> {
             }
         }
         let device = device::choose(request.device)?;
+        let others = device::beside(device, request.devices)?;
         let precision = device::precision(hyper.precision, device)?;
         let checkpoint = Checkpoint::open(&request.checkpoint)?;
         request.check_encoder(&checkpoint.config)?;
@@ -79,29 +81,25 @@ impl<'a> Run<'a> {
         if let Some(dropout) = hyper.dropout {
             config.set_dropout(dropout);
         }
-        let mut parameters = Parameters::load_adapted(&checkpoint, &config, hyper.seed, device, precision, hyper.lora)?;
+        let load = |device| load(&checkpoint, &config, hyper, device, precision);
+        let parameters = load(device)?;
         let fresh = parameters.fresh().join(", ");
         if !fresh.is_empty() {
             observer.log(&format!("not in the checkpoint, drawn anew: {fresh}"));
         }
-        freeze(&mut parameters, hyper, config.num_hidden_layers)?;
         let model = Model::new(&parameters, &config, device)?;
         let loss = Loss::new(hyper, &config.labels, &train.rows, device)?;
+        let replica = |device| -> Result<Replica, Error> {
+            let parameters = load(device)?;
+            let model = Model::new(&parameters, &config, device)?;
+            Replica::new(device, parameters, model, Loss::new(hyper, &config.labels, &train.rows, device)?)
+        };
+        let replicas = others.into_iter().map(replica).collect::<Result<Vec<_>, _>>()?;
         let layers = config.num_hidden_layers;
         let settings = Settings::new(hyper, &parameters, |leaf| hyper.rate_scale(leaf.depth, layers, leaf.head));
         let optimizer = Optimizer::new(&parameters, settings)?;
         let plan = steps::StepPlan::new(hyper, train.rows.lengths());
         let schedule = Schedule::new(hyper, plan.total());
-        observer.log(&format!(
-            "{} rows to train on, {} labels{}, {} steps an epoch, {} epochs, in {} on {} with {threads} threads",
-            train.rows.len(),
-            config.labels.len(),
-            if fresh.is_empty() { " (head taken over from the checkpoint)" } else { "" },
-            plan.of_first_epoch(),
-            hyper.epochs,
-            parameters.precision(),
-            device::name(device),
-        ));
         let fingerprint = match &request.resume_dir {
             Some(_) => resume::fingerprint(request, &checkpoint)?,
             None => String::new(),
@@ -119,6 +117,7 @@ impl<'a> Run<'a> {
             parameters,
             model,
             loss,
+            replicas,
             optimizer,
             schedule,
             plan,
@@ -134,6 +133,16 @@ impl<'a> Run<'a> {
             trained_rows: 0,
             trained_seconds: 0.0,
         };
+        observer.log(&format!(
+            "{} rows to train on, {} labels{}, {} steps an epoch, {} epochs, in {} on {} with {threads} threads",
+            run.train.rows.len(),
+            run.config.labels.len(),
+            if fresh.is_empty() { " (head taken over from the checkpoint)" } else { "" },
+            run.plan.of_first_epoch(),
+            hyper.epochs,
+            run.parameters.precision(),
+            run.device_names(),
+        ));
         if let Some(dir) = &request.resume_dir {
             run.resume(dir, observer)?;
         }
@@ -144,6 +153,19 @@ impl<'a> Run<'a> {
     pub(crate) fn final_part(&self) -> &Part {
         self.test.as_ref().unwrap_or(&self.validation)
     }
+}
+
+/// The weights on a device.
+fn load(
+    checkpoint: &Checkpoint,
+    config: &EncoderConfig,
+    hyper: &Hyper,
+    device: Device,
+    kind: Kind,
+) -> Result<Parameters, Error> {
+    let mut parameters = Parameters::load_adapted(checkpoint, config, hyper.seed, device, kind, hyper.lora)?;
+    freeze(&mut parameters, hyper, config.num_hidden_layers)?;
+    Ok(parameters)
 }
 
 /// Takes the embeddings and the lowest layers out of training.

@@ -4,7 +4,11 @@ use std::time::Instant;
 use quintet_nlp::{align::Encoded, batch, random::derive};
 use tch::{Device, Tensor};
 
-use super::{Run, memory};
+use super::{
+    Run, memory,
+    replicas::{self, Common, Worker},
+    share,
+};
 use crate::{
     Directive, Error, Hyper, Observer, backward::Pass, hyper::Accumulation, optimizer::Gradients, state::Saver,
 };
@@ -65,10 +69,20 @@ impl StepPlan {
     }
 }
 
-/// Rows computed at a time, with what its loss is divided by.
-struct Piece<'a> {
-    rows: &'a [Encoded],
-    divisor: f64,
+/// Rows computed at a time.
+pub(super) struct Piece<'a> {
+    pub(super) rows: &'a [Encoded],
+    /// What the sum of its losses is divided by.
+    pub(super) divisor: f64,
+    /// Of its dropout: a piece has the same, whichever device computes it.
+    pub(super) seed: u64,
+}
+
+impl Piece<'_> {
+    /// Sub-tokens, padding included.
+    fn tokens(&self) -> usize {
+        self.rows.len() * self.rows.iter().map(Encoded::length).max().unwrap_or(0)
+    }
 }
 
 /// What became of the gradients of a step.
@@ -208,32 +222,27 @@ impl Run<'_> {
     }
 
     /// Loss and gradients of a step, without a change of anything.
-    fn gradients(&self, batches: &[Vec<Encoded>], step: usize) -> Result<(Tensor, Gradients), Error> {
-        // Dropout of a step depends on the seed and the step alone, so a resumed attempt draws the same.
-        self.model.seed_dropout(derive(self.request.hyper.seed, "step", step as u64));
-        let pass = Pass { train: true, recompute: self.request.hyper.gradient_checkpointing };
-        let scale = self.position.loss_scale.map_or(1.0, |scale| scale.scale());
-        let mut sum = Gradients::default();
-        let mut total: Option<Tensor> = None;
-        for piece in self.pieces(batches) {
-            let padded = batch::pad(piece.rows, 0, self.config.pad_token_id);
-            let (loss, gradients) = self.parameters.gradients(&self.model, &padded, pass, |logits, wanted| {
-                Ok(self.loss.sum(logits, wanted)?.f_div_scalar(piece.divisor / scale)?)
-            })?;
-            sum.add(gradients)?;
-            let loss = loss.f_detach()?.f_div_scalar(scale)?;
-            total = Some(match total {
-                Some(total) => total.f_add(&loss)?,
-                None => loss,
-            });
-        }
-        Ok((total.ok_or(Error::Internal("a step without a batch"))?, sum))
+    fn gradients(&mut self, batches: &[Vec<Encoded>], step: usize) -> Result<(Tensor, Gradients), Error> {
+        let common = Common {
+            pass: Pass { train: true, recompute: self.request.hyper.gradient_checkpointing },
+            pad_token_id: self.config.pad_token_id,
+            scale: self.position.loss_scale.map_or(1.0, |scale| scale.scale()),
+        };
+        let pieces = self.pieces(batches, step);
+        let sizes: Vec<usize> = pieces.iter().map(Piece::tokens).collect();
+        let shares = share::share(&sizes, self.replicas.len() + 1);
+        let Self { parameters, model, loss, replicas, .. } = self;
+        let first = Worker { parameters, model, loss, common: &common };
+        replicas::compute(&first, replicas, &pieces, &shares)
     }
 
-    /// Cuts the batches of a step, when memory ran out before, and says what each piece's sum is divided by.
-    fn pieces<'b>(&self, batches: &'b [Vec<Encoded>]) -> Vec<Piece<'b>> {
+    /// Cuts the batches of a step, for several devices or when memory ran out before, and says what each piece's sum is divided by.
+    fn pieces<'b>(&self, batches: &'b [Vec<Encoded>], step: usize) -> Vec<Piece<'b>> {
         let terms = |rows: &[Encoded]| rows.iter().map(|row| self.loss.terms(&row.target)).sum::<f64>();
         let all: f64 = batches.iter().map(|rows| terms(rows)).sum();
+        let parts = self.parts(batches.len());
+        // Dropout depends on the seed, the step and the piece alone, so a resumed attempt draws the same.
+        let seed = derive(self.request.hyper.seed, "step", step as u64);
         let mut pieces = Vec::new();
         for rows in batches {
             let divisor = match self.request.hyper.gradient_accumulation {
@@ -242,15 +251,23 @@ impl Run<'_> {
             };
             // Where no term counts the sum is 0, and so is its mean.
             let divisor = if divisor > 0.0 { divisor } else { 1.0 };
-            let size = rows.len().div_ceil(self.position.parts.max(1)).max(1);
-            pieces.extend(rows.chunks(size).map(|rows| Piece { rows, divisor }));
+            let size = rows.len().div_ceil(parts).max(1);
+            for rows in rows.chunks(size) {
+                let seed = if pieces.is_empty() { seed } else { derive(seed, "piece", pieces.len() as u64) };
+                pieces.push(Piece { rows, divisor, seed });
+            }
         }
         pieces
     }
 
+    /// Parts that each batch of a step of `batches` is cut into.
+    fn parts(&self, batches: usize) -> usize {
+        self.position.parts.max(1) * share::parts(batches, self.replicas.len() + 1)
+    }
+
     /// Cuts batches into twice as many parts; the refusal itself when it is not allowed or a part is one row already.
     fn halve(&mut self, error: &Error, batches: &[Vec<Encoded>], observer: &mut dyn Observer) -> Result<(), Error> {
-        let rows = batches.iter().map(Vec::len).max().unwrap_or(0).div_ceil(self.position.parts.max(1));
+        let rows = batches.iter().map(Vec::len).max().unwrap_or(0).div_ceil(self.parts(batches.len()));
         let longest = batches.iter().flatten().map(Encoded::length).max().unwrap_or(0);
         let detail = memory::size(error);
         if !self.request.hyper.auto_find_batch_size || rows <= 1 {
@@ -260,7 +277,7 @@ impl Run<'_> {
         observer.log(&format!(
             "memory ran out at {rows} rows of up to {longest} sub-tokens ({detail}); going on with {} rows, {} parts a batch",
             rows.div_ceil(2),
-            self.position.parts
+            self.parts(batches.len())
         ));
         Ok(())
     }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // helpers of tests fail by panicking, like the tests
 
 mod bad_input;
+mod cuda;
+mod devices;
 mod families;
 mod lora;
 mod precision;

@@ -1,6 +1,4 @@
 //! What hyperparameters do to a run.
-use std::fs;
-
 use quintet_nlp::checkpoint::Checkpoint;
 use quintet_proto::v1::Hyperparameters;
 use train_worker::train;
@@ -18,13 +16,12 @@ fn accumulated_batches_train_as_one_large_batch() {
             batch_size: Some(batch_size),
             gradient_accumulation_steps: Some(accumulated),
             gradient_accumulation: Some(how.to_owned()),
-            dropout: Some(0.0),
             epochs: Some(2),
             group_by_length: Some(false),
             learning_rate: Some(5e-3),
             ..Default::default()
         };
-        no_attention_dropout(&bench);
+        bench.without_dropout();
         bench.spec.metrics_only = true;
         let report = train(&bench.request("out"), &mut Recorder::default()).unwrap();
         assert_eq!(report.steps, 2 * 5);
@@ -35,13 +32,6 @@ fn accumulated_batches_train_as_one_large_batch() {
     assert!(close(&whole, &losses(4, 3, "tokens")), "{whole:?}");
     // Rows have different numbers of words, so that the mean of means is another number.
     assert!(!close(&whole, &losses(4, 3, "mean")));
-}
-
-fn no_attention_dropout(bench: &Bench) {
-    let config = bench.path("base/config.json");
-    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
-    json["attention_probs_dropout_prob"] = 0.0.into();
-    fs::write(&config, json.to_string()).unwrap();
 }
 
 #[test]

@@ -64,6 +64,15 @@ impl Bench {
         self.spec.hyperparameters.get_or_insert_default()
     }
 
+    /// Turns dropout off, also that of the attention.
+    pub(crate) fn without_dropout(&mut self) {
+        let config = self.path("base/config.json");
+        let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+        json["attention_probs_dropout_prob"] = 0.0.into();
+        fs::write(&config, json.to_string()).unwrap();
+        self.hyper().dropout = Some(0.0);
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
