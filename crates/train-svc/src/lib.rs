@@ -30,7 +30,7 @@ pub fn validator() -> Validator {
         let Some(Kind::Train(train)) = &spec.kind else { return vec![violation("spec", "is no training")] };
         match request::TrainRequest::from_spec(train, Path::new(""), None, 1) {
             Ok(_) => Vec::new(),
-            Err(error) => vec![violation(format!("spec.train.{}", error.field), error.problem)],
+            Err(errors) => errors.violations("spec.train.").collect(),
         }
     })
 }

@@ -8,7 +8,10 @@ use quintet_nlp::{checkpoint::EncoderConfig, data::Sources};
 use quintet_proto::v1::TrainSpec;
 
 use crate::{data, hyper::Hyper};
-use runtime_core::jobs::inputs::backbone_uri;
+use runtime_core::{
+    jobs::inputs::backbone_uri,
+    status::{FieldViolation, violation},
+};
 
 /// A field of `TrainSpec` that is out of its range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +26,28 @@ pub struct FieldError {
 impl FieldError {
     pub(crate) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { field: field.into(), problem: problem.into() }
+    }
+}
+
+/// All fields of a specification that are wrong; at least one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", listed(.0))]
+pub struct FieldErrors(pub Vec<FieldError>);
+
+fn listed(errors: &[FieldError]) -> String {
+    errors.iter().map(FieldError::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl From<FieldError> for FieldErrors {
+    fn from(error: FieldError) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl FieldErrors {
+    /// As details of a refused call, below `prefix`, such as `spec.train.`.
+    pub fn violations(self, prefix: &str) -> impl Iterator<Item = FieldViolation> {
+        self.0.into_iter().map(move |error| violation(format!("{prefix}{}", error.field), error.problem))
     }
 }
 
@@ -67,26 +92,29 @@ pub struct TrainRequest {
 
 impl TrainRequest {
     /// A request from a specification whose inputs are local paths already. Outputs go to `checkpoint` and `evaluation` in
-    /// `out`, resume state to `resume` when given. Errors name the field.
+    /// `out`, resume state to `resume` when given.
+    ///
+    /// # Errors
+    /// Every hyperparameter that is wrong, and the first wrong field of each other part.
     pub fn from_spec(
         spec: &TrainSpec,
         out: &Path,
         resume: Option<PathBuf>,
         threads: usize,
-    ) -> Result<Self, FieldError> {
-        let checkpoint = match (spec.checkpoint.as_str(), spec.backbone.as_str()) {
-            ("", "") => return Err(FieldError::new("checkpoint", "missing; `backbone` may be given instead")),
-            (checkpoint, "") => checkpoint.to_owned(),
-            ("", backbone) => backbone_uri(backbone).map_err(|error| FieldError::new("backbone", error.to_string()))?,
-            (checkpoint, backbone) => {
-                let problem = format!("found `{backbone}` beside checkpoint `{checkpoint}`; give one of them");
-                return Err(FieldError::new("backbone", problem));
+    ) -> Result<Self, FieldErrors> {
+        let checkpoint = checkpoint(spec);
+        let hyper = Hyper::from_proto(&spec.hyperparameters.clone().unwrap_or_default());
+        let sources = data::sources(spec, hyper.as_ref().map_or(0, |hyper| hyper.seed));
+        let (checkpoint, hyper, sources) = match (checkpoint, hyper, sources) {
+            (Ok(checkpoint), Ok(hyper), Ok(sources)) => (checkpoint, hyper, sources),
+            (checkpoint, hyper, sources) => {
+                let hyper = hyper.err().into_iter().flat_map(|errors| errors.0);
+                return Err(FieldErrors(checkpoint.err().into_iter().chain(sources.err()).chain(hyper).collect()));
             }
         };
-        let hyper = Hyper::from_proto(&spec.hyperparameters.clone().unwrap_or_default())?;
         Ok(Self {
             checkpoint: PathBuf::from(checkpoint),
-            sources: data::sources(spec, hyper.seed)?,
+            sources,
             hyper,
             metrics_only: spec.metrics_only,
             checkpoint_out: out.join("checkpoint"),
@@ -115,9 +143,22 @@ impl TrainRequest {
     }
 }
 
+/// Address of the weights to begin with.
+fn checkpoint(spec: &TrainSpec) -> Result<String, FieldError> {
+    match (spec.checkpoint.as_str(), spec.backbone.as_str()) {
+        ("", "") => Err(FieldError::new("checkpoint", "missing; `backbone` may be given instead")),
+        (checkpoint, "") => Ok(checkpoint.to_owned()),
+        ("", backbone) => backbone_uri(backbone).map_err(|error| FieldError::new("backbone", error.to_string())),
+        (checkpoint, backbone) => {
+            let problem = format!("found `{backbone}` beside checkpoint `{checkpoint}`; give one of them");
+            Err(FieldError::new("backbone", problem))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use quintet_proto::v1::TokenClassificationData;
+    use quintet_proto::v1::{Hyperparameters, TokenClassificationData};
 
     use super::*;
 
@@ -134,11 +175,16 @@ mod tests {
             (TrainSpec { checkpoint: String::new(), backbone: "../b".into(), ..spec.clone() }, "backbone"),
             (TrainSpec { data: None, ..spec }, "data"),
         ];
+        let wrong = |spec: &TrainSpec| -> Vec<String> {
+            let errors = TrainRequest::from_spec(spec, Path::new("out"), None, 1).unwrap_err().0;
+            errors.into_iter().map(|error| error.field).collect()
+        };
         for (spec, expected) in broken {
-            match TrainRequest::from_spec(&spec, Path::new("out"), None, 1) {
-                Err(FieldError { field, .. }) => assert_eq!(field, expected),
-                other => panic!("{expected}: {other:?}"),
-            }
+            assert_eq!(wrong(&spec), [expected]);
         }
+        let hyperparameters = Hyperparameters { epochs: Some(0), batch_size: Some(0), ..Default::default() };
+        let all = TrainSpec { hyperparameters: Some(hyperparameters), ..TrainSpec::default() };
+        let expected = ["checkpoint", "data", "hyperparameters.batch_size", "hyperparameters.epochs"];
+        assert_eq!(wrong(&all), expected);
     }
 }

@@ -1,4 +1,5 @@
 //! Why training cannot start or go on.
+use train_svc::request::{FieldError, FieldErrors};
 
 /// An error of the engine.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum Error {
         /// The value found and what is allowed.
         problem: String,
     },
+    /// Several fields of the specification are wrong.
+    #[error(transparent)]
+    Fields(FieldErrors),
     /// The loss or the gradient is no number any more.
     #[error(
         "training diverged at step {step}: {what} is not finite; rows of the batch: {rows}; try a lower learning_rate"
@@ -46,9 +50,15 @@ pub enum Error {
     Internal(&'static str),
 }
 
-impl From<train_svc::request::FieldError> for Error {
-    fn from(error: train_svc::request::FieldError) -> Self {
+impl From<FieldError> for Error {
+    fn from(error: FieldError) -> Self {
         Self::Field { field: error.field, problem: error.problem }
+    }
+}
+
+impl From<FieldErrors> for Error {
+    fn from(errors: FieldErrors) -> Self {
+        Self::Fields(errors)
     }
 }
 
@@ -61,7 +71,7 @@ impl Error {
     pub fn is_input_fault(&self) -> bool {
         match self {
             Self::Input(error) => error.is_input_fault(),
-            Self::Field { .. } | Self::Diverged { .. } | Self::OutOfMemory { .. } => true,
+            Self::Field { .. } | Self::Fields(_) | Self::Diverged { .. } | Self::OutOfMemory { .. } => true,
             Self::Engine(_) | Self::Internal(_) => false,
         }
     }

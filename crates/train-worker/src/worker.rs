@@ -95,7 +95,7 @@ impl Observer for Reporter<'_> {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match &error {
-            Error::Field { .. } => Self::user(ErrorReason::InvalidField, error),
+            Error::Field { .. } | Error::Fields(_) => Self::user(ErrorReason::InvalidField, error),
             Error::Diverged { .. } | Error::OutOfMemory { .. } => Self::user(ErrorReason::BadInput, error),
             Error::Input(_) if error.is_input_fault() => Self::user(ErrorReason::BadInput, error),
             Error::Input(quintet_nlp::Error::Io { source, .. })
