@@ -18,8 +18,8 @@ use crate::{
         folder::SplitFiles,
         kind_numbers, read_label_names,
         reader::{SentenceReader, read_texts},
-        set::{answer_kind, known_labels, known_tags, sentence_kind, several_kinds, some_entity},
         sources::{Resolved, place},
+        split_checks::{answer_kind, known_labels, known_tags, sentence_kind, several_kinds, some_entity},
     },
     packed::{MEMORY, RowWriter},
     rows::{Example, Rows},
@@ -73,7 +73,8 @@ pub struct Prepared {
 /// Reads, checks, splits and encodes a data set.
 ///
 /// # Errors
-/// Those of [`DataSet::load`](crate::data::DataSet::load); no row of the training split has anything that the tokenizer keeps; the folder cannot be written.
+/// A split is empty; one to train on or to select by has a single label, or no entity; a label is unknown to the training split (and to the file
+/// of labels); no row of the training split has anything that the tokenizer keeps; a file cannot be read, or the folder cannot be written.
 pub fn prepare(sources: &Sources, tokenizer: &WordTokenizer, options: &Options) -> Result<Prepared, Error> {
     prepare_watched(sources, tokenizer, options, &mut |_, _| true)
 }
