@@ -19,7 +19,10 @@ use crate::{
         kind_numbers, read_label_names,
         reader::{SentenceReader, read_texts},
         sources::{Resolved, place},
-        split_checks::{answer_kind, known_labels, known_tags, sentence_kind, several_kinds, some_entity},
+        split_checks::{
+            answer_kind, has_entity, known_labels, known_tags, sentence_kind, several_kinds, some_entity,
+            some_entity_each,
+        },
     },
     packed::{MEMORY, RowWriter},
     rows::{Example, Rows},
@@ -140,6 +143,8 @@ fn tokens(
 ) -> Result<Prepared, Error> {
     let mut reader = SentenceReader::default();
     let (mut tags, mut kinds, mut count) = (BTreeSet::new(), Kinds::default(), 0);
+    // Of rows that are held out later: whether each has an entity.
+    let mut entities = Vec::new();
     let held_out = resolved.validation.is_none();
     reader.read(&resolved.train, read, &mut |_, sentence| {
         for tag in &sentence.tags {
@@ -147,8 +152,11 @@ fn tokens(
                 tags.insert(tag.clone());
             }
         }
-        if held_out && sources.hold_out().is_stratified() {
-            kinds.add(sentence_kind(&sentence));
+        if held_out {
+            entities.push(has_entity(&sentence));
+            if sources.hold_out().is_stratified() {
+                kinds.add(sentence_kind(&sentence));
+            }
         }
         count += 1;
         Ok(())
@@ -163,7 +171,7 @@ fn tokens(
         let (mut count, mut entity) = (0, split == "test");
         reader.read(files, read, &mut |path, sentence| {
             count += 1;
-            entity |= sentence.tags.iter().any(|tag| tag != "O");
+            entity |= has_entity(&sentence);
             known_tags(&sentence, &labels, path)
         })?;
         notes.extend(reader.notes(split));
@@ -172,6 +180,9 @@ fn tokens(
     resolved.validation.iter().try_for_each(|files| check("validation", files))?;
     resolved.test.iter().try_for_each(|files| check("test", files))?;
     let held = held_out.then(|| sources.hold_out().choose(count, &kinds.ranked())).transpose()?;
+    if let Some(held) = &held {
+        some_entity_each(held, &entities, &sources.train)?;
+    }
 
     let encode = |sentence: &Sentence| encode_sentence(sentence, tokenizer, &labels, options.max_length, read.stride);
     let mut pass = Pass { options, watch };

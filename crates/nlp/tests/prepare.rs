@@ -207,6 +207,19 @@ fn what_cannot_be_trained_on_is_refused() {
     assert!(fails("text,label\n", texts()).contains("has no row"));
     assert!(fails("text,label\na,x\nb,x\nc,x\nd,x\n", texts()).contains("train split: all 4 rows have label `x`"));
     assert!(fails("text,label\na,x\nb,y\nc,x\nd,x\n", texts()).contains("split: all "));
+    // One sentence of ten has an entity: it is either held out or not.
+    let one = "a O\n\n".repeat(9) + "b B-x\n";
+    let share = fails(&one, tokens());
+    assert!(
+        share.contains("train split: the 8 rows left of `")
+            || share.contains("validation split: the 2 rows held out of `")
+    );
+    for (index, expected) in [(0, "validation split: the 5 rows held out"), (1, "train split: the 5 rows left of `")] {
+        let fold = Some(Fold { n_splits: 2, index, shuffle: false, seed: 0, stratified: false });
+        let sources = Sources { fold, ..fixture.sources(&one, tokens()) };
+        let error = fixture.prepare(&sources, 1000).err().unwrap().to_string();
+        assert!(error.contains(expected) && error.contains("no entity"), "{error}");
+    }
     let mut asked = 0;
     let options = Options { max_length: 12, threads: 1, ..Options::default() };
     let stopped = prepare_watched(&fixture.sources(&csv(2000), texts()), &fixture.tokenizer, &options, &mut |_, _| {

@@ -12,6 +12,28 @@ pub(crate) fn some_entity(split: &'static str, found: bool, path: &Path) -> Resu
     Err(Error::Split { split, problem: format!("`{}` has no entity: every tag is O", path.display()) })
 }
 
+/// The same of both parts of a split of which rows are held out; `entities` says of each row whether it has one.
+pub(crate) fn some_entity_each(held: &[bool], entities: &[bool], path: &Path) -> Result<(), Error> {
+    for (split, out, what) in [("train", false, "left"), ("validation", true, "held out")] {
+        let ours = held.iter().zip(entities).filter(|(held, _)| **held == out);
+        let (rows, found) = ours.fold((0, false), |(rows, found), (_, entity)| (rows + 1, found || *entity));
+        if !found {
+            let problem = format!(
+                "the {rows} rows {what} of `{}` have no entity: every tag is O; hold out another share or other folds, or name a \
+                 validation split",
+                path.display()
+            );
+            return Err(Error::Split { split, problem });
+        }
+    }
+    Ok(())
+}
+
+/// Whether any word of a sentence is tagged.
+pub(crate) fn has_entity(sentence: &Sentence) -> bool {
+    sentence.tags.iter().any(|tag| tag != "O")
+}
+
 /// Whether the labels of the training split cover a sentence of another.
 pub(crate) fn known_tags(row: &Sentence, labels: &LabelSet, path: &Path) -> Result<(), Error> {
     match row.tags.iter().find(|tag| labels.id(tag).is_none()) {
