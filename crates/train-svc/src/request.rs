@@ -13,6 +13,9 @@ use runtime_core::{
     status::{FieldViolation, violation},
 };
 
+/// The output that a training leaves which diverged after an epoch: the checkpoint of the best one.
+pub const LAST_GOOD: &str = "last_good_checkpoint";
+
 /// A field of `TrainSpec` that is out of its range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{field}`: {problem}")]
@@ -78,6 +81,8 @@ pub struct TrainRequest {
     pub checkpoint_out: PathBuf,
     /// The evaluation rows are written here (see `quintet_nlp::evaluation`); must not exist or be empty.
     pub evaluation_out: PathBuf,
+    /// When training diverges after an epoch, the checkpoint of the best one is written here; must not exist or be empty.
+    pub last_good_out: PathBuf,
     /// Keeps the state between epochs, so that another attempt goes on; none: start over.
     pub resume_dir: Option<PathBuf>,
     /// Existing folder for rows that do not fit in memory; none: all are held in memory.
@@ -119,6 +124,7 @@ impl TrainRequest {
             metrics_only: spec.metrics_only,
             checkpoint_out: out.join("checkpoint"),
             evaluation_out: out.join("evaluation"),
+            last_good_out: out.join(LAST_GOOD),
             work_dir: None,
             resume_dir: resume,
             resume_every: Duration::from_secs(20),

@@ -1,6 +1,8 @@
 //! Why training cannot start or go on.
 use train_svc::request::{FieldError, FieldErrors};
 
+use crate::EpochReport;
+
 /// An error of the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -20,7 +22,8 @@ pub enum Error {
     Fields(FieldErrors),
     /// The loss or the gradient is no number any more.
     #[error(
-        "training diverged at step {step}: {what} is not finite; rows of the batch: {rows}; try a lower learning_rate"
+        "training diverged at step {step}: {what} is not finite; rows of the batch: {rows}{}; try a lower learning_rate",
+        .kept.as_ref().map(|epoch| epoch.kept()).unwrap_or_default()
     )]
     Diverged {
         /// Step of the run, counted from 1.
@@ -29,6 +32,8 @@ pub enum Error {
         what: &'static str,
         /// Lines of the batch's rows in the training file.
         rows: String,
+        /// The best epoch before, when its checkpoint was written.
+        kept: Option<Box<EpochReport>>,
     },
     /// Memory ran out, and a smaller batch is not possible or not allowed.
     #[error(

@@ -175,7 +175,10 @@ impl JobApi {
                 let job = job.ok_or_else(|| Ok(status::not_found("job", &job_name(&uid))))?;
                 let artifact = job.outputs.as_ref().and_then(|outputs| outputs.artifacts.get(&output));
                 match (job.state(), artifact) {
-                    (JobState::Succeeded, Some(artifact)) => Ok(format!("{}/{path}", artifact.digest)),
+                    // A failed job has outputs when it left something to be used.
+                    (JobState::Succeeded | JobState::Failed, Some(artifact)) => {
+                        Ok(format!("{}/{path}", artifact.digest))
+                    }
                     (JobState::Succeeded, None) => Err(Ok(status::failed_precondition(
                         ErrorReason::OutputMissing,
                         &job.name,

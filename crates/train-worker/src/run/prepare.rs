@@ -25,7 +25,7 @@ impl<'a> Run<'a> {
         observer: &mut dyn Observer,
     ) -> Result<Result<Self, Directive>, Error> {
         let hyper = &request.hyper;
-        for output in [&request.checkpoint_out, &request.evaluation_out] {
+        for output in [&request.checkpoint_out, &request.evaluation_out, &request.last_good_out] {
             if !request.metrics_only && output.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
                 return Err(Error::field("out", format!("`{}` is not empty", output.display())));
             }
