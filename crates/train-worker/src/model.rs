@@ -109,9 +109,8 @@ impl Model {
     /// Logits [rows, length, labels], or [rows, labels] of a sequence head; `words` as made with the input, or none for an input
     /// into the whole table.
     pub(crate) fn logits(&self, input: &Input, words: Option<&WordRows>, train: bool) -> Result<Tensor, Error> {
-        let effective = self.adapters.as_ref().map(|adapters| adapters.effective(&self.leaves)).transpose()?;
-        let leaves = effective.as_deref().unwrap_or(&self.leaves);
-        self.encoder.forward(&mut Engine::new(leaves, &self.kept, input, words, train))
+        let adapters = self.adapters.as_ref();
+        self.encoder.forward(&mut Engine::new(&self.leaves, adapters, &self.kept, input, words, train))
     }
 }
 

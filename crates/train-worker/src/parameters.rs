@@ -124,7 +124,7 @@ impl Parameters {
                 leaves.push(Leaf { tensor, offset, length, names, decays, depth, head, fresh });
             }
         }
-        let adapters = low_rank.map(|plan| plan.bind(&flat, copy.as_ref(), &mut leaves)).transpose()?;
+        let adapters = low_rank.map(|plan| plan.bind(copy.as_ref().unwrap_or(&flat), &mut leaves)).transpose()?;
         Ok(Self { flat, copy, leaves, tensors, slots, adapters })
     }
 
@@ -159,16 +159,30 @@ impl Parameters {
         self.slots.iter().map(named).collect()
     }
 
-    /// A copy of all elements.
+    /// The first element that training changes: what is frozen lies before it, but for what never has a gradient.
+    pub(crate) fn first_trained(&self) -> usize {
+        let trained = self.leaves.iter().filter(|leaf| leaf.tensor.requires_grad());
+        trained.map(|leaf| leaf.offset).min().unwrap_or(self.flat.numel())
+    }
+
+    /// The elements from there on, as a view.
+    pub(crate) fn changing(&self) -> Result<Tensor, Error> {
+        let first = self.first_trained();
+        Ok(self.flat.f_narrow(0, first as i64, (self.flat.numel() - first) as i64)?)
+    }
+
+    /// A copy of the elements that training changes.
     pub(crate) fn copy(&self) -> Result<Tensor, Error> {
-        let mut copy = self.flat.f_empty_like()?;
-        tch::no_grad(|| copy.f_copy_(&self.flat))?;
+        let changing = self.changing()?;
+        let mut copy = changing.f_empty_like()?;
+        tch::no_grad(|| copy.f_copy_(&changing))?;
         Ok(copy)
     }
 
-    /// Replaces all elements.
+    /// Replaces the elements that training changes.
     pub(crate) fn set(&mut self, elements: &Tensor) -> Result<(), Error> {
-        tch::no_grad(|| self.flat.f_copy_(elements))?;
+        let mut changing = self.changing()?;
+        tch::no_grad(|| changing.f_copy_(elements))?;
         self.refresh()
     }
 
