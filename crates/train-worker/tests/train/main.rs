@@ -4,6 +4,7 @@
 mod bad_input;
 mod families;
 mod lora;
+mod memory;
 mod resume;
 mod settings;
 mod support;
