@@ -41,12 +41,6 @@ fn listed(errors: &[FieldError]) -> String {
     errors.iter().map(FieldError::to_string).collect::<Vec<_>>().join("; ")
 }
 
-impl From<FieldError> for FieldErrors {
-    fn from(error: FieldError) -> Self {
-        Self(vec![error])
-    }
-}
-
 impl FieldErrors {
     /// As details of a refused call, below `prefix`, such as `spec.train.`.
     pub fn violations(self, prefix: &str) -> impl Iterator<Item = FieldViolation> {
