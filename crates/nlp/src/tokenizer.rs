@@ -23,8 +23,6 @@ pub struct SubTokens {
     pub words: Vec<Option<usize>>,
     /// Start and end of each sub-token in characters of the text (of the word, when words were encoded).
     pub offsets: Vec<(usize, usize)>,
-    /// Whether each sub-token is a special one.
-    pub special: Vec<bool>,
     /// Whether sub-tokens were cut off to keep to the length asked for.
     pub truncated: bool,
 }
@@ -48,16 +46,6 @@ impl WordTokenizer {
     /// Special tokens that a row gets (`[CLS]` and `[SEP]`: 2).
     pub fn special_tokens(&self) -> usize {
         self.specials
-    }
-
-    /// Special tokens that a pair of texts gets.
-    pub fn special_tokens_of_pair(&self) -> usize {
-        self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true))
-    }
-
-    /// The tokenizer itself, for its vocabulary and its decoder.
-    pub(crate) fn library(&self) -> &Tokenizer {
-        &self.inner
     }
 
     /// Encodes words split beforehand, with special tokens, cut at the end to at most `max_length` sub-tokens.
@@ -128,7 +116,6 @@ impl SubTokens {
         self.type_ids.push(i64::from(encoding.get_type_ids()[index]));
         self.words.push(encoding.get_word_ids()[index].map(|word| word as usize));
         self.offsets.push(encoding.get_offsets()[index]);
-        self.special.push(encoding.get_special_tokens_mask()[index] == 1);
     }
 }
 

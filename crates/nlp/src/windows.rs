@@ -16,8 +16,8 @@ use crate::{
 pub struct Window {
     /// The part with the row's special tokens around it; targets are [`IGNORED`] where another window counts.
     pub row: Encoded,
-    /// Where each of its sub-tokens stands in the whole row.
-    pub positions: Vec<usize>,
+    /// Where its sub-tokens stand in the whole row.
+    pub place: Range<usize>,
     /// Sub-tokens of this window that count, as positions in `row`.
     pub scored: Range<usize>,
 }
@@ -31,7 +31,7 @@ pub fn cut(row: Encoded, max_length: usize, stride: usize) -> Result<Vec<Window>
     let (leading, trailing) = specials(&row.words);
     let content = leading..length - trailing;
     if length <= max_length {
-        return Ok(vec![Window { row, positions: (0..length).collect(), scored: content }]);
+        return Ok(vec![Window { row, place: content.clone(), scored: content }]);
     }
     let room = max_length.saturating_sub(leading + trailing);
     if stride >= room {
@@ -70,7 +70,7 @@ pub fn cut(row: Encoded, max_length: usize, stride: usize) -> Result<Vec<Window>
                 words: kept.iter().map(|at| row.words[*at]).collect(),
                 word_count: row.word_count,
             },
-            positions: kept,
+            place: place.clone(),
             scored,
         });
     }
@@ -206,7 +206,7 @@ mod tests {
             for (index, window) in windows.iter().enumerate() {
                 proptest::prop_assert!(window.row.length() <= max_length);
                 for at in window.scored.clone() {
-                    let place = window.positions[at];
+                    let place = window.place.start + at - 1;
                     proptest::prop_assert_eq!(window.row.input_ids[at], whole.input_ids[place]);
                     proptest::prop_assert!(owner[place].replace(index).is_none());
                 }
@@ -216,14 +216,12 @@ mod tests {
             let (first, last) = (1, whole.length() - 1);
             for (place, owner) in owner.iter().enumerate() {
                 let Some(owner) = *owner else { continue };
-                let content = |window: &Window| window.positions[1]..window.positions[window.row.length() - 2] + 1;
                 let context = |window: &Window| {
-                    let own = content(window);
-                    let left = if own.start == first { usize::MAX } else { place - own.start };
-                    let right = if own.end == last { usize::MAX } else { own.end - 1 - place };
+                    let left = if window.place.start == first { usize::MAX } else { place - window.place.start };
+                    let right = if window.place.end == last { usize::MAX } else { window.place.end - 1 - place };
                     left.min(right)
                 };
-                let most = windows.iter().filter(|window| content(window).contains(&place)).map(context).max();
+                let most = windows.iter().filter(|window| window.place.contains(&place)).map(context).max();
                 proptest::prop_assert_eq!(Some(context(&windows[owner])), most);
             }
             // Predictions that equal the labels come back as they are.

@@ -2,15 +2,16 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use tokenizers::Decoder as _;
+use tokenizers::{
+    Decoder as _, EncodeInput, Encoding, InputSequence, PostProcessor as _, Tokenizer, TruncationDirection,
+    TruncationParams, TruncationStrategy,
+};
 
 use crate::{
     Error,
     align::{Encoded, IGNORED},
     files,
     task::Target,
-    tokenizer::{SubTokens, WordTokenizer},
-    windows,
 };
 
 /// What a model is asked about.
@@ -47,9 +48,8 @@ pub struct PredictionRow {
 
 /// A tokenizer for prediction.
 pub struct PipelineTokenizer {
-    inner: WordTokenizer,
-    max_length: usize,
-    stride: Option<usize>,
+    inner: Tokenizer,
+    windows: bool,
     unknown: Option<u32>,
     word_aware: bool,
 }
@@ -71,24 +71,33 @@ impl PipelineTokenizer {
     /// Loads a `tokenizer.json`, its padding switched off. Rows have `max_length` sub-tokens at most, special ones included: with a
     /// stride, longer texts go in windows that share so many sub-tokens with the one before; without, they are cut.
     pub fn load(path: &Path, max_length: usize, stride: Option<usize>) -> Result<Self, Error> {
-        let inner = WordTokenizer::load(path)?;
-        let File { model } =
-            serde_json::from_slice(&files::read(path)?).map_err(|e| Error::format(path, e.to_string()))?;
-        let specials = inner.special_tokens_of_pair().max(inner.special_tokens());
+        let content = files::read(path)?;
+        let mut inner = Tokenizer::from_bytes(&content).map_err(|e| Error::format(path, e.to_string()))?;
+        let File { model } = serde_json::from_slice(&content).map_err(|e| Error::format(path, e.to_string()))?;
+        let added = |pair| inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair));
+        let specials = added(true);
         if max_length <= specials {
             let problem = format!("found {max_length}, expected more than the {specials} special tokens");
             return Err(Error::argument("max_length", problem));
         }
-        let room = max_length - inner.special_tokens();
+        let room = max_length - added(false);
         if let Some(stride) = stride.filter(|stride| *stride >= room) {
             return Err(Error::argument(
                 "stride",
                 format!("found {stride}, expected less than the {room} of a window"),
             ));
         }
-        let unknown = model.unk_id.or_else(|| inner.library().token_to_id(&model.unk_token?));
+        let truncation = TruncationParams {
+            max_length,
+            stride: stride.unwrap_or(0),
+            strategy: TruncationStrategy::LongestFirst,
+            direction: TruncationDirection::Right,
+        };
+        inner.with_padding(None);
+        inner.with_truncation(Some(truncation)).map_err(|e| Error::format(path, e.to_string()))?;
+        let unknown = model.unk_id.or_else(|| inner.token_to_id(&model.unk_token?));
         let word_aware = model.continuing_subword_prefix.is_some_and(|prefix| !prefix.is_empty());
-        Ok(Self { inner, max_length, stride, unknown, word_aware })
+        Ok(Self { inner, windows: stride.is_some(), unknown, word_aware })
     }
 
     /// The rows of an input, at least one; several only for windows.
@@ -96,30 +105,37 @@ impl PipelineTokenizer {
     /// # Errors
     /// A pair cannot go in windows.
     pub fn rows(&self, input: &InputText) -> Result<Vec<PredictionRow>, Error> {
-        // What goes in windows is encoded whole.
-        let longest = if self.stride.is_some() { usize::MAX } else { self.max_length };
-        let tokens = match input {
-            InputText::Text(text) => self.inner.encode_text(text, longest)?,
-            InputText::Pair(..) if self.stride.is_some() => {
-                return Err(Error::argument("stride", "found a pair of texts, only single texts go in windows"));
-            }
-            InputText::Pair(text, pair) => self.inner.encode_pair(text, pair, longest)?,
-            InputText::Words(words) => self.inner.encode_words(words, longest)?,
+        if self.windows && matches!(input, InputText::Pair(..)) {
+            return Err(Error::argument("stride", "found a pair of texts, only single texts go in windows"));
+        }
+        let encode_input: EncodeInput<'_> = match input {
+            InputText::Text(text) => text.as_str().into(),
+            InputText::Pair(text, pair) => (text.as_str(), pair.as_str()).into(),
+            InputText::Words(words) => EncodeInput::Single(InputSequence::from(words.as_slice())),
         };
-        let whole = row(tokens, input);
-        let Some(stride) = self.stride else { return Ok(vec![whole]) };
-        let PredictionRow { encoded, special, offsets } = whole;
-        let windows = windows::cut(encoded, self.max_length, stride)?.into_iter().map(|window| PredictionRow {
-            special: window.positions.iter().map(|at| special[*at]).collect(),
-            offsets: window.positions.iter().map(|at| offsets[*at]).collect(),
-            encoded: window.row,
-        });
-        Ok(windows.collect())
+        let encoding = self
+            .inner
+            .encode_char_offsets(encode_input, true)
+            .map_err(|e| Error::argument("text", format!("the tokenizer refused it: {e}")))?;
+        // Where each word begins in the text that the words make.
+        let starts: Vec<usize> = match input {
+            InputText::Words(words) => words
+                .iter()
+                .scan(0, |next, word| {
+                    let start = *next;
+                    *next += word.chars().count() + 1;
+                    Some(start)
+                })
+                .collect(),
+            _ => Vec::new(),
+        };
+        let further = if self.windows { encoding.get_overflowing().as_slice() } else { &[] };
+        Ok(std::iter::once(&encoding).chain(further).map(|encoding| row(encoding, &starts)).collect())
     }
 
     /// The sub-token of an id; empty for an id that the vocabulary does not have.
     pub(super) fn token(&self, id: i64) -> String {
-        u32::try_from(id).ok().and_then(|id| self.inner.library().id_to_token(id)).unwrap_or_default()
+        u32::try_from(id).ok().and_then(|id| self.inner.id_to_token(id)).unwrap_or_default()
     }
 
     /// Whether an id stands for what the vocabulary does not have.
@@ -134,7 +150,7 @@ impl PipelineTokenizer {
 
     /// Sub-tokens joined to text by the tokenizer's decoder, else with blanks between them.
     pub(super) fn join(&self, tokens: Vec<String>) -> Result<String, Error> {
-        match self.inner.library().get_decoder() {
+        match self.inner.get_decoder() {
             Some(decoder) => decoder
                 .decode(tokens)
                 .map_err(|e| Error::argument("tokens", format!("the tokenizer's decoder refused them: {e}"))),
@@ -143,31 +159,19 @@ impl PipelineTokenizer {
     }
 }
 
-fn row(tokens: SubTokens, input: &InputText) -> PredictionRow {
-    // Where each word begins in the text that the words make.
-    let starts: Vec<usize> = match input {
-        InputText::Words(words) => words
-            .iter()
-            .scan(0, |next, word| {
-                let start = *next;
-                *next += word.chars().count() + 1;
-                Some(start)
-            })
-            .collect(),
-        _ => Vec::new(),
-    };
-    let SubTokens { ids, type_ids, words, offsets, special, .. } = tokens;
-    let offset = |(word, (start, end)): (&Option<usize>, (usize, usize))| {
+fn row(encoding: &Encoding, starts: &[usize]) -> PredictionRow {
+    let words: Vec<Option<usize>> = encoding.get_word_ids().iter().map(|word| word.map(|word| word as usize)).collect();
+    let offset = |(word, (start, end)): (&Option<usize>, &(usize, usize))| {
         let base = word.and_then(|word| starts.get(word)).copied().unwrap_or(0);
         (start + base, end + base)
     };
     PredictionRow {
-        special,
-        offsets: words.iter().zip(offsets).map(offset).collect(),
+        special: encoding.get_special_tokens_mask().iter().map(|flag| *flag == 1).collect(),
+        offsets: words.iter().zip(encoding.get_offsets()).map(offset).collect(),
         encoded: Encoded {
-            target: Target::Tokens(vec![IGNORED; ids.len()]),
-            input_ids: ids,
-            type_ids,
+            input_ids: encoding.get_ids().iter().map(|id| i64::from(*id)).collect(),
+            type_ids: encoding.get_type_ids().iter().map(|id| i64::from(*id)).collect(),
+            target: Target::Tokens(vec![IGNORED; encoding.len()]),
             word_count: words.iter().flatten().max().map_or(0, |last| last + 1),
             words,
         },
