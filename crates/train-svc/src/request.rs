@@ -4,7 +4,10 @@ use std::{
     time::Duration,
 };
 
-use quintet_nlp::{checkpoint::EncoderConfig, data::Sources};
+use quintet_nlp::{
+    checkpoint::EncoderConfig,
+    data::{Form, Sources},
+};
 use quintet_proto::v1::TrainSpec;
 
 use crate::{data, hyper::Hyper};
@@ -84,9 +87,15 @@ impl TrainRequest {
             }
         };
         let hyper = Hyper::from_proto(&spec.hyperparameters.clone().unwrap_or_default())?;
+        let sources = data::sources(spec, hyper.seed)?;
+        if hyper.crf && matches!(sources.form, Form::Text(_)) {
+            let problem =
+                "found true beside `text_classification`; allowed is false: only words with tags make a sequence";
+            return Err(FieldError::new("hyperparameters.crf", problem));
+        }
         Ok(Self {
             checkpoint: PathBuf::from(checkpoint),
-            sources: data::sources(spec, hyper.seed)?,
+            sources,
             hyper,
             metrics_only: spec.metrics_only,
             checkpoint_out: out.join("checkpoint"),
@@ -117,7 +126,7 @@ impl TrainRequest {
 
 #[cfg(test)]
 mod tests {
-    use quintet_proto::v1::TokenClassificationData;
+    use quintet_proto::v1::{Hyperparameters, TextClassificationData, TokenClassificationData};
 
     use super::*;
 
@@ -128,11 +137,17 @@ mod tests {
         let request = TrainRequest::from_spec(&spec, Path::new("out"), None, 1).unwrap();
         assert_eq!(request.sources.train, Path::new("t"));
         assert_eq!(request.checkpoint_out, Path::new("out/checkpoint"));
+        let texts = TextClassificationData { train: "t.csv".into(), ..Default::default() };
+        let crf = Hyperparameters { crf: Some(true), ..Default::default() };
         let broken = [
             (TrainSpec { checkpoint: String::new(), ..spec.clone() }, "checkpoint"),
             (TrainSpec { backbone: "b".into(), ..spec.clone() }, "backbone"),
             (TrainSpec { checkpoint: String::new(), backbone: "../b".into(), ..spec.clone() }, "backbone"),
-            (TrainSpec { data: None, ..spec }, "data"),
+            (TrainSpec { data: None, ..spec.clone() }, "data"),
+            (
+                TrainSpec { data: None, text_classification: Some(texts), hyperparameters: Some(crf), ..spec },
+                "hyperparameters.crf",
+            ),
         ];
         for (spec, expected) in broken {
             match TrainRequest::from_spec(&spec, Path::new("out"), None, 1) {
