@@ -121,7 +121,20 @@ impl Chains {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use quintet_nlp::{
+        checkpoint::{self, Checkpoint},
+        decoder::Decoder,
+    };
+
     use super::*;
+    use crate::{
+        model::Model,
+        optimizer::Optimizer,
+        parameters::Parameters,
+        probe::{Steps, backward, read_batch},
+    };
 
     const LABELS: usize = 3;
 
@@ -208,5 +221,40 @@ mod tests {
         let found = Tensor::run_backward(&[&loss], &[&logits], false, false);
         assert!(elements(&found[0]).unwrap().iter().all(|gradient| *gradient == 0.0));
         assert!(Chains::new(&crf, &[3], 1, Device::Cpu).is_err());
+    }
+
+    #[test]
+    fn scores_are_exact_beside_a_model_in_fewer_bits() {
+        tch::set_num_threads(1);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/bert-crf");
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let config = checkpoint.config.clone();
+        let batch = read_batch(&folder.join("golden.safetensors"), config.task).unwrap();
+        let mut parameters = Parameters::load(&checkpoint, &config, 1, Device::Cpu, Kind::BFloat16).unwrap();
+        let model = Model::new(&parameters, &config, Device::Cpu).unwrap();
+        let scores = || match model.decoder(5).unwrap() {
+            Decoder::Chain(crf) => crf,
+            Decoder::Each(_) => panic!("no CRF"),
+        };
+        let before = scores();
+        assert_eq!(Some(&before), crf::Crf::of(&checkpoint).unwrap().as_ref());
+        let (logits, loss, gradients) = backward(&model, &parameters, &batch).unwrap();
+        assert_eq!((logits.kind(), loss.kind()), (Kind::BFloat16, Kind::Float));
+        let golden = checkpoint::Weights::open_file(&folder.join("golden.safetensors")).unwrap();
+        let expected = f64::from(golden.f32("loss", &[1]).unwrap()[0]);
+        assert!((loss.double_value(&[]) / expected - 1.0).abs() < 0.02, "{loss:?} instead of {expected}");
+        let kinds = parameters.leaves.iter().zip(&gradients.leaves).filter_map(|(leaf, gradient)| {
+            let name = leaf.names.first().filter(|name| name.starts_with("crf."))?;
+            Some((name.as_str(), leaf.tensor.kind(), gradient.as_ref()?.kind()))
+        });
+        let float = |name| (name, Kind::Float, Kind::Float);
+        let expected = [crf::START_TRANSITIONS, crf::END_TRANSITIONS, crf::TRANSITIONS].map(float);
+        assert_eq!(kinds.collect::<Vec<_>>(), expected);
+        // What a step changes is what is decoded with.
+        let steps = Steps { count: 1, learning_rate: 1e-4, weight_decay: 0.0, max_grad_norm: 0.0 };
+        let mut optimizer = Optimizer::new(&parameters, steps.settings(&parameters).unwrap()).unwrap();
+        optimizer.step(&mut parameters, &gradients, steps.learning_rate, 1).unwrap();
+        let after = scores();
+        assert_ne!(after, before);
     }
 }
