@@ -20,6 +20,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".")
         .compile_well_known_types(true)
         .extern_path(".google.protobuf", "::pbjson_types")
+        // Whole studies go into these: their trials are encoded already.
+        .extern_path(".optuna.GetTrialReply", "crate::optuna::GetTrialReply")
+        .extern_path(".optuna.GetTrialsReply", "crate::optuna::GetTrialsReply")
         .compile_fds(descriptors)?;
     pbjson_build::Builder::new()
         .register_descriptors(&encoded)?

@@ -167,7 +167,8 @@ async fn settled(sandbox: &Sandbox, study: &str) -> Vec<Trial> {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let request = GetTrialsRequest { study_id, included_trial_ids: Vec::new(), trial_id_greater_than: -1 };
-        let trials = client.get_trials(request).await.unwrap().into_inner().trials;
+        let encoded = client.get_trials(request).await.unwrap().into_inner().trials;
+        let trials: Vec<Trial> = encoded.into_iter().map(|bytes| Trial::decode(bytes).unwrap()).collect();
         if trials.iter().all(|trial| trial.state() != TrialState::Running) {
             return trials;
         }

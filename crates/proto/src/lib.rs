@@ -15,6 +15,22 @@ pub mod v1 {
 /// The gRPC storage proxy of Optuna.
 pub mod optuna {
     tonic::include_proto!("optuna");
+
+    /// One trial, given as the bytes of a [`Trial`]: on the wire a message and its bytes are the same.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct GetTrialReply {
+        /// The encoded message.
+        #[prost(bytes = "bytes", optional, tag = "1")]
+        pub trial: Option<::prost::bytes::Bytes>,
+    }
+
+    /// Trials, each given as the bytes of a [`Trial`].
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct GetTrialsReply {
+        /// The encoded messages.
+        #[prost(bytes = "bytes", repeated, tag = "1")]
+        pub trials: Vec<::prost::bytes::Bytes>,
+    }
 }
 
 /// The well-known types that the messages hold.

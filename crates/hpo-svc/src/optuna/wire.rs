@@ -1,6 +1,4 @@
-//! Studies and trials as Optuna's storage proxy writes them.
-
-use std::collections::BTreeMap;
+//! Studies, and what clients send of trials, as Optuna's storage proxy writes them.
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use quintet_proto::optuna as proto;
@@ -10,7 +8,7 @@ use tonic::Status;
 use crate::{
     space::Distribution,
     storage::{NewTrial, Past},
-    study::{Direction, Param, State, Study, Trial},
+    study::{Direction, Param, State, Study},
 };
 
 pub(super) fn direction(code: i32) -> Result<Direction, Status> {
@@ -40,7 +38,7 @@ pub(super) fn state(code: i32) -> Result<State, Status> {
     }
 }
 
-fn state_code(state: State) -> i32 {
+pub(super) fn state_code(state: State) -> i32 {
     match state {
         State::Running => proto::TrialState::Running,
         State::Complete => proto::TrialState::Complete,
@@ -75,67 +73,13 @@ pub(super) fn param(field: &str, name: String, value: f64, distribution: Distrib
     Ok(Param { name, value, distribution })
 }
 
-fn time(field: &str, text: &str) -> Result<Option<Timestamp>, Status> {
+pub(super) fn time(field: &str, text: &str) -> Result<Option<Timestamp>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
     let time = DateTime::strptime("%Y-%m-%d %H:%M:%S%.f", text).and_then(|time| TimeZone::system().to_timestamp(time));
     let wrong = |_| status::invalid_field(field, format!("{text:?} is not of the form YYYY-MM-DD HH:MM:SS.ffffff"));
     time.map(Some).map_err(wrong)
-}
-
-/// Writes trials. What many of them share is made once.
-pub(super) struct Writer {
-    /// Optuna has the server's own zone on the wire, without saying so.
-    zone: TimeZone,
-    /// Distributions and their JSON; a study has few.
-    distributions: Vec<(Distribution, String)>,
-}
-
-impl Writer {
-    pub(super) fn new() -> Self {
-        Self { zone: TimeZone::system(), distributions: Vec::new() }
-    }
-
-    pub(super) fn trial(&mut self, trial: &Trial) -> proto::Trial {
-        let (mut params, mut distributions) = (BTreeMap::new(), BTreeMap::new());
-        for param in &trial.params {
-            distributions.insert(param.name.clone(), self.json(&param.distribution));
-            params.insert(param.name.clone(), param.value);
-        }
-        proto::Trial {
-            trial_id: trial.id,
-            number: trial.number,
-            state: state_code(trial.state),
-            values: trial.values.clone(),
-            datetime_start: self.local(trial.start),
-            datetime_complete: self.local(trial.complete),
-            params,
-            distributions,
-            user_attributes: trial.user_attrs.clone(),
-            system_attributes: trial.system_attrs.clone(),
-            intermediate_values: trial.intermediate.clone(),
-        }
-    }
-
-    fn json(&mut self, distribution: &Distribution) -> String {
-        // Where every trial has its own range, looking for it would cost more than writing it.
-        const MOST: usize = 32;
-        if let Some((_, json)) = self.distributions.iter().find(|(known, _)| known == distribution) {
-            return json.clone();
-        }
-        let json = distribution.to_json();
-        if self.distributions.len() < MOST {
-            self.distributions.push((distribution.clone(), json.clone()));
-        }
-        json
-    }
-
-    fn local(&self, time: Option<Timestamp>) -> String {
-        let text =
-            |time: Timestamp| time.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.6f").to_string();
-        time.map_or_else(String::new, text)
-    }
 }
 
 /// A trial to be made after a template, whose id and number do not count.
@@ -166,12 +110,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_keep_their_microseconds_and_none_stays_none() {
-        let at = Timestamp::from_microsecond(1_790_000_000_123_456).unwrap();
-        let writer = Writer::new();
-        assert_eq!(time("t", &writer.local(Some(at))).unwrap(), Some(at));
-        assert_eq!(time("t", &writer.local(None)).unwrap(), None);
-        assert!(writer.local(Some(Timestamp::UNIX_EPOCH)).ends_with(":00.000000"));
+    fn times_are_read_and_none_stays_none() {
+        assert!(time("t", "2026-09-21 14:13:20.123456").unwrap().is_some());
+        assert_eq!(time("t", "").unwrap(), None);
         let wrong = time("template_trial.datetime_start", "yesterday").unwrap_err();
         assert!(wrong.message().contains("yesterday"), "{wrong}");
     }

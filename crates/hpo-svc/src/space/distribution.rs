@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{ParamValue, decimal, value::MAX_INTEGER};
-use crate::pyjson::PyValue;
+use crate::pyjson::{PyValue, float_repr};
 
 /// Where a parameter's values come from. Built by the constructors only, so that the rules of Optuna hold.
 #[derive(Debug, Clone)]
@@ -216,36 +216,21 @@ impl Distribution {
 
     /// The text that Optuna stores beside every parameter.
     pub fn to_json(&self) -> String {
-        let entry = |key: &str, value| (key.to_owned(), value);
         let (name, attributes) = match self {
-            Self::Float { low, high, log, step } => (
-                "FloatDistribution",
-                vec![
-                    entry("step", step.map_or(PyValue::Null, PyValue::Float)),
-                    entry("low", PyValue::Float(*low)),
-                    entry("high", PyValue::Float(*high)),
-                    entry("log", PyValue::Bool(*log)),
-                ],
-            ),
-            Self::Int { low, high, log, step } => (
-                "IntDistribution",
-                vec![
-                    entry("log", PyValue::Bool(*log)),
-                    entry("step", PyValue::Int(*step)),
-                    entry("low", PyValue::Int(*low)),
-                    entry("high", PyValue::Int(*high)),
-                ],
-            ),
-            Self::Categorical { choices } => (
-                "CategoricalDistribution",
-                vec![entry("choices", PyValue::List(choices.iter().map(ParamValue::to_py).collect()))],
-            ),
+            Self::Float { low, high, log, step } => {
+                let step = step.map_or_else(|| "null".into(), float_repr);
+                let (low, high) = (float_repr(*low), float_repr(*high));
+                ("FloatDistribution", format!(r#""step": {step}, "low": {low}, "high": {high}, "log": {log}"#))
+            }
+            Self::Int { low, high, log, step } => {
+                ("IntDistribution", format!(r#""log": {log}, "step": {step}, "low": {low}, "high": {high}"#))
+            }
+            Self::Categorical { choices } => {
+                let choices = PyValue::List(choices.iter().map(ParamValue::to_py).collect()).dump();
+                ("CategoricalDistribution", format!(r#""choices": {choices}"#))
+            }
         };
-        PyValue::Object(vec![
-            entry("name", PyValue::Text(name.into())),
-            entry("attributes", PyValue::Object(attributes)),
-        ])
-        .dump()
+        format!(r#"{{"name": "{name}", "attributes": {{{attributes}}}}}"#)
     }
 
     /// Reads Optuna's text, the five deprecated names and the abbreviated form with `type` included.

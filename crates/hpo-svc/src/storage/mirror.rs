@@ -16,7 +16,11 @@ use std::{
 use jiff::Timestamp;
 use runtime_core::db::{Dialect, Tx, may_block};
 
-use super::{Edit, Error, NewTrial, Past, check_compatible, read, write};
+use super::{
+    Edit, Error, NewTrial, Past, check_compatible, read,
+    trials::{self, Which},
+    write,
+};
 use crate::{
     space::Distribution,
     study::{Param, State, Trial},
@@ -126,7 +130,7 @@ impl Mirror {
 
     fn load(&mut self, tx: &mut dyn Tx, study: i64) -> Result<(), Error> {
         read::check_study(tx, study)?;
-        let trials = read::trials(tx, read::Which::Study(study))?;
+        let trials = trials::read(tx, Which::Study(study))?;
         self.make_room(trials.len());
         self.owners.extend(trials.iter().map(|trial| (trial.id, study)));
         let mut mirrored = Mirrored::default();
@@ -149,7 +153,7 @@ impl Mirror {
             return self.load(tx, study);
         }
         let open: Vec<i64> = mirrored.open.iter().copied().collect();
-        for trial in read::trials(tx, read::Which::Since(study, last, &open))? {
+        for trial in trials::read(tx, Which::Since(study, last, &open))? {
             self.owners.insert(trial.id, study);
             mirrored.put(trial);
         }

@@ -22,6 +22,7 @@ mod edit;
 mod mirror;
 mod read;
 mod schema;
+mod trials;
 mod url;
 mod write;
 

@@ -228,6 +228,45 @@ async fn what_ends_a_trial_and_what_belongs_to_a_study_is_synced(store: &Store, 
     assert_eq!((added, deleted), (1, 1));
 }
 
+/// One study is most of the database, the other is not: they are read in different ways.
+async fn long_and_short_studies_are_read_alike(url: &str) {
+    let store = Store::open(url).unwrap();
+    let both = [("long", 200), ("short", 2)];
+    let mut written = Vec::new();
+    for (name, count) in both {
+        let directions = [Direction::Minimize, Direction::Maximize];
+        let study = store.create_study(name, &directions, Attributes::new(), Attributes::new()).await.unwrap().id;
+        let mut ids = Vec::new();
+        for _ in 0..count {
+            ids.push(store.create_trial(study, NewTrial::default(), at(0)).await.unwrap().id);
+        }
+        // The rows of one trial stand between those of others, and not in the order of its parameters' names.
+        for new in params() {
+            for id in ids.iter().rev() {
+                edit(&store, *id, Edit::param(Param { value: new.value - (*id % 2) as f64, ..new.clone() }), 1)
+                    .await
+                    .unwrap();
+            }
+        }
+        for id in ids.iter().filter(|id| *id % 3 != 0) {
+            let end = Edit {
+                params: vec![param("act", 0.0, params()[2].distribution.clone())],
+                reports: vec![(2, 0.5), (1, *id as f64)],
+                user_attrs: attributes(&[("u", "1")]),
+                system_attrs: attributes(&[("s", "2"), ("t", "[]")]),
+                ..Edit::state(State::Complete, vec![*id as f64, f64::INFINITY])
+            };
+            edit(&store, *id, end, 2).await.unwrap();
+        }
+        written.push((study, store.trials(study).await.unwrap()));
+    }
+    drop(store);
+    let store = Store::open(url).unwrap();
+    for (study, trials) in written {
+        assert_eq!(store.trials(study).await.unwrap(), trials);
+    }
+}
+
 async fn contract(url: &str) {
     let store = Store::open(url).unwrap();
     everything_comes_back(&store).await;
@@ -240,6 +279,8 @@ async fn contract(url: &str) {
     drop(store);
     let store = Store::open(url).unwrap();
     assert_eq!(store.studies(0, 10).await.unwrap().len(), 4);
+    drop(store);
+    long_and_short_studies_are_read_alike(url).await;
 }
 
 #[tokio::test]

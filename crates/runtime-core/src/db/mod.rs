@@ -16,6 +16,7 @@ mod writer;
 
 use std::{
     fmt,
+    ops::ControlFlow,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -127,6 +128,21 @@ pub trait Tx {
 
     /// Runs a query and returns its rows. On PostgreSQL a sum over BIGINT has to be cast back to BIGINT.
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, Error>;
+
+    /// Runs a query and shows its rows one after the other, until `see` breaks: on SQLite however many there are take the room of
+    /// one.
+    ///
+    /// # Errors
+    /// The database's.
+    fn query_each(
+        &mut self,
+        sql: &str,
+        params: &[Value],
+        see: &mut dyn FnMut(&Row) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let _ = self.query(sql, params)?.iter().try_for_each(see);
+        Ok(())
+    }
 
     /// Begins the transaction now rather than with its first statement: from here on nobody else writes to a SQLite database.
     ///

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -53,6 +54,28 @@ impl Sqlite {
         let checkpoints = if read_only { None } else { Some(Checkpoints::start(path)) };
         Ok(Self { connection, durability: Durability::Synced, checkpoints })
     }
+
+    /// Shows the rows of a query one after the other, each in the place of the one before.
+    fn each(
+        &mut self,
+        sql: &str,
+        params: &[Value],
+        mut see: impl FnMut(&mut Row) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(error)?;
+        bind(&mut statement, params)?;
+        let mut shown = Row(vec![Value::Null; statement.column_count()]);
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next().map_err(error)? {
+            for (index, value) in shown.0.iter_mut().enumerate() {
+                put(value, row.get_ref(index).map_err(error)?);
+            }
+            if see(&mut shown).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Waits while another program has the file locked: a little longer each time. False gives up.
@@ -95,6 +118,22 @@ fn bind(statement: &mut rusqlite::Statement<'_>, params: &[Value]) -> Result<(),
     Ok(())
 }
 
+/// Takes a column's value, in the memory of the one before if both are texts.
+fn put(value: &mut Value, column: ValueRef<'_>) {
+    *value = match (&mut *value, column) {
+        (Value::Text(text), ValueRef::Text(bytes)) => {
+            text.clear();
+            text.push_str(&String::from_utf8_lossy(bytes));
+            return;
+        }
+        (_, ValueRef::Null) => Value::Null,
+        (_, ValueRef::Integer(number)) => Value::Int(number),
+        (_, ValueRef::Real(number)) => Value::Real(number),
+        (_, ValueRef::Text(bytes)) => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
+        (_, ValueRef::Blob(bytes)) => Value::Blob(bytes.to_vec()),
+    };
+}
+
 impl Tx for Sqlite {
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, Error> {
         let mut statement = self.connection.prepare_cached(sql).map_err(error)?;
@@ -113,25 +152,21 @@ impl Tx for Sqlite {
     }
 
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, Error> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(error)?;
-        bind(&mut statement, params)?;
-        let columns = statement.column_count();
-        let mut rows = statement.raw_query();
-        let mut result = Vec::new();
-        while let Some(row) = rows.next().map_err(error)? {
-            let mut values = Vec::with_capacity(columns);
-            for index in 0..columns {
-                values.push(match row.get_ref(index).map_err(error)? {
-                    ValueRef::Null => Value::Null,
-                    ValueRef::Integer(value) => Value::Int(value),
-                    ValueRef::Real(value) => Value::Real(value),
-                    ValueRef::Text(value) => Value::Text(String::from_utf8_lossy(value).into_owned()),
-                    ValueRef::Blob(value) => Value::Blob(value.to_vec()),
-                });
-            }
-            result.push(Row(values));
-        }
-        Ok(result)
+        let mut all = Vec::new();
+        self.each(sql, params, |row| {
+            all.push(Row(row.0.iter_mut().map(|value| std::mem::replace(value, Value::Null)).collect()));
+            ControlFlow::Continue(())
+        })?;
+        Ok(all)
+    }
+
+    fn query_each(
+        &mut self,
+        sql: &str,
+        params: &[Value],
+        see: &mut dyn FnMut(&Row) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.each(sql, params, |row| see(row))
     }
 
     fn commits_of_others(&mut self) -> Result<Option<i64>, Error> {

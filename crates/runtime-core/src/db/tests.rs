@@ -48,6 +48,19 @@ async fn stores_and_reads_every_type() {
         assert_eq!((rows[0].real(3), rows[0].blob(4)), (Ok(3.5), Ok(&[0u8, 1, 255][..])));
         assert_eq!((rows[1].opt_real(3), rows[1].opt_blob(4)), (Ok(None), Ok(None)));
         assert!(matches!(rows[0].int(2), Err(Error::Column { index: 2, .. })));
+        let seen = db.read(|tx| {
+            let mut seen = Vec::new();
+            tx.query_each("SELECT name, score, body FROM items ORDER BY id LIMIT $1", &[5.into()], &mut |row| {
+                seen.push(row.clone());
+                if seen.len() < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            Ok::<_, Error>(seen)
+        });
+        let seen = seen.await.unwrap();
+        assert_eq!(seen.len(), 3);
+        assert_eq!((seen[0].text(0), seen[0].real(1), seen[0].blob(2)), (Ok("seven"), Ok(3.5), Ok(&[0u8, 1, 255][..])));
+        assert_eq!((seen[1].text(0), seen[1].opt_real(1), seen[1].opt_blob(2)), (Ok("eight"), Ok(None), Ok(None)));
+        assert_eq!((seen[2].text(0), seen[2].blob(2)), (Ok("n100"), Ok(&[1u8][..])));
     })
     .await;
 }

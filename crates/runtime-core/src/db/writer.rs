@@ -3,6 +3,7 @@
 
 use std::{
     fs::File,
+    ops::ControlFlow,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError, TryLockError},
     thread,
@@ -278,6 +279,15 @@ impl Tx for Lazy<'_> {
 
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, Error> {
         self.begun()?.query(sql, params)
+    }
+
+    fn query_each(
+        &mut self,
+        sql: &str,
+        params: &[Value],
+        see: &mut dyn FnMut(&Row) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.begun()?.query_each(sql, params, see)
     }
 
     fn begin(&mut self) -> Result<(), Error> {

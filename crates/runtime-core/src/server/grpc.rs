@@ -2,6 +2,7 @@
 use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use tonic::Code;
 use tower::Service as _;
 use tracing::{Instrument as _, Span, field};
 
+use super::meters::{Meters, Method};
 use crate::{
     status::{self, ErrorReason},
     telemetry,
@@ -34,8 +36,13 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Answers one call through the router of the services.
-pub(super) async fn call(mut router: Router, request: Request<Body>, cut: CancellationToken) -> Response<Body> {
-    let (service, method) = names(request.uri().path());
+pub(super) async fn call(
+    mut router: Router,
+    request: Request<Body>,
+    meters: Arc<Meters>,
+    cut: CancellationToken,
+) -> Response<Body> {
+    let method = meters.method(request.uri().path());
     // What an exporter needs would be written for the log of every call.
     let span = match telemetry::exports() || request.headers().contains_key("traceparent") {
         true => tracing::info_span!(
@@ -43,14 +50,14 @@ pub(super) async fn call(mut router: Router, request: Request<Body>, cut: Cancel
             otel.name = request.uri().path(),
             otel.kind = "server",
             rpc.system = "grpc",
-            rpc.service = service,
-            rpc.method = method,
+            rpc.service = method.service,
+            rpc.method = method.method,
             rpc.grpc.status_code = field::Empty,
         ),
-        false => tracing::info_span!("rpc", rpc.service = service, rpc.method = method),
+        false => tracing::info_span!("rpc", rpc.service = method.service, rpc.method = method.method),
     };
     telemetry::set_remote_parent(&span, request.headers());
-    let record = Record { start: Instant::now(), service, method, span: span.clone(), done: false };
+    let record = Record { start: Instant::now(), meters, method, span: span.clone(), done: false };
     let limit = timeout(request.headers());
     // A handler that panics must not take down the other calls of the connection.
     let answer = AssertUnwindSafe(router.call(request)).catch_unwind().instrument(span);
@@ -87,12 +94,6 @@ fn watch(response: Response<Body>, mut record: Record, cut: CancellationToken) -
     Response::from_parts(parts, Body::new(body))
 }
 
-/// `/package.Service/Method` in its parts.
-fn names(path: &str) -> (String, String) {
-    let mut parts = path.trim_start_matches('/').splitn(2, '/');
-    (parts.next().unwrap_or_default().to_owned(), parts.next().unwrap_or_default().to_owned())
-}
-
 fn code(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
 }
@@ -119,8 +120,8 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
 /// Counts a call once, when its status is known or the client has gone.
 struct Record {
     start: Instant,
-    service: String,
-    method: String,
+    meters: Arc<Meters>,
+    method: Arc<Method>,
     span: Span,
     done: bool,
 }
@@ -131,45 +132,13 @@ impl Record {
             return;
         }
         self.span.record("rpc.grpc.status_code", code as i32);
-        // A path that nobody serves must not become a label: anyone could make as many as they like.
-        let (service, method) = match code {
-            Code::Unimplemented => (String::from("unknown"), String::from("unknown")),
-            _ => (std::mem::take(&mut self.service), std::mem::take(&mut self.method)),
-        };
-        let seconds = self.start.elapsed().as_secs_f64();
-        metrics::histogram!("grpc_server_handling_seconds", "grpc_service" => service.clone(), "grpc_method" => method.clone())
-            .record(seconds);
-        metrics::counter!("grpc_server_handled_total", "grpc_service" => service, "grpc_method" => method, "grpc_code" => name(code))
-            .increment(1);
+        self.meters.count(&self.method, code, self.start.elapsed());
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         self.finish(Code::Cancelled);
-    }
-}
-
-/// The code's name in gRPC's own spelling of metrics.
-fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 
@@ -268,11 +237,5 @@ mod tests {
             )]);
             assert_eq!(timeout(&header), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn names_split_the_path() {
-        assert_eq!(names("/quintet.v1.JobService/GetJob"), ("quintet.v1.JobService".into(), "GetJob".into()));
-        assert_eq!(names(""), (String::new(), String::new()));
     }
 }

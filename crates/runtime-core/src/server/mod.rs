@@ -19,6 +19,7 @@ mod drain;
 mod error;
 mod grpc;
 mod http;
+mod meters;
 mod options;
 mod ready;
 mod run;
@@ -188,6 +189,7 @@ impl Server {
             grpc: grpc.routes().prepare().into_axum_router(),
             http: http::router(self.http, shared, options.message_bytes),
             upload_bytes: options.upload_bytes,
+            meters: Arc::default(),
             cut: stages.cut.clone(),
         };
         let acceptor = Acceptor {
@@ -236,6 +238,7 @@ pub(crate) struct App {
     grpc: Router,
     http: Router,
     upload_bytes: u64,
+    meters: Arc<meters::Meters>,
     cut: CancellationToken,
 }
 
@@ -245,7 +248,7 @@ impl App {
         match self.auth.check(request.uri().path(), request.headers()) {
             Err(message) if is_grpc => grpc::refuse(ErrorReason::Unauthenticated, message),
             Err(message) => http::unauthorized(message),
-            Ok(()) if is_grpc => grpc::call(self.grpc.clone(), request, self.cut.clone()).await,
+            Ok(()) if is_grpc => grpc::call(self.grpc.clone(), request, self.meters.clone(), self.cut.clone()).await,
             Ok(()) => http::call(self.http.clone(), request, self.upload_bytes).await,
         }
     }
