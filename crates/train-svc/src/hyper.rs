@@ -117,6 +117,8 @@ pub struct Hyper {
     pub balanced_class_weights: bool,
     /// Power of the focal loss (Lin et al. 2017); 0 is cross-entropy.
     pub focal_gamma: f64,
+    /// Score labels of words by their neighbours.
+    pub crf: bool,
     /// Decay of the moving average of the weights; 0 is none.
     pub ema_decay: f64,
     /// Epochs without improvement after which training stops; absent: never.
@@ -290,6 +292,7 @@ impl Hyper {
             class_weights: class_weights(given, &mut fields),
             balanced_class_weights: given.balanced_class_weights.unwrap_or(false),
             focal_gamma: fields.number("focal_gamma", given.focal_gamma, 0.0, |x| x >= 0.0, NOT_NEGATIVE),
+            crf: given.crf.unwrap_or(false),
             ema_decay: fields.number("ema_decay", given.ema_decay, 0.0, share, SHARE),
             early_stopping_patience: fields.maybe_count("early_stopping_patience", given.early_stopping_patience, 1),
             early_stopping_threshold: fields.number(
@@ -320,6 +323,18 @@ impl Hyper {
         if let Some(name) = self.metric_for_best_model.as_ref().filter(|name| greater_is_better(name).is_none()) {
             let range = "a metric of docs/evaluation.md, such as `f1`, `f1_strict`, `accuracy`, `mse` or `loss`";
             fields.out_of_range("metric_for_best_model", format!("`{name}`"), range);
+        }
+        if self.crf {
+            // The likelihood of a sequence has no terms by label that these could change.
+            let others = [
+                ("label_smoothing_factor", self.label_smoothing_factor > 0.0),
+                ("class_weights", !self.class_weights.is_empty()),
+                ("balanced_class_weights", self.balanced_class_weights),
+                ("focal_gamma", self.focal_gamma > 0.0),
+            ];
+            for (other, _) in others.into_iter().filter(|(_, given)| *given) {
+                fields.excluded("crf", other);
+            }
         }
         if self.lora.is_some() && self.freeze_layers.is_some() {
             fields.excluded("lora_r", "freeze_layers");
@@ -405,6 +420,8 @@ mod tests {
             (Hyperparameters { lora_r: Some(-1), ..h() }, "lora_r"),
             (Hyperparameters { metric_for_best_model: word("bleu"), ..h() }, "metric_for_best_model"),
             (Hyperparameters { warmup_ratio: Some(0.1), warmup_steps: Some(1), ..h() }, "warmup_steps"),
+            (Hyperparameters { crf: Some(true), focal_gamma: Some(1.0), ..h() }, "crf"),
+            (Hyperparameters { crf: Some(true), balanced_class_weights: Some(true), ..h() }, "crf"),
         ];
         for (given, expected) in cases {
             assert_eq!(wrong(&given), [format!("hyperparameters.{expected}")]);

@@ -4,7 +4,10 @@ use std::{
     time::Duration,
 };
 
-use quintet_nlp::{checkpoint::EncoderConfig, data::Sources};
+use quintet_nlp::{
+    checkpoint::EncoderConfig,
+    data::{Form, Sources},
+};
 use quintet_proto::v1::TrainSpec;
 
 use crate::{data, hyper::Hyper};
@@ -111,6 +114,11 @@ impl TrainRequest {
                 return Err(FieldErrors(checkpoint.err().into_iter().chain(sources.err()).chain(hyper).collect()));
             }
         };
+        if hyper.crf && matches!(sources.form, Form::Text(_)) {
+            let problem =
+                "found true beside `text_classification`; allowed is false: only words with tags make a sequence";
+            return Err(FieldErrors(vec![FieldError::new("hyperparameters.crf", problem)]));
+        }
         Ok(Self {
             checkpoint: PathBuf::from(checkpoint),
             sources,
@@ -158,7 +166,7 @@ fn checkpoint(spec: &TrainSpec) -> Result<String, FieldError> {
 
 #[cfg(test)]
 mod tests {
-    use quintet_proto::v1::{Hyperparameters, TokenClassificationData};
+    use quintet_proto::v1::{Hyperparameters, TextClassificationData, TokenClassificationData};
 
     use super::*;
 
@@ -169,11 +177,17 @@ mod tests {
         let request = TrainRequest::from_spec(&spec, Path::new("out"), None, 1).unwrap();
         assert_eq!(request.sources.train, Path::new("t"));
         assert_eq!(request.checkpoint_out, Path::new("out/checkpoint"));
+        let texts = TextClassificationData { train: "t.csv".into(), ..Default::default() };
+        let crf = Hyperparameters { crf: Some(true), ..Default::default() };
         let broken = [
             (TrainSpec { checkpoint: String::new(), ..spec.clone() }, "checkpoint"),
             (TrainSpec { backbone: "b".into(), ..spec.clone() }, "backbone"),
             (TrainSpec { checkpoint: String::new(), backbone: "../b".into(), ..spec.clone() }, "backbone"),
-            (TrainSpec { data: None, ..spec }, "data"),
+            (TrainSpec { data: None, ..spec.clone() }, "data"),
+            (
+                TrainSpec { data: None, text_classification: Some(texts), hyperparameters: Some(crf), ..spec },
+                "hyperparameters.crf",
+            ),
         ];
         let wrong = |spec: &TrainSpec| -> Vec<String> {
             let errors = TrainRequest::from_spec(spec, Path::new("out"), None, 1).unwrap_err().0;

@@ -18,9 +18,6 @@ use crate::{
     parameters::{ALIGNMENT, Leaf, Parameters},
 };
 
-/// Steps between two uniform values.
-const GRID: usize = 1 << 24;
-
 /// A matrix in the flat buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Matrix {
@@ -93,10 +90,7 @@ impl Plan {
         let mut stream = Stream::new(seed, "lora", 0);
         for Pair { a, .. } in self.pairs() {
             let bound = 1.0 / (a.columns as f64).sqrt();
-            elements[a.offset..a.end()].fill_with(|| {
-                let uniform = (stream.below(GRID) as f64 + 0.5) / GRID as f64;
-                (bound * (2.0 * uniform - 1.0)) as f32
-            });
+            elements[a.offset..a.end()].fill_with(|| (bound * (2.0 * stream.uniform() - 1.0)) as f32);
         }
     }
 

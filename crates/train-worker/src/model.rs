@@ -1,12 +1,14 @@
 //! An encoder with its head, over the leaves of [`Parameters`]; what it computes is said by `quintet_nlp::encoder`.
 use quintet_nlp::{
     batch::Batch,
-    encoder::{Encoder, EncoderConfig},
+    decoder::Decoder,
+    encoder::{CrfLeaves, Encoder, EncoderConfig, Leaf},
 };
 use tch::{Device, Kind, Tensor};
 
 use crate::{
     Error,
+    crf::Crf,
     engine::{Engine, Kept},
     lora::Adapters,
     loss::Wanted,
@@ -18,6 +20,8 @@ pub(crate) struct Model {
     encoder: Encoder,
     leaves: Vec<Tensor>,
     adapters: Option<Adapters>,
+    /// Of a head that scores labels by their neighbours.
+    crf: Option<Crf>,
     kept: Kept,
     device: Device,
 }
@@ -63,9 +67,14 @@ impl Model {
             return Err(Error::Internal("the weights are those of another configuration"));
         }
         detect_processor()?;
-        let leaves = parameters.tensors.iter().map(Tensor::shallow_clone).collect();
+        let leaves: Vec<Tensor> = parameters.tensors.iter().map(Tensor::shallow_clone).collect();
+        let crf = encoder.crf().map(|CrfLeaves { transitions, start, end }| {
+            let scores = |leaf: Leaf| leaves.get(leaf.0).map(Tensor::shallow_clone);
+            Some(Crf { transitions: scores(transitions)?, start: scores(start)?, end: scores(end)? })
+        });
+        let crf = crf.map(|crf| crf.ok_or(Error::Internal("a CRF without scores"))).transpose()?;
         let adapters = parameters.adapters.as_ref().map(Adapters::shallow_clone);
-        Ok(Self { encoder, leaves, adapters, kept: Kept::default(), device })
+        Ok(Self { encoder, leaves, adapters, crf, kept: Kept::default(), device })
     }
 
     /// Begins the masks of dropout anew: the same follow the same seed.
@@ -102,8 +111,13 @@ impl Model {
             None
         };
         let types = batch.type_ids.iter().any(|kind| *kind != 0).then(|| grid(&batch.type_ids)).transpose()?;
-        let wanted = Wanted::new(&batch.targets, batch.rows, self.device)?;
+        let wanted = Wanted::new(&batch.targets, batch.rows, self.crf.as_ref(), self.device)?;
         Ok(Input { index: grid(index)?, ids: batch.input_ids.clone(), mask, types, wanted, length })
+    }
+
+    /// How logits become labels of words, with the present weights.
+    pub(crate) fn decoder(&self, labels: usize) -> Result<Decoder, Error> {
+        Ok(Decoder::new(self.crf.as_ref().map(Crf::values).transpose()?, labels))
     }
 
     /// Logits [rows, length, labels], or [rows, labels] of a sequence head; `words` as made with the input, or none for an input

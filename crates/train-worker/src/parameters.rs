@@ -46,7 +46,8 @@ pub(crate) struct Leaf {
 pub(crate) struct Parameters {
     /// All elements in fp32; tensors are views of it, unless there is a copy.
     pub(crate) flat: Tensor,
-    /// All elements in the numbers of the computation, when those are others; then tensors are views of it.
+    /// All elements in the numbers of the computation, when those are others; then tensors are views of it, but for those that are
+    /// computed with in 32 bits always.
     pub(crate) copy: Option<Tensor>,
     /// What is trained; the word table comes first, at offset 0.
     pub(crate) leaves: Vec<Leaf>,
@@ -83,8 +84,7 @@ impl Parameters {
     ) -> Result<Self, Error> {
         let layout = config.layout();
         let plan = Plan::new(&layout);
-        let same_labels = checkpoint.config.labels == config.labels
-            && layout.leaves.iter().filter(|leaf| leaf.labels).all(|leaf| holds(checkpoint, leaf));
+        let same_labels = checkpoint.config.labels == config.labels;
         let low_rank = lora.map(|lora| LoraPlan::new(&layout, &plan.leaves, plan.total, lora));
         let mut elements = vec![0f32; low_rank.as_ref().map_or(plan.total, |low_rank| low_rank.total)];
         if let Some(low_rank) = &low_rank {
@@ -94,7 +94,7 @@ impl Parameters {
         let mut slots = Vec::new();
         let mut fresh = Vec::new();
         for (leaf, offset) in layout.leaves.iter().zip(&plan.leaves) {
-            let known = if leaf.labels { same_labels } else { !leaf.optional || holds(checkpoint, leaf) };
+            let known = !leaf.optional || (!leaf.labels || same_labels) && holds(checkpoint, leaf);
             let length: usize = leaf.shape.iter().product();
             if known {
                 take(checkpoint, &leaf.parts, *offset, &mut elements, &mut slots)?;
@@ -112,7 +112,8 @@ impl Parameters {
         for ((spec, offset), fresh) in layout.leaves.into_iter().zip(plan.leaves).zip(fresh) {
             let length: usize = spec.shape.iter().product();
             let shape: Vec<i64> = spec.shape.iter().map(|size| *size as i64).collect();
-            let part = copy.as_ref().unwrap_or(&flat).f_narrow(0, offset as i64, length as i64)?;
+            let numbers = copy.as_ref().filter(|_| !spec.full_precision).unwrap_or(&flat);
+            let part = numbers.f_narrow(0, offset as i64, length as i64)?;
             let tensor = part
                 .f_view(shape.as_slice())?
                 .f_detach()?
@@ -266,6 +267,7 @@ fn draw(init: Init, stream: &mut Stream, target: &mut [f32]) {
     match init {
         Init::Zeros => target.fill(0.0),
         Init::Ones => target.fill(1.0),
+        Init::Uniform { bound } => target.fill_with(|| (bound * (2.0 * stream.uniform() - 1.0)) as f32),
         Init::Normal { deviation, cutoff } => target.fill_with(|| {
             let mut value = stream.normal();
             while cutoff.is_some_and(|cutoff| value.abs() > cutoff) {

@@ -73,6 +73,10 @@ impl<'a> Run<'a> {
         let mut config = checkpoint.config.clone();
         config.task = Some(task);
         config.labels = labels;
+        config.crf = hyper.crf;
+        if checkpoint.config.has_crf() && !hyper.crf && !task.is_sequence() {
+            observer.log("the checkpoint's CRF is left out; `crf: true` goes on with it");
+        }
         if let Some(dropout) = hyper.dropout {
             config.set_dropout(dropout);
         }
