@@ -2,7 +2,7 @@
 logits, loss, gradients of one step, the weights after three steps of AdamW with clipping, and of some the mean and the deviation of
 the loss under dropout.
 
-python3 -m venv VENV && VENV/bin/pip install torch==2.11.0 transformers==4.57.6
+python3 -m venv VENV && VENV/bin/pip install torch==2.11.0 transformers==4.57.6 pytorch-crf==0.7.2
 VENV/bin/python tests/peers/encoder_golden.py
 """
 

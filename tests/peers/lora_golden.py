@@ -1,7 +1,7 @@
 """Writes lora.safetensors beside the golden files of crates/train-worker/testdata: what peft computes with low-rank changes of every
 projection of the layers: logits, loss, gradients of the factors and the head, and the merged weights.
 
-python3 -m venv VENV && VENV/bin/pip install torch==2.11.0 transformers==4.57.6 peft==0.21.2
+python3 -m venv VENV && VENV/bin/pip install torch==2.11.0 transformers==4.57.6 pytorch-crf==0.7.2 peft==0.21.2
 VENV/bin/python tests/peers/lora_golden.py
 """
 

@@ -18,6 +18,7 @@ import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import conll
 import torch
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
@@ -33,40 +34,21 @@ from transformers import (
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 
-def read(path):
-    sentences, words, tags = [], [], []
-    with open(path, encoding="utf-8") as file:
-        for line in [*file, "\n"]:
-            if not line.strip():
-                if words:
-                    sentences.append((words, tags))
-                words, tags = [], []
-                continue
-            word, tag = line.rstrip("\n").split("\t")
-            words.append(word)
-            tags.append(tag)
-    return sentences
-
-
 class Words:
     """Words with tags."""
 
     model = AutoModelForTokenClassification
 
     def __init__(self, folder, _seed):
-        self.splits = {name: read(f"{folder}/{name}.conll") for name in ("train", "dev", "test")}
+        self.splits = {name: conll.read(f"{folder}/{name}.conll") for name in ("train", "dev", "test")}
         kinds = sorted({tag[2:] for _, tags in self.splits["train"] for tag in tags if tag != "O"})
         self.labels = ["O"] + [f"{prefix}-{kind}" for kind in kinds for prefix in "BI"]
 
     def encode(self, sentence, tokenizer, max_length):
         words, tags = sentence
-        encoding = tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length)
-        owners = encoding.word_ids()
-        labels = [
-            -100 if owner is None or owner == owners[at - 1] else self.labels.index(tags[owner])
-            for at, owner in enumerate(owners)
-        ]
-        return {"ids": encoding["input_ids"], "labels": labels, "owners": owners, "tags": tags}
+        ids = {label: index for index, label in enumerate(self.labels)}
+        row, labels, owners = conll.encode(words, tags, tokenizer, ids, max_length)
+        return {"ids": row, "labels": labels, "owners": owners, "tags": tags}
 
     def targets(self, rows, length):
         return torch.tensor([row["labels"] + [-100] * (length - len(row["labels"])) for row in rows])

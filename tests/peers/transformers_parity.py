@@ -1,7 +1,7 @@
-"""Compares encoders and heads with transformers: logits, gradients of one step, weights after three steps of AdamW, and the checkpoint
+"""Compares encoders and heads with transformers, a CRF with pytorch-crf: logits, gradients of one step, weights after three steps of AdamW, and the checkpoint
 that is written back.
 
-    python3 -m venv VENV && VENV/bin/pip install torch==2.11.0 transformers==4.57.6
+    python3 -m venv VENV && VENV/bin/pip install torch==2.11.0 transformers==4.57.6 pytorch-crf==0.7.2
     VENV/bin/python tests/peers/transformers_parity.py [--worker train-worker] [--only NAME ...] [--seed N] [--drawn N]
     VENV/bin/python tests/peers/transformers_parity.py --checkpoint FOLDER ...
 
@@ -21,6 +21,7 @@ import sys
 import tempfile
 from random import Random
 
+import crf_head
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -39,6 +40,7 @@ NO_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(
 # Heads: the class, problem_type and number of labels.
 HEADS = {
     "token": ("token", None, 5),
+    "crf": ("token", None, 5),
     "single": ("sequence", "single_label_classification", 4),
     "multi": ("sequence", "multi_label_classification", 3),
     "regression": ("sequence", "regression", 1),
@@ -99,6 +101,8 @@ CONFIGURATIONS = {
                                                      local_rope_theta=100.0, num_hidden_layers=5)),
 }
 
+# Those that get a CRF too: one of each family.
+CHAINED = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "deberta-v3", "modernbert"}
 
 ACTIVATIONS = ["gelu", "gelu_new", "relu", "silu", "gelu_fast", "quick_gelu", "tanh", "mish", "gelu_python", "sigmoid"]
 FAMILIES = ["Bert", "Roberta", "XLMRoberta", "DistilBert", "Electra", "MPNet", "DebertaV2", "ModernBert"]
@@ -173,6 +177,13 @@ def auto_class(kind):
     return AutoModelForTokenClassification if kind == "token" else AutoModelForSequenceClassification
 
 
+def opened(checkpoint, kind, **options):
+    """A saved model, with its CRF where it has one."""
+    if getattr(AutoConfig.from_pretrained(checkpoint), "crf", False):
+        return crf_head.load(checkpoint, **options)
+    return auto_class(kind).from_pretrained(checkpoint, **options)
+
+
 def longest(config):
     """The longest input; families that count positions from the padding token have fewer than rows."""
     if config.model_type in ("roberta", "xlm-roberta"):
@@ -204,7 +215,7 @@ def rows(config, head, padding, generator):
     if kinds > 0:
         inputs["token_type_ids"] = types
     labels = config.num_labels
-    if head == "token":
+    if head in ("token", "crf"):
         wanted = draw(0, labels, (count, length))
         wanted[(mask == 0) | (torch.rand(wanted.shape, generator=generator) < 0.3)] = -100
     elif head == "single":
@@ -253,7 +264,7 @@ def own_rounding(checkpoint, kind, inputs, labels, theirs):
     errors = {"logits": 0.0, "loss": 0.0}
     for kernel in ("eager", "sdpa"):
         try:
-            model = auto_class(kind).from_pretrained(checkpoint, attn_implementation=kernel).eval()
+            model = opened(checkpoint, kind, attn_implementation=kernel).eval()
         except ValueError:  # a family without this kernel
             continue
         output = model(**inputs, labels=labels)
@@ -321,6 +332,9 @@ def compare(theirs, ours, decays, leaves, rounding):
 def written(folder, kind, model_class, inputs, logits):
     """What is wrong with a checkpoint that we wrote."""
     model, loading = auto_class(kind).from_pretrained(folder, output_loading_info=True)
+    if getattr(model.config, "crf", False):
+        # What transformers passes over is the CRF and nothing else.
+        loading["unexpected_keys"] = set(loading["unexpected_keys"]) ^ {f"crf.{name}" for name in crf_head.NAMES}
     problems = [f"{key}: {loading[key]}" for key in ("missing_keys", "unexpected_keys", "mismatched_keys") if loading[key]]
     if type(model).__name__ != model_class:
         problems.append(f"is loaded as {type(model).__name__}, expected {model_class}")
@@ -337,7 +351,7 @@ def check(worker, checkpoint, head, padding, generator):
     """Compares one saved model on one batch."""
     config = AutoConfig.from_pretrained(checkpoint)
     kind = HEADS[head][0]
-    model = auto_class(kind).from_pretrained(checkpoint)
+    model = opened(checkpoint, kind)
     inputs, labels = rows(config, head, padding, generator)
     theirs, decays = reference(model, inputs, labels)
     with tempfile.TemporaryDirectory() as folder:
@@ -361,7 +375,7 @@ def head_of(checkpoint):
     config = AutoConfig.from_pretrained(checkpoint)
     name = (config.architectures or [""])[0]
     if name.endswith("ForTokenClassification"):
-        return "token"
+        return "crf" if getattr(config, "crf", False) else "token"
     if not name.endswith("ForSequenceClassification"):
         sys.exit(f"{checkpoint}: architectures is {config.architectures}, expected a token or sequence classifier")
     problem = config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
@@ -374,10 +388,15 @@ def saved(folder, only, seed):
         if only and not any(part in name for part in only):
             continue
         for head in HEADS:
+            if head == "crf" and name not in CHAINED:
+                continue
             torch.manual_seed(seed * 1000 + index)
             config, kind = configuration(name, head)
             target = folder / name / head
-            perturbed(auto_class(kind).from_config(config)).save_pretrained(target)
+            model = perturbed(auto_class(kind).from_config(config))
+            if head == "crf":
+                model = crf_head.with_crf(model)
+            model.save_pretrained(target)
             yield f"{name} {head}", target, head
 
 

@@ -133,6 +133,7 @@ fn describe(file: &ModelFile, loaded: &Loaded) -> Result<Model, Error> {
         quantization: loaded.quantization.clone(),
         max_length: loaded.max_length,
         checkpoint_digest: loaded.checkpoint_digest.clone(),
+        crf: loaded.crf,
     })
 }
 

@@ -75,6 +75,14 @@ fn footer(text: &mut String, report: &Report) {
         environment.onnxruntime,
         report.time,
     );
+    let decoded: Vec<&str> = report.models.iter().filter(|model| model.crf).map(|model| model.name.as_str()).collect();
+    if !decoded.is_empty() {
+        let _ = writeln!(
+            text,
+            "\nOf {} a run includes the search for the best sequence of labels over all sub-tokens (CRF).",
+            decoded.join(", ")
+        );
+    }
     let mut remarks: Vec<(String, Vec<String>)> = Vec::new();
     for row in &report.rows {
         for remark in row.problems.iter().chain(&row.notes) {

@@ -10,7 +10,8 @@ use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
 };
-use quintet_onnx::{Classifier, Options, keys};
+use quintet_nlp::crf::Crf;
+use quintet_onnx::{Classifier, Logits, Options, keys};
 
 use crate::{
     clock::{self, Ticks},
@@ -71,11 +72,33 @@ fn tell(answer: &Answer) -> io::Result<()> {
 }
 
 struct Session {
-    classifier: Classifier,
+    model: Model,
     cpus: Vec<usize>,
     seed: u64,
     vocabulary: i64,
     shape: Option<Shape>,
+}
+
+/// A model, and what it takes to answer with it.
+struct Model {
+    classifier: Classifier,
+    /// Of a head with a CRF: without the best sequence there are no labels.
+    crf: Option<Crf>,
+}
+
+impl Model {
+    /// Decodes as if every sub-token were a word of its own, which is the most that there can be.
+    fn decode(&self, logits: &Logits) -> Result<(), Failure> {
+        let (Some(crf), [rows, length, labels]) = (&self.crf, logits.shape.as_slice()) else { return Ok(()) };
+        if *labels != crf.labels() {
+            let problem = format!("logits of {labels} labels, but {} in its {}", crf.labels(), keys::CRF);
+            return Err(Failure { kind: FailureKind::Model, problem });
+        }
+        for row in logits.values.chunks_exact((length * labels).max(1)).take(*rows) {
+            std::hint::black_box(crf.decode(row));
+        }
+        Ok(())
+    }
 }
 
 /// What was measured at the current shape.
@@ -108,9 +131,16 @@ impl Session {
             quantization: metadata.get(keys::QUANTIZATION).cloned(),
             max_length: metadata.get(keys::MAX_LENGTH).and_then(|length| length.parse().ok()),
             checkpoint_digest: metadata.get(keys::CHECKPOINT_DIGEST).cloned(),
+            crf: metadata.contains_key(keys::CRF),
         };
         let vocabulary = metadata.get(keys::VOCAB_SIZE).and_then(|size| size.parse().ok()).unwrap_or(SMALL_VOCABULARY);
-        let session = Self { classifier, cpus: arguments.cpus.clone(), seed: arguments.seed, vocabulary, shape: None };
+        let crf = metadata.get(keys::CRF).map(|json| serde_json::from_str(json)).transpose();
+        let crf = crf.map_err(|error: serde_json::Error| Failure {
+            kind: FailureKind::Model,
+            problem: format!("{}: {}: {error}", arguments.model.display(), keys::CRF),
+        })?;
+        let model = Model { classifier, crf };
+        let session = Self { model, cpus: arguments.cpus.clone(), seed: arguments.seed, vocabulary, shape: None };
         Ok((session, loaded))
     }
 
@@ -119,13 +149,13 @@ impl Session {
             Command::WarmUp { batch, sequence, runs, window_seconds, limit_seconds, stability } => {
                 let shape = Shape::new(Inputs::new(self.seed, batch, sequence, self.vocabulary))?;
                 let limits = Limits { runs, window_seconds, limit_seconds, stability };
-                let warmup = warm_up(&limits, || shape.run(&mut self.classifier))?;
+                let warmup = warm_up(&limits, || shape.run(&mut self.model))?;
                 self.shape = Some(shape);
                 Ok(Answer::Warm(warmup))
             }
             Command::Measure { runs, seconds } => {
                 let shape = self.shape.as_mut().ok_or_else(out_of_order)?;
-                shape.measure(&mut self.classifier, &self.cpus, runs, seconds)
+                shape.measure(&mut self.model, &self.cpus, runs, seconds)
             }
             Command::Figures => Ok(Answer::Figures(self.shape.take().ok_or_else(out_of_order)?.figures(&self.cpus))),
         }
@@ -149,25 +179,20 @@ impl Shape {
         })
     }
 
-    fn run(&self, classifier: &mut Classifier) -> Result<Duration, Failure> {
+    fn run(&self, model: &mut Model) -> Result<Duration, Failure> {
         let batch = self.inputs.batch();
         let start = Instant::now();
-        classifier.run(&batch).map_err(failure)?;
+        let logits = model.classifier.run(&batch).map_err(failure)?;
+        model.decode(&logits)?;
         Ok(start.elapsed())
     }
 
-    fn measure(
-        &mut self,
-        classifier: &mut Classifier,
-        cpus: &[usize],
-        runs: usize,
-        seconds: f64,
-    ) -> Result<Answer, Failure> {
+    fn measure(&mut self, model: &mut Model, cpus: &[usize], runs: usize, seconds: f64) -> Result<Answer, Failure> {
         let (machine, pinned) = clock::ticks(cpus);
         let (start, cpu) = (Instant::now(), clock::process_cpu());
         let (mut done, mut wall) = (0, Duration::ZERO);
         while done < runs as u64 || wall.as_secs_f64() < seconds {
-            let elapsed = self.run(classifier)?;
+            let elapsed = self.run(model)?;
             self.latencies.record(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX));
             wall += elapsed;
             done += 1;

@@ -36,6 +36,7 @@ pub(crate) struct Loaded {
     pub(crate) quantization: Option<String>,
     pub(crate) max_length: Option<usize>,
     pub(crate) checkpoint_digest: Option<String>,
+    pub(crate) crf: bool,
 }
 
 /// One shape's figures.

@@ -76,6 +76,9 @@ pub struct Model {
     pub max_length: Option<usize>,
     /// Digest of the checkpoint that the model was converted from, by its metadata.
     pub checkpoint_digest: Option<String>,
+    /// Whether a run includes the search for the best sequence of labels, by the CRF in the model's metadata.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub crf: bool,
 }
 
 /// One model at one shape.

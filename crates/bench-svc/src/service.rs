@@ -104,7 +104,7 @@ fn json_of_struct(value: &Struct) -> serde_json::Value {
 
 /// The check of `benchmark` jobs before they are created; fields are told as `spec.benchmark.FIELD`.
 pub fn validator() -> Validator {
-    Arc::new(|spec| {
+    Arc::new(|spec, _| {
         let Some(Kind::Benchmark(benchmark)) = &spec.kind else { return vec![violation("spec", "is no benchmark")] };
         let mut wrong = Vec::new();
         if benchmark.models.is_empty() {
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn violations_name_their_fields() {
         let spec = BenchmarkSpec { batch_sizes: vec![0], ..BenchmarkSpec::default() };
-        let wrong = validator()(&JobSpec { kind: Some(Kind::Benchmark(spec)) });
+        let wrong = validator()(&JobSpec { kind: Some(Kind::Benchmark(spec)) }, &runtime_core::jobs::Checks::default());
         let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["spec.benchmark.models", "spec.benchmark.batch_sizes"]);
     }

@@ -116,6 +116,49 @@ fn two_models_are_measured_at_every_shape() {
     assert!(markdown.contains("ONNX Runtime 1."), "{markdown}");
 }
 
+/// The model with one more entry in its metadata: what is added at the end of a protobuf message joins its lists.
+fn with_metadata(key: &str, value: &str) -> Vec<u8> {
+    let mut entry = Vec::new();
+    for (field, text) in [(1, key), (2, value)] {
+        entry.extend([field << 3 | 2, u8::try_from(text.len()).unwrap()]);
+        entry.extend(text.as_bytes());
+    }
+    let mut model = fs::read(tiny()).unwrap();
+    // `metadata_props` of a model.
+    model.push(14 << 3 | 2);
+    let length = entry.len();
+    model.extend([(length & 0x7f) as u8 | 0x80, (length >> 7) as u8]);
+    model.extend(entry);
+    model
+}
+
+#[test]
+fn sequences_are_decoded_within_the_measured_time() {
+    if !has_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let spec = BenchmarkSpec { batch_sizes: vec![2], sequence_lengths: vec![64], ..spec() };
+    let write = |name: &str, scores: &str| {
+        let crf = format!(r#"{{"transitions":[{0},{0},{0}],"start_transitions":{0},"end_transitions":{0}}}"#, scores);
+        let path = folder.path().join(name);
+        fs::write(&path, with_metadata("quintet.crf", &crf)).unwrap();
+        path
+    };
+    let (plain, chained) = (tiny(), write("chained.onnx", "[0,0,0]"));
+    let report = benchmark(&request(vec![plain, chained], &spec, folder.path()), &mut Quiet::new()).unwrap();
+    assert_eq!(report.models.iter().map(|model| model.crf).collect::<Vec<_>>(), [false, true]);
+    let markdown = fs::read_to_string(folder.path().join("report/benchmark.md")).unwrap();
+    assert!(markdown.contains("Of chained a run includes the search"), "{markdown}");
+    for (name, scores, expected) in [("b.onnx", "[0,0]", "quintet.crf"), ("c.onnx", "[0]", "quintet.crf")] {
+        let path = write(name, scores);
+        let mut request = request(vec![path], &spec, folder.path());
+        request.output = folder.path().join("bad");
+        let error = benchmark(&request, &mut Quiet::new()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
 #[test]
 fn bad_models_are_named_before_anything_is_measured() {
     if !has_runtime() {

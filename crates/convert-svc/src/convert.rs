@@ -9,6 +9,7 @@ use std::{
 use prost::Message as _;
 use quintet_nlp::{
     checkpoint::{Checkpoint, TOKENIZER_FILES},
+    crf::Crf,
     evaluation::EvaluationSet,
     files,
     task::Task,
@@ -50,15 +51,17 @@ pub fn convert(request: &Request, observer: &mut dyn Observer) -> Result<Report,
     let checkpoint = open(&request.checkpoint, task)?;
     verify::check(&set, &checkpoint.config)?;
     let onnxruntime = quintet_onnx::version()?;
+    let crf = Crf::of(&checkpoint)?;
     let digests = Digests::of(&checkpoint)?;
     let trainer = Reference::trainer(&set)?;
     let mut report = None;
     files::write_folder(&request.output, |folder| {
-        let work = Work { request, checkpoint: &checkpoint, set: &set, digests: &digests, folder };
+        let work = Work { request, checkpoint: &checkpoint, crf: crf.as_ref(), set: &set, digests: &digests, folder };
         let models = work.models(trainer.as_ref(), observer)?;
         let description = &set.description;
         let finished = Report {
             schema: SCHEMA.to_owned(),
+            crf: crf.is_some(),
             opset: request.opset,
             producer: concat!("quintet ", env!("CARGO_PKG_VERSION")).to_owned(),
             onnxruntime,
@@ -156,6 +159,7 @@ impl Reference {
 struct Work<'a> {
     request: &'a Request,
     checkpoint: &'a Checkpoint,
+    crf: Option<&'a Crf>,
     set: &'a EvaluationSet,
     digests: &'a Digests,
     folder: &'a Path,
@@ -233,7 +237,7 @@ impl Work<'_> {
         let precision = if scheme == Scheme::Fp32 { "fp32" } else { "int8" };
         observer.progress("build", 0, 0);
         let start = Instant::now();
-        let properties = metadata::properties(self.checkpoint, self.digests, scheme, self.request);
+        let properties = metadata::properties(self.checkpoint, self.digests, self.crf, scheme, self.request);
         let model =
             graph::build(&self.checkpoint.weights, &self.checkpoint.config, scheme, self.request.opset, &properties)?;
         let bytes = model.encoded_len();

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use quintet_nlp::{checkpoint::Checkpoint, files};
+use quintet_nlp::{checkpoint::Checkpoint, crf::Crf, files};
 use quintet_onnx::keys;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{Error, Request, graph::Scheme};
 
@@ -26,6 +26,7 @@ impl Digests {
 pub(crate) fn properties(
     checkpoint: &Checkpoint,
     digests: &Digests,
+    crf: Option<&Crf>,
     scheme: Scheme,
     request: &Request,
 ) -> Vec<(String, String)> {
@@ -33,6 +34,7 @@ pub(crate) fn properties(
     let task = config.task.unwrap_or_default();
     let labels: Map<String, Value> =
         config.labels.iter().enumerate().map(|(id, label)| (id.to_string(), Value::String(label.clone()))).collect();
+    let crf = crf.map(|crf| json!(crf).to_string());
     let mut properties: Vec<(String, String)> = [
         (keys::TASK, if task.is_sequence() { "text-classification" } else { "token-classification" }.to_owned()),
         (keys::MODEL_TYPE, config.family.model_type().to_owned()),
@@ -45,6 +47,7 @@ pub(crate) fn properties(
         (keys::OPSET, request.opset.to_string()),
     ]
     .into_iter()
+    .chain(crf.map(|crf| (keys::CRF, crf)))
     .chain(task.problem_type().map(|problem_type| (keys::PROBLEM_TYPE, problem_type.to_owned())))
     .map(|(key, value)| (key.to_owned(), value))
     .chain(request.provenance.iter().map(|(key, value)| (format!("{}{key}", keys::PREFIX), value.clone())))

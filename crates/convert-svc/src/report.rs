@@ -10,6 +10,9 @@ pub const SCHEMA: &str = "quintet.conversion/1";
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: String,
+    /// Whether words are labelled by the CRF in the models' metadata, of which `logits` are the emissions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub crf: bool,
     /// Version of the operators.
     pub opset: i32,
     /// `quintet` and its version.

@@ -84,7 +84,7 @@ fn checkpoint_of(job: Job) -> Result<GetCheckpointFromTrainingJobResponse, Statu
 
 /// The check of `convert` jobs before they are created; fields are told as `spec.convert.FIELD`.
 pub fn validator() -> Validator {
-    Arc::new(|spec| {
+    Arc::new(|spec, _| {
         let Some(Kind::Convert(convert)) = &spec.kind else { return vec![violation("spec", "is no conversion")] };
         let mut wrong = Vec::new();
         for (field, value) in [("checkpoint", &convert.checkpoint), ("evaluation", &convert.evaluation)] {
@@ -172,7 +172,8 @@ mod tests {
     #[test]
     fn violations_name_their_fields() {
         let convert = ConvertSpec { opset: 5, ..ConvertSpec::default() };
-        let wrong = validator()(&JobSpec { kind: Some(Kind::Convert(convert)) });
+        let wrong =
+            validator()(&JobSpec { kind: Some(Kind::Convert(convert)) }, &runtime_core::jobs::Checks::default());
         let fields: Vec<&str> = wrong.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["spec.convert.checkpoint", "spec.convert.evaluation", "spec.convert.opset"]);
     }

@@ -7,13 +7,15 @@ use quintet_nlp::{
     align::Encoded,
     batch,
     checkpoint::EncoderConfig,
+    crf::Crf,
+    decoder::Decoder,
     evaluation::{Description, EvaluationSet, argmax},
     metrics::{Bootstrap, TextPredictions, evaluate_texts},
     predict::FunctionToApply,
     seqeval::{self, Mode},
     task::Task,
 };
-use quintet_onnx::{Batch, Classifier, Options};
+use quintet_onnx::{Batch, Classifier, Options, keys};
 
 use crate::{Error, Observer};
 
@@ -140,7 +142,8 @@ pub(crate) fn run(
     let mut classifier = Classifier::open(path, Options { threads })?;
     let max_difference = logit_difference(&mut classifier, set, observer)?;
     if !set.description.task.is_sequence() {
-        let answers = Answers::Tags(tags(&mut classifier, set, observer)?);
+        let decoder = decoder(path, &classifier, set)?;
+        let answers = Answers::Tags(tags(&mut classifier, &decoder, set, observer)?);
         return Ok(Outcome { max_difference, quality: quality(set, &answers)?, answers });
     }
     let scores = scores(&mut classifier, set, observer)?;
@@ -196,14 +199,32 @@ fn logit_difference(
     Ok(largest)
 }
 
+/// How the model's own metadata say that its logits become labels.
+fn decoder(path: &Path, classifier: &Classifier, set: &EvaluationSet) -> Result<Decoder, Error> {
+    let labels = set.description.labels.len();
+    let unusable = |problem: String| Error::Verification { problems: vec![format!("{}: {problem}", path.display())] };
+    let crf = match classifier.metadata()?.get(keys::CRF) {
+        Some(json) => {
+            let crf: Crf = serde_json::from_str(json).map_err(|error| unusable(format!("{}: {error}", keys::CRF)))?;
+            if crf.labels() != labels {
+                return Err(unusable(format!("{} has {} labels, expected {labels}", keys::CRF, crf.labels())));
+            }
+            Some(crf)
+        }
+        None => None,
+    };
+    Ok(Decoder::new(crf, labels))
+}
+
 fn tags(
     classifier: &mut Classifier,
+    decoder: &Decoder,
     set: &EvaluationSet,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Vec<String>>, Error> {
     let mut tags = vec![Vec::new(); set.description.rows];
     each(classifier, set, observer, |row, logits| {
-        tags[row] = set.predicted_tags(row, logits).ok_or_else(|| damaged(row))?;
+        tags[row] = set.predicted_tags(row, logits, decoder).ok_or_else(|| damaged(row))?;
         Ok(())
     })?;
     Ok(tags)

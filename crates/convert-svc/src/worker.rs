@@ -100,7 +100,7 @@ impl From<Error> for Failure {
             Error::Cancelled => ErrorReason::Cancelled,
         };
         let class = if error.is_input_fault() { ErrorClass::User } else { ErrorClass::Infrastructure };
-        Self { reason, message: error.to_string(), class }
+        Self::new(class, reason, error)
     }
 }
 

@@ -11,7 +11,7 @@ use convert_svc::{
     report::Report,
 };
 use prost::Message as _;
-use quintet_nlp::{checkpoint::Checkpoint, evaluation::EvaluationSet, files};
+use quintet_nlp::{checkpoint::Checkpoint, decoder::Decoder, evaluation::EvaluationSet, files};
 use quintet_onnx::{Batch, Classifier, Options};
 use quintet_proto::v1::{ConvertSpec, ErrorClass};
 use runtime_core::{status::ErrorReason, worker::Failure};
@@ -180,7 +180,7 @@ fn int8_that_loses_too_much_publishes_nothing() {
         .values;
     for row in 0..rows {
         let logits = set.logits[row * length * 5..(row + 1) * length * 5].to_vec();
-        let tags = set.predicted_tags(row, &logits).unwrap();
+        let tags = set.predicted_tags(row, &logits, &Decoder::new(None, 5)).unwrap();
         set.description.gold_tags[row].clone_from(&tags);
         set.description.predicted_tags[row] = tags;
     }

@@ -93,11 +93,11 @@ pub fn build(options: Options) -> Result<Hpo, storage::Error> {
     Ok(Hpo { options, store, snapshots: None, after_trials: AfterTrials::default() })
 }
 
-/// The check of `sweep` jobs before they are created; fields are told as `spec.sweep.FIELD`.
+/// The check of `sweep` jobs before they are created, and of the jobs of their trials; fields are told as `spec.sweep.FIELD`.
 pub fn validator() -> Validator {
-    Arc::new(|spec| {
+    Arc::new(|spec, checks| {
         let Some(Kind::Sweep(sweep)) = &spec.kind else { return vec![violation("spec", "is no sweep")] };
-        let found = sweep::validate(sweep).err().unwrap_or_default();
+        let found = sweep::validate(sweep, &|trial| checks.check(trial).unwrap_or_default()).err().unwrap_or_default();
         found.into_iter().map(|v| violation(format!("spec.sweep.{}", v.field), v.description)).collect()
     })
 }

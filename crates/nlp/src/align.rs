@@ -190,17 +190,6 @@ impl Encoded {
             Target::Class(_) | Target::Classes(_) | Target::Value(_) => true,
         }
     }
-
-    /// Label ids by word from label ids by sub-token: that of the first sub-token, `outside` for words without any.
-    pub fn word_labels(&self, predicted: &[usize], outside: usize) -> Vec<usize> {
-        let mut labels = vec![outside; self.word_count];
-        for (index, (word, label)) in self.words.iter().zip(predicted).enumerate() {
-            if let Some(slot) = word.filter(|_| is_first(&self.words, index)).and_then(|word| labels.get_mut(word)) {
-                *slot = *label;
-            }
-        }
-        labels
-    }
 }
 
 #[cfg(test)]
@@ -251,6 +240,6 @@ mod tests {
         assert_eq!(rows[0].target, Target::Tokens(vec![IGNORED, 0, IGNORED, 1, IGNORED]));
         assert_eq!(rows[1].target, Target::Tokens(vec![IGNORED, 1, IGNORED, IGNORED]));
         assert_eq!(alignment, Alignment { rows: 2, truncated_rows: 1, unseen_words: 2 });
-        assert_eq!(rows[0].word_labels(&[9, 2, 9, 1, 9], 0), [2, 1, 0, 0]);
+        assert_eq!(windows::word_labels([(&rows[0], &[9, 2, 9, 1, 9][..])], 0), [2, 1, 0, 0]);
     }
 }

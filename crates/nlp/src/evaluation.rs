@@ -21,8 +21,10 @@ use crate::{
     batch,
     checkpoint::{Elements, Weights, write_safetensors},
     data::Sentence,
+    decoder::Decoder,
     files,
     task::{Target, Targets, Task},
+    windows::word_labels,
 };
 
 /// Rows that get the trainer's logits.
@@ -185,7 +187,7 @@ impl EvaluationSet {
         })
     }
 
-    /// The sub-tokens of one row without its padding, as for [`Encoded::word_labels`].
+    /// The sub-tokens of one row without its padding.
     pub fn row(&self, index: usize) -> Option<Encoded> {
         let length = self.description.length;
         let start = index.checked_mul(length)?;
@@ -206,14 +208,15 @@ impl EvaluationSet {
         })
     }
 
-    /// Predicted tags of one row's words from its logits [length (or more), labels]: the largest logit of each word's first
-    /// sub-token, `O` for words the model did not see.
-    pub fn predicted_tags(&self, index: usize, logits: &[f32]) -> Option<Vec<String>> {
+    /// Predicted tags of one row's words from its logits [length (or more), labels], as `decoder` reads them of each word's first
+    /// sub-token; `O` for words the model did not see. A row that is one window of a document tells the words that count in it.
+    pub fn predicted_tags(&self, index: usize, logits: &[f32], decoder: &Decoder) -> Option<Vec<String>> {
         let labels = &self.description.labels;
         let row = self.row(index)?;
-        let chosen: Vec<usize> = logits.chunks_exact(labels.len().max(1)).take(row.length()).map(argmax).collect();
+        let chosen = decoder.decode(&row, logits);
         let outside = labels.iter().position(|label| label == "O").unwrap_or(0);
-        row.word_labels(&chosen, outside).into_iter().map(|label| labels.get(label).cloned()).collect()
+        let tags = word_labels([(&row, chosen.as_slice())], outside);
+        tags.into_iter().map(|label| labels.get(label).cloned()).collect()
     }
 
     /// Writes the folder in one step; it must not exist or be empty.
@@ -425,7 +428,7 @@ mod tests {
         logits[3 + 1] = 1.0; // first sub-token of word 0: B-x
         logits[6 + 2] = 1.0; // second sub-token: not asked
         logits[9 + 2] = 1.0; // word 1: I-x
-        assert_eq!(set.predicted_tags(1, &logits).unwrap(), ["B-x", "I-x", "O"]);
+        assert_eq!(set.predicted_tags(1, &logits, &Decoder::new(None, 3)).unwrap(), ["B-x", "I-x", "O"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! * [`windows`]: documents longer than the model.
 //! * [`task`]: what a model is trained to say of a text.
 //! * [`align`]: labels of words to labels of sub-tokens and back, and [`batch`]: rows to padded batches.
+//! * [`crf`]: scores of labels by their neighbours, and [`decoder`]: logits to labels of words, with them or without.
 //! * [`seqeval`]: entity metrics equal to the Python package's.
 //! * [`metrics`]: everything that evaluation says of words, texts and numbers.
 //! * [`predict`]: predictions over files, as the pipelines of `transformers` make them.
@@ -21,7 +22,9 @@ pub mod align;
 pub mod batch;
 pub mod checkpoint;
 mod code;
+pub mod crf;
 pub mod data;
+pub mod decoder;
 pub mod encoder;
 mod error;
 pub mod evaluation;

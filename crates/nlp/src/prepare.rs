@@ -18,8 +18,11 @@ use crate::{
         folder::SplitFiles,
         kind_numbers, read_label_names,
         reader::{SentenceReader, read_texts},
-        set::{answer_kind, known_labels, known_tags, sentence_kind, several_kinds, some_entity},
         sources::{Resolved, place},
+        split_checks::{
+            answer_kind, has_entity, known_labels, known_tags, sentence_kind, several_kinds, some_entity,
+            some_entity_each,
+        },
     },
     packed::{MEMORY, RowWriter},
     rows::{Example, Rows},
@@ -73,7 +76,8 @@ pub struct Prepared {
 /// Reads, checks, splits and encodes a data set.
 ///
 /// # Errors
-/// Those of [`DataSet::load`](crate::data::DataSet::load); no row of the training split has anything that the tokenizer keeps; the folder cannot be written.
+/// A split is empty; one to train on or to select by has a single label, or no entity; a label is unknown to the training split (and to the file
+/// of labels); no row of the training split has anything that the tokenizer keeps; a file cannot be read, or the folder cannot be written.
 pub fn prepare(sources: &Sources, tokenizer: &WordTokenizer, options: &Options) -> Result<Prepared, Error> {
     prepare_watched(sources, tokenizer, options, &mut |_, _| true)
 }
@@ -139,6 +143,8 @@ fn tokens(
 ) -> Result<Prepared, Error> {
     let mut reader = SentenceReader::default();
     let (mut tags, mut kinds, mut count) = (BTreeSet::new(), Kinds::default(), 0);
+    // Of rows that are held out later: whether each has an entity.
+    let mut entities = Vec::new();
     let held_out = resolved.validation.is_none();
     reader.read(&resolved.train, read, &mut |_, sentence| {
         for tag in &sentence.tags {
@@ -146,8 +152,11 @@ fn tokens(
                 tags.insert(tag.clone());
             }
         }
-        if held_out && sources.hold_out().is_stratified() {
-            kinds.add(sentence_kind(&sentence));
+        if held_out {
+            entities.push(has_entity(&sentence));
+            if sources.hold_out().is_stratified() {
+                kinds.add(sentence_kind(&sentence));
+            }
         }
         count += 1;
         Ok(())
@@ -162,7 +171,7 @@ fn tokens(
         let (mut count, mut entity) = (0, split == "test");
         reader.read(files, read, &mut |path, sentence| {
             count += 1;
-            entity |= sentence.tags.iter().any(|tag| tag != "O");
+            entity |= has_entity(&sentence);
             known_tags(&sentence, &labels, path)
         })?;
         notes.extend(reader.notes(split));
@@ -171,6 +180,9 @@ fn tokens(
     resolved.validation.iter().try_for_each(|files| check("validation", files))?;
     resolved.test.iter().try_for_each(|files| check("test", files))?;
     let held = held_out.then(|| sources.hold_out().choose(count, &kinds.ranked())).transpose()?;
+    if let Some(held) = &held {
+        some_entity_each(held, &entities, &sources.train)?;
+    }
 
     let encode = |sentence: &Sentence| encode_sentence(sentence, tokenizer, &labels, options.max_length, read.stride);
     let mut pass = Pass { options, watch };

@@ -46,6 +46,12 @@ impl Stream {
         order
     }
 
+    /// A value of 2^24 spread evenly over (0, 1), alike on both sides of its middle.
+    pub fn uniform(&mut self) -> f64 {
+        const GRID: usize = 1 << 24;
+        (self.below(GRID) as f64 + 0.5) / GRID as f64
+    }
+
     /// A value of the standard normal distribution (Box-Muller).
     pub fn normal(&mut self) -> f64 {
         // In (0, 1], so that its logarithm is finite.

@@ -83,6 +83,8 @@ pub struct TinyCheckpoint {
     pub layers: usize,
     /// Labels of a token-classification head; none means a bare encoder.
     pub labels: Vec<String>,
+    /// Whether the head has a CRF.
+    pub crf: bool,
     /// Standard deviation of the weights.
     pub deviation: f64,
     /// Of weights.
@@ -92,7 +94,7 @@ pub struct TinyCheckpoint {
 impl Default for TinyCheckpoint {
     fn default() -> Self {
         let (words, labels) = (Vec::new(), Vec::new());
-        Self { model_type: "bert", words, hidden_size: 32, layers: 2, labels, deviation: 0.1, seed: 1 }
+        Self { model_type: "bert", words, hidden_size: 32, layers: 2, labels, crf: false, deviation: 0.1, seed: 1 }
     }
 }
 
@@ -119,7 +121,7 @@ impl TinyCheckpoint {
         };
         let mut config = EncoderConfig::from_map(map, &dir.join("config.json"))?;
         config.labels = self.labels.clone();
-
+        config.crf = self.crf;
         config.task = (!self.labels.is_empty()).then_some(Task::TokenClassification);
         let layout = config.layout();
         let specs: Vec<_> = layout.tensors().collect();

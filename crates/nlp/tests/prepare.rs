@@ -1,6 +1,7 @@
 //! Data sets prepared for training: the same rows from memory and from files, and no more memory than allowed.
 #![allow(clippy::unwrap_used)] // helpers of tests fail by panicking, like the tests
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     io::Write as _,
     path::{Path, PathBuf},
@@ -8,8 +9,11 @@ use std::{
 
 use quintet_nlp::{
     Error,
-    align::{encode, encode_texts},
-    data::{DataSet, Fold, Form, ReadOptions, Sources, TextOptions},
+    align::{Alignment, Encoded, encode, encode_texts},
+    data::{
+        Answer, ClassSet, Fold, Form, LabelSet, ReadOptions, Sentence, Sources, TextExample, TextOptions, kind_numbers,
+        parse_tag, partition,
+    },
     prepare::{Options, Part, Prepared, prepare, prepare_watched},
     rows::Example,
     task::{Target, Task},
@@ -42,22 +46,87 @@ impl Fixture {
         dir
     }
 
+    /// What preparing gives, by the steps one after the other on all rows in memory.
+    fn expected(&self, sources: &Sources, rows: &[Example]) -> (Task, Vec<String>, [(Vec<Encoded>, Alignment); 2]) {
+        let kind = |row: &Example| match row {
+            Example::Sentence(sentence) => {
+                let types = sentence.tags.iter().filter_map(|tag| parse_tag(tag).unwrap().kind());
+                types.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" ")
+            }
+            Example::Text(text) => text.answer.labels().collect(),
+        };
+        let kinds: Vec<String> = rows.iter().map(kind).collect();
+        let held = sources.hold_out().choose(rows.len(), &kind_numbers(&kinds)).unwrap();
+        let (train, validation) = partition(rows.to_vec(), &held);
+        let texts = |rows: &[Example]| -> Vec<TextExample> {
+            let text = |row: &Example| match row {
+                Example::Text(text) => Some(text.clone()),
+                Example::Sentence(_) => None,
+            };
+            rows.iter().filter_map(text).collect()
+        };
+        if rows.iter().any(|row| sentence(row).is_some()) {
+            let sentences = |rows: &[Example]| rows.iter().filter_map(sentence).cloned().collect::<Vec<_>>();
+            let labels = LabelSet::of(&sentences(rows));
+            let encoded =
+                [train, validation].map(|rows| encode(&sentences(&rows), &self.tokenizer, &labels, 12).unwrap());
+            (Task::TokenClassification, labels.names().to_vec(), encoded)
+        } else {
+            let labels = ClassSet::of(["x", "y", "z"]);
+            let encoded =
+                [train, validation].map(|rows| encode_texts(&texts(&rows), &self.tokenizer, &labels, 12).unwrap());
+            (Task::SequenceClassification, labels.names().to_vec(), encoded)
+        }
+    }
+
     fn prepare(&self, sources: &Sources, memory: usize) -> Result<Prepared, Error> {
         let options = Options { max_length: 12, work_dir: Some(self.work_dir()), memory: Some(memory), threads: 3 };
         prepare(sources, &self.tokenizer, &options)
     }
 }
 
+fn sentences(rows: usize) -> Vec<Example> {
+    let mut line = 1;
+    let sentence = |n: usize| {
+        let count = n % 9 + 1;
+        let tag = |word: usize| match ["O", "B-a", "I-a", "B-b"][(n * 7 + word) % 4] {
+            "I-a" if word == 0 => "B-a".to_owned(),
+            tag => tag.to_owned(),
+        };
+        let (words, tags) = (0..count).map(|word| (format!("w{word}x{n}"), tag(word))).unzip();
+        let sentence = Sentence { words, tags, line };
+        line += count + 1;
+        Example::Sentence(sentence)
+    };
+    (0..rows).map(sentence).collect()
+}
+
 fn conll(rows: usize) -> String {
     let mut text = String::new();
-    for n in 0..rows {
-        for word in 0..n % 9 + 1 {
-            let tag = ["O", "B-a", "I-a", "B-b"][(n * 7 + word) % 4];
-            writeln!(text, "w{word}x{n}\t{}", if word == 0 && tag == "I-a" { "B-a" } else { tag }).unwrap();
+    for sentence in sentences(rows).iter().filter_map(sentence) {
+        for (word, tag) in sentence.words.iter().zip(&sentence.tags) {
+            writeln!(text, "{word}\t{tag}").unwrap();
         }
         text.push('\n');
     }
     text
+}
+
+fn sentence(example: &Example) -> Option<&Sentence> {
+    match example {
+        Example::Sentence(sentence) => Some(sentence),
+        Example::Text(_) => None,
+    }
+}
+
+fn examples(rows: usize) -> Vec<Example> {
+    let example = |n: usize| TextExample {
+        text: format!("row {n} of many"),
+        pair: None,
+        answer: Answer::Label(["x", "y", "z"][n % 3].to_owned()),
+        line: n + 2,
+    };
+    (0..rows).map(example).map(Example::Text).collect()
 }
 
 fn csv(rows: usize) -> String {
@@ -65,7 +134,7 @@ fn csv(rows: usize) -> String {
     format!("text,label\n{lines}")
 }
 
-fn all(part: &Part) -> Vec<(usize, quintet_nlp::align::Encoded, Example)> {
+fn all(part: &Part) -> Vec<(usize, Encoded, Example)> {
     let row =
         |row| (part.rows.length(row), part.rows.get(row).unwrap(), part.rows.example(part.rows.document(row)).unwrap());
     (0..part.rows.len()).map(row).collect()
@@ -75,9 +144,11 @@ fn all(part: &Part) -> Vec<(usize, quintet_nlp::align::Encoded, Example)> {
 fn rows_equal_those_of_the_data_set_in_memory() {
     let fixture = Fixture::new();
     let fold = Some(Fold { n_splits: 3, index: 1, shuffle: true, seed: 2, stratified: true });
-    for (text, form) in
-        [(conll(400), Form::Tokens(ReadOptions::default())), (csv(700), Form::Text(TextOptions::default()))]
-    {
+    let (words, texts) = (sentences(400), examples(700));
+    for (text, form, rows) in [
+        (conll(400), Form::Tokens(ReadOptions::default()), words),
+        (csv(700), Form::Text(TextOptions::default()), texts),
+    ] {
         for fold in [None, fold] {
             let sources = Sources { fold, ..fixture.sources(&text, form.clone()) };
             let (small, large) =
@@ -85,18 +156,8 @@ fn rows_equal_those_of_the_data_set_in_memory() {
             for (one, other) in [(&small.train, &large.train), (&small.validation, &large.validation)] {
                 assert!(all(one) == all(other) && one.alignment == other.alignment);
             }
-            let set = DataSet::load(&sources).unwrap();
-            assert_eq!((small.task, small.labels.as_slice()), (set.task(), set.label_names()));
-            let expected = match set {
-                DataSet::Tokens { labels, splits, .. } => {
-                    let rows = [splits.train, splits.validation];
-                    rows.map(|rows| encode(&rows, &fixture.tokenizer, &labels, 12).unwrap())
-                }
-                DataSet::Text { labels, splits, .. } => {
-                    let rows = [splits.train, splits.validation];
-                    rows.map(|rows| encode_texts(&rows, &fixture.tokenizer, &labels, 12).unwrap())
-                }
-            };
+            let (task, labels, expected) = fixture.expected(&sources, rows.as_slice());
+            assert_eq!((small.task, small.labels.as_slice()), (task, labels.as_slice()));
             for (part, (rows, alignment)) in [&small.train, &small.validation].into_iter().zip(expected) {
                 assert_eq!((part.rows.len(), part.alignment), (rows.len(), alignment));
                 assert!(all(part).into_iter().zip(rows).all(|((_, found, _), expected)| found == expected));
@@ -146,6 +207,19 @@ fn what_cannot_be_trained_on_is_refused() {
     assert!(fails("text,label\n", texts()).contains("has no row"));
     assert!(fails("text,label\na,x\nb,x\nc,x\nd,x\n", texts()).contains("train split: all 4 rows have label `x`"));
     assert!(fails("text,label\na,x\nb,y\nc,x\nd,x\n", texts()).contains("split: all "));
+    // One sentence of ten has an entity: it is either held out or not.
+    let one = "a O\n\n".repeat(9) + "b B-x\n";
+    let share = fails(&one, tokens());
+    assert!(
+        share.contains("train split: the 8 rows left of `")
+            || share.contains("validation split: the 2 rows held out of `")
+    );
+    for (index, expected) in [(0, "validation split: the 5 rows held out"), (1, "train split: the 5 rows left of `")] {
+        let fold = Some(Fold { n_splits: 2, index, shuffle: false, seed: 0, stratified: false });
+        let sources = Sources { fold, ..fixture.sources(&one, tokens()) };
+        let error = fixture.prepare(&sources, 1000).err().unwrap().to_string();
+        assert!(error.contains(expected) && error.contains("no entity"), "{error}");
+    }
     let mut asked = 0;
     let options = Options { max_length: 12, threads: 1, ..Options::default() };
     let stopped = prepare_watched(&fixture.sources(&csv(2000), texts()), &fixture.tokenizer, &options, &mut |_, _| {

@@ -96,6 +96,10 @@ pub mod keys {
     pub const MODEL_TYPE: &str = "quintet.model_type";
     /// JSON object of ids (as text) to labels.
     pub const ID2LABEL: &str = "quintet.id2label";
+    /// Scores of labels by their neighbours, of a head with a CRF only: a JSON object of `transitions` (a list for each label, of the scores of
+    /// the labels after it), `start_transitions` and `end_transitions`. The output `logits` are the emissions; words are labelled by the
+    /// best sequence over their first sub-tokens.
+    pub const CRF: &str = "quintet.crf";
     /// SHA-256 of the checkpoint that was converted.
     pub const CHECKPOINT_DIGEST: &str = "quintet.checkpoint_digest";
     /// SHA-256 of its `tokenizer.json`.

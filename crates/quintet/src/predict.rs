@@ -84,7 +84,8 @@ struct Reading {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Answers")]
 struct Answers {
-    /// Tagged words: how sub-tokens become entities: none, simple, first, average or max [default: simple]
+    /// Tagged words: how sub-tokens become entities: none, simple, first, average or max; with a CRF
+    /// all but none are alike [default: simple]
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     aggregation_strategy: String,
     /// Tagged words: type to leave out, instead of O; may be given several times

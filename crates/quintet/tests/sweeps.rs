@@ -118,3 +118,37 @@ fn a_sweep_is_planned_run_checked_and_its_best_chosen_by_metric_or_speed() {
     assert!(problems.contains("study `chosen` is not valid:\n  3 trials have completed"), "{problems}");
     assert!(problems.contains("\n  recall is missing in trials 0, 1, 2"), "{problems}");
 }
+
+const WRONG: &str = r#"
+name: wrong
+stages:
+  sweep:
+    sweep:
+      search_space:
+        - {name: learning_rate, float: {low: 0, high: 0.001}}
+        - {name: optim, categorical: {choices: [adamw, sgd]}}
+      objective: {metric: f1}
+      max_trials: 2
+      train:
+        checkpoint: encoder
+        data: {train: train.conll}
+        hyperparameters: {lr_scheduler_type: step, epochs: 0}
+"#;
+
+#[test]
+fn what_no_trial_could_be_trained_with_is_refused_before_the_sweep() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::create_dir(folder.join("encoder")).unwrap();
+    fs::write(folder.join("train.conll"), "a B-x\n").unwrap();
+    fs::write(folder.join("p.yaml"), WRONG).unwrap();
+    let (_, refused) = ended(&run(folder, &["run", "p.yaml", "--data-dir", "d", "--check"]), 2);
+    for told in [
+        "stages.sweep.sweep.search_space[0].float.low: `learning_rate`: found 0, expected a number above 0",
+        "search_space[1].categorical.choices[1]: `optim`: found `sgd`, expected `adamw`, `adafactor` or `lion`",
+        "train.hyperparameters.epochs: found 0, expected 1 or more",
+        "train.hyperparameters.lr_scheduler_type: found `step`, expected `linear`, `cosine` or `constant`",
+    ] {
+        assert!(refused.contains(told), "{told}\n{refused}");
+    }
+}

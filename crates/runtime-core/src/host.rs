@@ -278,7 +278,7 @@ pub const PATIENCE: Duration = Duration::from_secs(300);
 
 fn command_validator() -> Validator {
     use quintet_proto::v1::job_spec::Kind;
-    Arc::new(|spec| match &spec.kind {
+    Arc::new(|spec, _| match &spec.kind {
         Some(Kind::Command(spec)) => command::validate("spec.command", spec, &Default::default()),
         _ => Vec::new(),
     })

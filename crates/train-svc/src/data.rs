@@ -110,7 +110,9 @@ fn format(field: &str, number: i32) -> Result<Option<Format>, FieldError> {
 
 fn words(data: &TokenClassificationData, seed: u64, max_length: i32) -> Result<Sources, FieldError> {
     if let Some(stride) = data.stride
-        && stride >= max_length.saturating_sub(SPECIAL_TOKENS)
+        // A `max_length` below that is wrong by itself.
+        && max_length > SPECIAL_TOKENS
+        && stride >= max_length - SPECIAL_TOKENS
     {
         let problem =
             format!("found {stride}, expected less than what max_length {max_length} leaves beside the special tokens");

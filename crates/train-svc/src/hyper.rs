@@ -5,7 +5,7 @@ use quintet_nlp::metrics::greater_is_better;
 use quintet_proto::v1::Hyperparameters;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::request::FieldError;
+use crate::request::{FieldError, FieldErrors};
 
 /// How weights follow gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +119,8 @@ pub struct Hyper {
     pub balanced_class_weights: bool,
     /// Power of the focal loss (Lin et al. 2017); 0 is cross-entropy.
     pub focal_gamma: f64,
+    /// Score labels of words by their neighbours.
+    pub crf: bool,
     /// Decay of the moving average of the weights; 0 is none.
     pub ema_decay: f64,
     /// Epochs without improvement after which training stops; absent: never.
@@ -139,49 +141,76 @@ pub struct Hyper {
     pub auto_find_batch_size: bool,
 }
 
-/// Reads the fields of one message.
-struct Fields;
+/// Reads the fields of one message, and keeps what is wrong with them: a wrong field reads as its default, so that the others are
+/// looked at too.
+#[derive(Default)]
+struct Fields {
+    wrong: Vec<FieldError>,
+}
 
 impl Fields {
-    fn error(name: &str, found: impl std::fmt::Display, range: &str) -> FieldError {
-        FieldError::new(format!("hyperparameters.{name}"), format!("found {found}, expected {range}"))
+    fn refuse(&mut self, name: &str, problem: String) {
+        self.wrong.push(FieldError::new(format!("hyperparameters.{name}"), problem));
+    }
+
+    fn out_of_range(&mut self, name: &str, found: impl std::fmt::Display, range: &str) {
+        self.refuse(name, format!("found {found}, expected {range}"));
+    }
+
+    fn excluded(&mut self, name: &str, other: &str) {
+        self.refuse(name, format!("is given beside `{other}`; give one of them"));
+    }
+
+    /// Whether nothing was wrong with a field so far.
+    fn is_good(&self, name: &str) -> bool {
+        self.wrong.iter().all(|error| error.field.strip_prefix("hyperparameters.") != Some(name))
     }
 
     fn number(
+        &mut self,
         name: &str,
         value: Option<f64>,
         default: f64,
         allowed: impl Fn(f64) -> bool,
         range: &str,
-    ) -> Result<f64, FieldError> {
-        let value = value.unwrap_or(default);
-        if value.is_finite() && allowed(value) { Ok(value) } else { Err(Self::error(name, value, range)) }
+    ) -> f64 {
+        self.maybe_number(name, value, allowed, range).unwrap_or(default)
     }
 
     fn maybe_number(
+        &mut self,
         name: &str,
         value: Option<f64>,
         allowed: impl Fn(f64) -> bool,
         range: &str,
-    ) -> Result<Option<f64>, FieldError> {
-        value.map(|value| Self::number(name, Some(value), 0.0, allowed, range)).transpose()
+    ) -> Option<f64> {
+        let value = value?;
+        if value.is_finite() && allowed(value) {
+            return Some(value);
+        }
+        self.out_of_range(name, value, range);
+        None
     }
 
-    fn count(name: &str, value: Option<i32>, default: i32, least: i32) -> Result<usize, FieldError> {
-        let value = value.unwrap_or(default);
-        usize::try_from(value)
-            .ok()
-            .filter(|_| value >= least)
-            .ok_or_else(|| Self::error(name, value, &format!("{least} or more")))
+    fn count(&mut self, name: &str, value: Option<i32>, default: usize, least: i32) -> usize {
+        self.maybe_count(name, value, least).unwrap_or(default)
     }
 
-    fn maybe_count(name: &str, value: Option<i32>, least: i32) -> Result<Option<usize>, FieldError> {
-        value.map(|value| Self::count(name, Some(value), 0, least)).transpose()
+    fn maybe_count(&mut self, name: &str, value: Option<i32>, least: i32) -> Option<usize> {
+        let value = value?;
+        let count = usize::try_from(value).ok().filter(|_| value >= least);
+        if count.is_none() {
+            self.out_of_range(name, value, &format!("{least} or more"));
+        }
+        count
     }
 
-    fn word<T: DeserializeOwned>(name: &str, value: Option<&String>, default: T, range: &str) -> Result<T, FieldError> {
-        let Some(word) = value else { return Ok(default) };
-        serde_json::from_value(word.as_str().into()).map_err(|_| Self::error(name, format!("`{word}`"), range))
+    fn word<T: DeserializeOwned>(&mut self, name: &str, value: Option<&String>, default: T, range: &str) -> T {
+        let Some(word) = value else { return default };
+        serde_json::from_value(word.as_str().into()).unwrap_or_else(|_| {
+            self.out_of_range(name, format!("`{word}`"), range);
+            default
+        })
     }
 }
 
@@ -197,125 +226,135 @@ impl Hyper {
     /// Fills in the defaults and checks the ranges.
     ///
     /// # Errors
-    /// The first field out of its range, or of two that exclude each other.
-    pub fn from_proto(given: &Hyperparameters) -> Result<Self, FieldError> {
-        let optim = Fields::word("optim", given.optim.as_ref(), Optim::AdamW, "`adamw`, `adafactor` or `lion`")?;
+    /// Every field out of its range, and of two that exclude each other.
+    pub fn from_proto(given: &Hyperparameters) -> Result<Self, FieldErrors> {
+        let mut fields = Fields::default();
+        let optim = fields.word("optim", given.optim.as_ref(), Optim::AdamW, "`adamw`, `adafactor` or `lion`");
         let beta2 = if optim == Optim::Lion { 0.99 } else { 0.999 };
         let hyper = Self {
-            learning_rate: Fields::number("learning_rate", given.learning_rate, 5e-5, |x| x > 0.0, POSITIVE)?,
-            batch_size: Fields::count("batch_size", given.batch_size, 16, 1)?,
-            epochs: Fields::count("epochs", given.epochs, 3, 1)?,
-            weight_decay: Fields::number("weight_decay", given.weight_decay, 0.01, |x| x >= 0.0, NOT_NEGATIVE)?,
-            warmup_ratio: Fields::number(
+            learning_rate: fields.number("learning_rate", given.learning_rate, 5e-5, |x| x > 0.0, POSITIVE),
+            batch_size: fields.count("batch_size", given.batch_size, 16, 1),
+            epochs: fields.count("epochs", given.epochs, 3, 1),
+            weight_decay: fields.number("weight_decay", given.weight_decay, 0.01, |x| x >= 0.0, NOT_NEGATIVE),
+            warmup_ratio: fields.number(
                 "warmup_ratio",
                 given.warmup_ratio,
                 0.0,
                 |x| (0.0..=1.0).contains(&x),
                 "a number from 0 to 1",
-            )?,
-            max_grad_norm: Fields::number("max_grad_norm", given.max_grad_norm, 1.0, |x| x >= 0.0, NOT_NEGATIVE)?,
-            dropout: Fields::maybe_number("dropout", given.dropout, share, SHARE)?,
-            max_length: Fields::count("max_length", given.max_length, 128, 3)?,
+            ),
+            max_grad_norm: fields.number("max_grad_norm", given.max_grad_norm, 1.0, |x| x >= 0.0, NOT_NEGATIVE),
+            dropout: fields.maybe_number("dropout", given.dropout, share, SHARE),
+            max_length: fields.count("max_length", given.max_length, 128, 3),
             seed: given.seed.unwrap_or(42),
             group_by_length: given.group_by_length.unwrap_or(true),
             load_best_model: given.load_best_model.unwrap_or(true),
             optim,
-            adam_beta1: Fields::number("adam_beta1", given.adam_beta1, 0.9, share, SHARE)?,
-            adam_beta2: Fields::number("adam_beta2", given.adam_beta2, beta2, share, SHARE)?,
-            adam_epsilon: Fields::number("adam_epsilon", given.adam_epsilon, 1e-8, |x| x > 0.0, POSITIVE)?,
-            lr_scheduler_type: Fields::word(
+            adam_beta1: fields.number("adam_beta1", given.adam_beta1, 0.9, share, SHARE),
+            adam_beta2: fields.number("adam_beta2", given.adam_beta2, beta2, share, SHARE),
+            adam_epsilon: fields.number("adam_epsilon", given.adam_epsilon, 1e-8, |x| x > 0.0, POSITIVE),
+            lr_scheduler_type: fields.word(
                 "lr_scheduler_type",
                 given.lr_scheduler_type.as_ref(),
                 SchedulerType::Linear,
                 "`linear`, `cosine` or `constant`",
-            )?,
-            warmup_steps: Fields::maybe_count("warmup_steps", given.warmup_steps, 0)?,
-            head_learning_rate: Fields::maybe_number(
+            ),
+            warmup_steps: fields.maybe_count("warmup_steps", given.warmup_steps, 0),
+            head_learning_rate: fields.maybe_number(
                 "head_learning_rate",
                 given.head_learning_rate,
                 |x| x > 0.0,
                 POSITIVE,
-            )?,
-            layer_decay: Fields::number(
+            ),
+            layer_decay: fields.number(
                 "layer_decay",
                 given.layer_decay,
                 1.0,
                 |x| x > 0.0 && x <= 1.0,
                 "a number above 0, at most 1",
-            )?,
-            freeze_layers: Fields::maybe_count("freeze_layers", given.freeze_layers, 0)?,
-            gradient_accumulation_steps: Fields::count(
+            ),
+            freeze_layers: fields.maybe_count("freeze_layers", given.freeze_layers, 0),
+            gradient_accumulation_steps: fields.count(
                 "gradient_accumulation_steps",
                 given.gradient_accumulation_steps,
                 1,
                 1,
-            )?,
-            gradient_accumulation: Fields::word(
+            ),
+            gradient_accumulation: fields.word(
                 "gradient_accumulation",
                 given.gradient_accumulation.as_ref(),
                 Accumulation::Tokens,
                 "`tokens` or `mean`",
-            )?,
-            label_smoothing_factor: Fields::number(
+            ),
+            label_smoothing_factor: fields.number(
                 "label_smoothing_factor",
                 given.label_smoothing_factor,
                 0.0,
                 share,
                 SHARE,
-            )?,
-            class_weights: class_weights(given)?,
+            ),
+            class_weights: class_weights(given, &mut fields),
             balanced_class_weights: given.balanced_class_weights.unwrap_or(false),
-            focal_gamma: Fields::number("focal_gamma", given.focal_gamma, 0.0, |x| x >= 0.0, NOT_NEGATIVE)?,
-            ema_decay: Fields::number("ema_decay", given.ema_decay, 0.0, share, SHARE)?,
-            early_stopping_patience: Fields::maybe_count("early_stopping_patience", given.early_stopping_patience, 1)?,
-            early_stopping_threshold: Fields::number(
+            focal_gamma: fields.number("focal_gamma", given.focal_gamma, 0.0, |x| x >= 0.0, NOT_NEGATIVE),
+            crf: given.crf.unwrap_or(false),
+            ema_decay: fields.number("ema_decay", given.ema_decay, 0.0, share, SHARE),
+            early_stopping_patience: fields.maybe_count("early_stopping_patience", given.early_stopping_patience, 1),
+            early_stopping_threshold: fields.number(
                 "early_stopping_threshold",
                 given.early_stopping_threshold,
                 0.0,
                 |x| x >= 0.0,
                 NOT_NEGATIVE,
-            )?,
+            ),
             metric_for_best_model: given.metric_for_best_model.clone().filter(|name| !name.is_empty()),
-            precision: Fields::word(
+            precision: fields.word(
                 "precision",
                 given.precision.as_ref(),
                 Precision::Auto,
                 "`auto`, `fp32`, `bf16` or `fp16`",
-            )?,
+            ),
             gradient_checkpointing: given.gradient_checkpointing.unwrap_or(false),
-            tokens_per_batch: Fields::maybe_count("tokens_per_batch", given.tokens_per_batch, 1)?,
-            lora: lora(given)?,
+            tokens_per_batch: fields.maybe_count("tokens_per_batch", given.tokens_per_batch, 1),
+            lora: lora(given, &mut fields),
             auto_find_batch_size: given.auto_find_batch_size.unwrap_or(true),
         };
-        hyper.check_together(given)?;
-        Ok(hyper)
+        hyper.check_together(given, &mut fields);
+        if fields.wrong.is_empty() { Ok(hyper) } else { Err(FieldErrors(fields.wrong)) }
     }
 
-    fn check_together(&self, given: &Hyperparameters) -> Result<(), FieldError> {
-        let excluded = |name: &str, other: &str| {
-            Err(FieldError::new(
-                format!("hyperparameters.{name}"),
-                format!("is given beside `{other}`; give one of them"),
-            ))
-        };
+    /// Checks what no field can be told of alone.
+    fn check_together(&self, given: &Hyperparameters, fields: &mut Fields) {
         if given.warmup_steps.is_some() && given.warmup_ratio.is_some_and(|ratio| ratio > 0.0) {
-            return excluded("warmup_steps", "warmup_ratio");
+            fields.excluded("warmup_steps", "warmup_ratio");
         }
         if self.balanced_class_weights && !self.class_weights.is_empty() {
-            return excluded("balanced_class_weights", "class_weights");
+            fields.excluded("balanced_class_weights", "class_weights");
         }
         if let Some(name) = self.metric_for_best_model.as_ref().filter(|name| greater_is_better(name).is_none()) {
             let range = "a metric of docs/evaluation.md, such as `f1`, `f1_strict`, `accuracy`, `mse` or `loss`";
-            return Err(Fields::error("metric_for_best_model", format!("`{name}`"), range));
+            fields.out_of_range("metric_for_best_model", format!("`{name}`"), range);
+        }
+        if self.crf {
+            // The likelihood of a sequence has no terms by label that these could change.
+            let others = [
+                ("label_smoothing_factor", self.label_smoothing_factor > 0.0),
+                ("class_weights", !self.class_weights.is_empty()),
+                ("balanced_class_weights", self.balanced_class_weights),
+                ("focal_gamma", self.focal_gamma > 0.0),
+            ];
+            for (other, _) in others.into_iter().filter(|(_, given)| *given) {
+                fields.excluded("crf", other);
+            }
         }
         if self.lora.is_some() && self.freeze_layers.is_some() {
-            return excluded("lora_r", "freeze_layers");
+            fields.excluded("lora_r", "freeze_layers");
         }
-        if let Some(budget) = self.tokens_per_batch.filter(|budget| *budget < self.max_length) {
+        if let Some(budget) = self.tokens_per_batch.filter(|budget| *budget < self.max_length)
+            && fields.is_good("max_length")
+        {
             let range = format!("at least max_length, {}: one row must fit", self.max_length);
-            return Err(Fields::error("tokens_per_batch", budget, &range));
+            fields.out_of_range("tokens_per_batch", budget, &range);
         }
-        Ok(())
     }
 
     /// The rate of a weight over that of the schedule. `depth` is 0 for the embeddings, the number of the layer from 1, and above
@@ -330,17 +369,17 @@ impl Hyper {
     }
 }
 
-fn class_weights(given: &Hyperparameters) -> Result<BTreeMap<String, f64>, FieldError> {
+fn class_weights(given: &Hyperparameters, fields: &mut Fields) -> BTreeMap<String, f64> {
     for (label, weight) in &given.class_weights {
-        Fields::number(&format!("class_weights.{label}"), Some(*weight), 1.0, |x| x >= 0.0, NOT_NEGATIVE)?;
+        fields.maybe_number(&format!("class_weights.{label}"), Some(*weight), |x| x >= 0.0, NOT_NEGATIVE);
     }
-    Ok(given.class_weights.clone())
+    given.class_weights.clone()
 }
 
-fn lora(given: &Hyperparameters) -> Result<Option<Lora>, FieldError> {
-    let r = Fields::count("lora_r", given.lora_r, 0, 0)?;
-    let alpha = Fields::number("lora_alpha", given.lora_alpha, 2.0 * r as f64, |x| x > 0.0 || r == 0, POSITIVE)?;
-    Ok((r > 0).then_some(Lora { r, alpha }))
+fn lora(given: &Hyperparameters, fields: &mut Fields) -> Option<Lora> {
+    let r = fields.count("lora_r", given.lora_r, 0, 0);
+    let alpha = fields.number("lora_alpha", given.lora_alpha, 2.0 * r as f64, |x| x > 0.0 || r == 0, POSITIVE);
+    (r > 0).then_some(Lora { r, alpha })
 }
 
 #[cfg(test)]
@@ -391,13 +430,41 @@ mod tests {
             (Hyperparameters { lora_r: Some(-1), ..h() }, "lora_r"),
             (Hyperparameters { metric_for_best_model: word("bleu"), ..h() }, "metric_for_best_model"),
             (Hyperparameters { warmup_ratio: Some(0.1), warmup_steps: Some(1), ..h() }, "warmup_steps"),
+            (Hyperparameters { crf: Some(true), focal_gamma: Some(1.0), ..h() }, "crf"),
+            (Hyperparameters { crf: Some(true), balanced_class_weights: Some(true), ..h() }, "crf"),
         ];
         for (given, expected) in cases {
-            match Hyper::from_proto(&given) {
-                Err(FieldError { field, .. }) => assert_eq!(field, format!("hyperparameters.{expected}")),
-                other => panic!("{expected}: {other:?}"),
-            }
+            assert_eq!(wrong(&given), [format!("hyperparameters.{expected}")]);
         }
+    }
+
+    #[test]
+    fn every_wrong_field_is_told_with_what_is_allowed() {
+        let given = Hyperparameters {
+            learning_rate: Some(-1.0),
+            batch_size: Some(0),
+            max_length: Some(2),
+            optim: Some("sgd".into()),
+            class_weights: [("O".to_owned(), -1.0), ("B-x".to_owned(), f64::NAN)].into(),
+            tokens_per_batch: Some(64),
+            lora_r: Some(2),
+            freeze_layers: Some(1),
+            ..Hyperparameters::default()
+        };
+        let expected = [
+            "`hyperparameters.optim`: found `sgd`, expected `adamw`, `adafactor` or `lion`",
+            "`hyperparameters.learning_rate`: found -1, expected a number above 0",
+            "`hyperparameters.batch_size`: found 0, expected 1 or more",
+            "`hyperparameters.max_length`: found 2, expected 3 or more",
+            "`hyperparameters.class_weights.B-x`: found NaN, expected a number of 0 or more",
+            "`hyperparameters.class_weights.O`: found -1, expected a number of 0 or more",
+            "`hyperparameters.lora_r`: is given beside `freeze_layers`; give one of them",
+        ];
+        assert_eq!(Hyper::from_proto(&given).unwrap_err().to_string(), expected.join("; "));
+    }
+
+    fn wrong(given: &Hyperparameters) -> Vec<String> {
+        Hyper::from_proto(given).unwrap_err().0.into_iter().map(|error| error.field).collect()
     }
 
     #[test]

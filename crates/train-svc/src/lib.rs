@@ -26,18 +26,18 @@ use runtime_core::{
 
 /// The check of `train` jobs before they are created; fields are told as `spec.train.FIELD`.
 pub fn validator() -> Validator {
-    Arc::new(|spec| {
+    Arc::new(|spec, _| {
         let Some(Kind::Train(train)) = &spec.kind else { return vec![violation("spec", "is no training")] };
         match request::TrainRequest::from_spec(train, Path::new(""), None, 1) {
             Ok(_) => Vec::new(),
-            Err(error) => vec![violation(format!("spec.train.{}", error.field), error.problem)],
+            Err(errors) => errors.violations("spec.train.").collect(),
         }
     })
 }
 
 /// The check of `predict` jobs before they are created; fields are told as `spec.predict.FIELD`.
 pub fn predict_validator() -> Validator {
-    Arc::new(|spec| {
+    Arc::new(|spec, _| {
         let Some(Kind::Predict(predict)) = &spec.kind else { return vec![violation("spec", "is no prediction")] };
         match predict::PredictRequest::from_spec(predict, Path::new(""), Path::new(""), 1) {
             Ok(_) => Vec::new(),

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 
 use quintet_proto::{
-    hyperparameters,
+    Form, hyperparameters,
     v1::{BuildFinalTrainingConfigResponse, Hyperparameters, MergePolicy},
 };
 use runtime_core::status::violation;
 use serde_json::{Map, Value, json};
 use tonic_types::FieldViolation;
+
+use crate::hyper::Hyper;
 
 /// What a best configuration may carry beside `backbone` and `hyperparameters`: where it came from.
 const PROVENANCE: [&str; 8] =
@@ -41,7 +43,7 @@ struct Side {
 /// latter, with `random_seed` for `seed`.
 ///
 /// # Errors
-/// Every unknown key and every value of the wrong kind, by its path.
+/// Every unknown key by its path, and every value of the wrong kind or out of its range by `hyperparameters.NAME`.
 pub fn merge(
     best_config: &Value,
     train_config: &Value,
@@ -53,10 +55,10 @@ pub fn merge(
     let best = read("best_config", best_config, &mut wrong);
     let train = read("train_config", train_config, &mut wrong);
     let own = read("final_training", final_training, &mut wrong);
-    let Some(backbone) = best.backbone.or(train.backbone) else {
+    let backbone = best.backbone.or(train.backbone).unwrap_or_default();
+    if backbone.is_empty() {
         wrong.push(violation("best_config.backbone", "is missing; name the encoder that the sweep tuned"));
-        return Err(wrong);
-    };
+    }
     let mut values = seed_defaults();
     let mut sources: BTreeMap<String, String> = values.keys().map(|key| (key.clone(), "default".to_owned())).collect();
     let apply_all = policy == MergePolicy::ApplyBest;
@@ -78,16 +80,7 @@ pub fn merge(
         values.insert("seed".into(), seed.into());
         sources.insert("seed".into(), "random_seed".into());
     }
-    let hyperparameters = match serde_json::from_value::<Hyperparameters>(Value::Object(values)) {
-        Ok(hyperparameters) => hyperparameters,
-        Err(error) => {
-            wrong.push(violation("hyperparameters", error.to_string()));
-            return Err(wrong);
-        }
-    };
-    if let Err(error) = crate::hyper::Hyper::from_proto(&hyperparameters) {
-        wrong.push(violation(error.field, error.problem));
-    }
+    let hyperparameters = checked(values, &sources, &mut wrong);
     if !wrong.is_empty() {
         return Err(wrong);
     }
@@ -99,6 +92,41 @@ pub fn merge(
         use_all_data: true,
         early_stopping: false,
     })
+}
+
+/// The message of these values; each one that cannot be read or that training refuses is a violation.
+fn checked(
+    mut values: Map<String, Value>,
+    sources: &BTreeMap<String, String>,
+    wrong: &mut Vec<FieldViolation>,
+) -> Hyperparameters {
+    let single = |key: &String, value: &Value| Value::Object(Map::from_iter([(key.clone(), value.clone())]));
+    values.retain(|key, value| {
+        let read = serde_json::from_value::<Hyperparameters>(single(key, value));
+        if read.is_err() {
+            let source = sources.get(key).map(String::as_str).unwrap_or_default();
+            let problem = format!("found {value} in {source}, expected {}", kind_of(key));
+            wrong.push(violation(format!("hyperparameters.{key}"), problem));
+        }
+        read.is_ok()
+    });
+    // Each value alone was readable, so all of them are.
+    let hyperparameters = serde_json::from_value(Value::Object(values)).unwrap_or_default();
+    if let Err(errors) = Hyper::from_proto(&hyperparameters) {
+        wrong.extend(errors.violations(""));
+    }
+    hyperparameters
+}
+
+/// What a hyperparameter takes.
+fn kind_of(name: &str) -> &'static str {
+    match hyperparameters().iter().find(|known| known.name == name).map(|known| known.form) {
+        Some(Form::Integer) => "a whole number that fits",
+        Some(Form::Boolean) => "true or false",
+        Some(Form::Word) => "a word",
+        Some(Form::Map) => "an object of numbers by name",
+        Some(Form::Real) | None => "a number",
+    }
 }
 
 fn read(name: &str, config: &Value, wrong: &mut Vec<FieldViolation>) -> Side {
@@ -252,6 +280,24 @@ mod tests {
         assert_eq!(
             fields(merge(&best, &json!({}), &Value::Null, MergePolicy::Unspecified, None).unwrap_err()),
             ["hyperparameters.learning_rate"]
+        );
+        let best = json!({"hyperparameters": {"learning_rate": -1, "dropout": "much", "optim": "sgd"}});
+        let train = json!({"training": {"epochs": 1.5, "batch_size": 0}});
+        let found = merge(&best, &train, &Value::Null, MergePolicy::Unspecified, None).unwrap_err();
+        assert!(
+            found.iter().any(|v| v.description == "found 1.5 in train_config, expected a whole number that fits"),
+            "{found:?}"
+        );
+        assert_eq!(
+            fields(found),
+            [
+                "best_config.backbone",
+                "hyperparameters.dropout",
+                "hyperparameters.epochs",
+                "hyperparameters.optim",
+                "hyperparameters.learning_rate",
+                "hyperparameters.batch_size"
+            ]
         );
     }
 }

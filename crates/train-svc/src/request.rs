@@ -4,11 +4,20 @@ use std::{
     time::Duration,
 };
 
-use quintet_nlp::{checkpoint::EncoderConfig, data::Sources};
+use quintet_nlp::{
+    checkpoint::EncoderConfig,
+    data::{Form, Sources},
+};
 use quintet_proto::v1::TrainSpec;
 
 use crate::{data, hyper::Hyper};
-use runtime_core::jobs::inputs::backbone_uri;
+use runtime_core::{
+    jobs::inputs::backbone_uri,
+    status::{FieldViolation, violation},
+};
+
+/// The output that a training leaves which diverged after an epoch: the checkpoint of the best one.
+pub const LAST_GOOD: &str = "last_good_checkpoint";
 
 /// A field of `TrainSpec` that is out of its range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +32,22 @@ pub struct FieldError {
 impl FieldError {
     pub(crate) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { field: field.into(), problem: problem.into() }
+    }
+}
+
+/// All fields of a specification that are wrong; at least one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", listed(.0))]
+pub struct FieldErrors(pub Vec<FieldError>);
+
+fn listed(errors: &[FieldError]) -> String {
+    errors.iter().map(FieldError::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl FieldErrors {
+    /// As details of a refused call, below `prefix`, such as `spec.train.`.
+    pub fn violations(self, prefix: &str) -> impl Iterator<Item = FieldViolation> {
+        self.0.into_iter().map(move |error| violation(format!("{prefix}{}", error.field), error.problem))
     }
 }
 
@@ -53,6 +78,8 @@ pub struct TrainRequest {
     pub checkpoint_out: PathBuf,
     /// The evaluation rows are written here (see `quintet_nlp::evaluation`); must not exist or be empty.
     pub evaluation_out: PathBuf,
+    /// When training diverges after an epoch, the checkpoint of the best one is written here; must not exist or be empty.
+    pub last_good_out: PathBuf,
     /// Keeps the state between epochs, so that another attempt goes on; none: start over.
     pub resume_dir: Option<PathBuf>,
     /// Existing folder for rows that do not fit in memory; none: all are held in memory.
@@ -70,30 +97,39 @@ pub struct TrainRequest {
 
 impl TrainRequest {
     /// A request from a specification whose inputs are local paths already. Outputs go to `checkpoint` and `evaluation` in
-    /// `out`, resume state to `resume` when given. Errors name the field.
+    /// `out`, resume state to `resume` when given.
+    ///
+    /// # Errors
+    /// Every hyperparameter that is wrong, and the first wrong field of each other part.
     pub fn from_spec(
         spec: &TrainSpec,
         out: &Path,
         resume: Option<PathBuf>,
         threads: usize,
-    ) -> Result<Self, FieldError> {
-        let checkpoint = match (spec.checkpoint.as_str(), spec.backbone.as_str()) {
-            ("", "") => return Err(FieldError::new("checkpoint", "missing; `backbone` may be given instead")),
-            (checkpoint, "") => checkpoint.to_owned(),
-            ("", backbone) => backbone_uri(backbone).map_err(|error| FieldError::new("backbone", error.to_string()))?,
-            (checkpoint, backbone) => {
-                let problem = format!("found `{backbone}` beside checkpoint `{checkpoint}`; give one of them");
-                return Err(FieldError::new("backbone", problem));
+    ) -> Result<Self, FieldErrors> {
+        let checkpoint = checkpoint(spec);
+        let hyper = Hyper::from_proto(&spec.hyperparameters.clone().unwrap_or_default());
+        let sources = data::sources(spec, hyper.as_ref().map_or(0, |hyper| hyper.seed));
+        let (checkpoint, hyper, sources) = match (checkpoint, hyper, sources) {
+            (Ok(checkpoint), Ok(hyper), Ok(sources)) => (checkpoint, hyper, sources),
+            (checkpoint, hyper, sources) => {
+                let hyper = hyper.err().into_iter().flat_map(|errors| errors.0);
+                return Err(FieldErrors(checkpoint.err().into_iter().chain(sources.err()).chain(hyper).collect()));
             }
         };
-        let hyper = Hyper::from_proto(&spec.hyperparameters.clone().unwrap_or_default())?;
+        if hyper.crf && matches!(sources.form, Form::Text(_)) {
+            let problem =
+                "found true beside `text_classification`; allowed is false: only words with tags make a sequence";
+            return Err(FieldErrors(vec![FieldError::new("hyperparameters.crf", problem)]));
+        }
         Ok(Self {
             checkpoint: PathBuf::from(checkpoint),
-            sources: data::sources(spec, hyper.seed)?,
+            sources,
             hyper,
             metrics_only: spec.metrics_only,
             checkpoint_out: out.join("checkpoint"),
             evaluation_out: out.join("evaluation"),
+            last_good_out: out.join(LAST_GOOD),
             work_dir: None,
             resume_dir: resume,
             resume_every: Duration::from_secs(20),
@@ -119,9 +155,22 @@ impl TrainRequest {
     }
 }
 
+/// Address of the weights to begin with.
+fn checkpoint(spec: &TrainSpec) -> Result<String, FieldError> {
+    match (spec.checkpoint.as_str(), spec.backbone.as_str()) {
+        ("", "") => Err(FieldError::new("checkpoint", "missing; `backbone` may be given instead")),
+        (checkpoint, "") => Ok(checkpoint.to_owned()),
+        ("", backbone) => backbone_uri(backbone).map_err(|error| FieldError::new("backbone", error.to_string())),
+        (checkpoint, backbone) => {
+            let problem = format!("found `{backbone}` beside checkpoint `{checkpoint}`; give one of them");
+            Err(FieldError::new("backbone", problem))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use quintet_proto::v1::TokenClassificationData;
+    use quintet_proto::v1::{Hyperparameters, TextClassificationData, TokenClassificationData};
 
     use super::*;
 
@@ -132,17 +181,28 @@ mod tests {
         let request = TrainRequest::from_spec(&spec, Path::new("out"), None, 1).unwrap();
         assert_eq!(request.sources.train, Path::new("t"));
         assert_eq!(request.checkpoint_out, Path::new("out/checkpoint"));
+        let texts = TextClassificationData { train: "t.csv".into(), ..Default::default() };
+        let crf = Hyperparameters { crf: Some(true), ..Default::default() };
         let broken = [
             (TrainSpec { checkpoint: String::new(), ..spec.clone() }, "checkpoint"),
             (TrainSpec { backbone: "b".into(), ..spec.clone() }, "backbone"),
             (TrainSpec { checkpoint: String::new(), backbone: "../b".into(), ..spec.clone() }, "backbone"),
-            (TrainSpec { data: None, ..spec }, "data"),
+            (TrainSpec { data: None, ..spec.clone() }, "data"),
+            (
+                TrainSpec { data: None, text_classification: Some(texts), hyperparameters: Some(crf), ..spec },
+                "hyperparameters.crf",
+            ),
         ];
+        let wrong = |spec: &TrainSpec| -> Vec<String> {
+            let errors = TrainRequest::from_spec(spec, Path::new("out"), None, 1).unwrap_err().0;
+            errors.into_iter().map(|error| error.field).collect()
+        };
         for (spec, expected) in broken {
-            match TrainRequest::from_spec(&spec, Path::new("out"), None, 1) {
-                Err(FieldError { field, .. }) => assert_eq!(field, expected),
-                other => panic!("{expected}: {other:?}"),
-            }
+            assert_eq!(wrong(&spec), [expected]);
         }
+        let hyperparameters = Hyperparameters { epochs: Some(0), batch_size: Some(0), ..Default::default() };
+        let all = TrainSpec { hyperparameters: Some(hyperparameters), ..TrainSpec::default() };
+        let expected = ["checkpoint", "data", "hyperparameters.batch_size", "hyperparameters.epochs"];
+        assert_eq!(wrong(&all), expected);
     }
 }

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Error,
     dropout::Draws,
+    lora::Adapters,
     model::{Input, WordRows},
 };
 
@@ -24,6 +25,7 @@ pub(crate) struct Kept {
 /// A forward pass.
 pub(crate) struct Engine<'a> {
     leaves: &'a [Tensor],
+    adapters: Option<&'a Adapters>,
     kept: &'a Kept,
     input: &'a Input,
     words: Option<&'a WordRows>,
@@ -39,12 +41,13 @@ type Result<T> = std::result::Result<T, Error>;
 impl<'a> Engine<'a> {
     pub(crate) fn new(
         leaves: &'a [Tensor],
+        adapters: Option<&'a Adapters>,
         kept: &'a Kept,
         input: &'a Input,
         words: Option<&'a WordRows>,
         train: bool,
     ) -> Self {
-        Self { leaves, kept, input, words, train, masks: HashMap::new(), distances: HashMap::new() }
+        Self { leaves, adapters, kept, input, words, train, masks: HashMap::new(), distances: HashMap::new() }
     }
 
     fn leaf(&self, leaf: Leaf) -> Result<&'a Tensor> {
@@ -272,9 +275,17 @@ impl Ops for Engine<'_> {
 
     fn linear(&mut self, x: &Tensor, layer: &Linear) -> Result<Tensor> {
         let (weight, bias) = (self.leaf(layer.weight)?, layer.bias.map(|bias| self.leaf(bias)).transpose()?);
-        let Some((first, count)) = layer.rows else { return Ok(x.f_linear(weight, bias)?) };
-        let part = |leaf: &Tensor| leaf.f_narrow(0, first as i64, count as i64);
-        Ok(x.f_linear(&part(weight)?, bias.map(part).transpose()?)?)
+        let out = match layer.rows {
+            None => x.f_linear(weight, bias)?,
+            Some((first, count)) => {
+                let part = |leaf: &Tensor| leaf.f_narrow(0, first as i64, count as i64);
+                x.f_linear(&part(weight)?, bias.map(part).transpose()?)?
+            }
+        };
+        match self.adapters {
+            None => Ok(out),
+            Some(adapters) => adapters.add(layer.weight.0, x, out, layer.rows),
+        }
     }
 
     fn norm(&mut self, x: &Tensor, norm: &Norm) -> Result<Tensor> {

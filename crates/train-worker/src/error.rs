@@ -1,4 +1,7 @@
 //! Why training cannot start or go on.
+use train_svc::request::{FieldError, FieldErrors};
+
+use crate::EpochReport;
 
 /// An error of the engine.
 #[derive(Debug, thiserror::Error)]
@@ -14,9 +17,13 @@ pub enum Error {
         /// The value found and what is allowed.
         problem: String,
     },
+    /// Several fields of the specification are wrong.
+    #[error(transparent)]
+    Fields(FieldErrors),
     /// The loss or the gradient is no number any more.
     #[error(
-        "training diverged at step {step}: {what} is not finite; rows of the batch: {rows}; try a lower learning_rate"
+        "training diverged at step {step}: {what} is not finite; rows of the batch: {rows}{}; try a lower learning_rate",
+        .kept.as_ref().map(|epoch| epoch.kept()).unwrap_or_default()
     )]
     Diverged {
         /// Step of the run, counted from 1.
@@ -25,6 +32,8 @@ pub enum Error {
         what: &'static str,
         /// Lines of the batch's rows in the training file.
         rows: String,
+        /// The best epoch before, when its checkpoint was written.
+        kept: Option<Box<EpochReport>>,
     },
     /// Memory ran out, and a smaller batch is not possible or not allowed.
     #[error(
@@ -46,9 +55,15 @@ pub enum Error {
     Internal(&'static str),
 }
 
-impl From<train_svc::request::FieldError> for Error {
-    fn from(error: train_svc::request::FieldError) -> Self {
+impl From<FieldError> for Error {
+    fn from(error: FieldError) -> Self {
         Self::Field { field: error.field, problem: error.problem }
+    }
+}
+
+impl From<FieldErrors> for Error {
+    fn from(errors: FieldErrors) -> Self {
+        Self::Fields(errors)
     }
 }
 
@@ -61,7 +76,7 @@ impl Error {
     pub fn is_input_fault(&self) -> bool {
         match self {
             Self::Input(error) => error.is_input_fault(),
-            Self::Field { .. } | Self::Diverged { .. } | Self::OutOfMemory { .. } => true,
+            Self::Field { .. } | Self::Fields(_) | Self::Diverged { .. } | Self::OutOfMemory { .. } => true,
             Self::Engine(_) | Self::Internal(_) => false,
         }
     }

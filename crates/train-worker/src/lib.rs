@@ -7,6 +7,7 @@
 //! [`device::wait_passively`] first thing in `main`, or set `OMP_WAIT_POLICY=PASSIVE` where the process is launched.
 
 mod backward;
+mod crf;
 pub mod device;
 mod dropout;
 mod engine;

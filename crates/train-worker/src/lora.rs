@@ -1,22 +1,22 @@
 //! LoRA (Hu et al. 2022): each projection W [out, in] of the layers computes as W + alpha / r · B A, and A [r, in] and B [out, r] are
-//! trained in W's place. Parts of a joined leaf have a pair each. In the end the changes are merged into the weights.
+//! trained in W's place, which has neither gradient nor moments. Parts of a joined leaf have a pair each. In the end the changes are merged
+//! into the weights, in fp32.
 //!
 //! The start is that of `peft` (`LoraLayer.reset_lora_parameters`): A by `kaiming_uniform_` with a = √5, which is uniform within
 //! ±1 / √in, and B zero, so that the first step computes with the weights of the checkpoint.
+use std::collections::BTreeMap;
+
 use quintet_nlp::{
     encoder::{Layout, LeafSpec},
     random::Stream,
 };
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::{
     Error,
     hyper::Lora,
     parameters::{ALIGNMENT, Leaf, Parameters},
 };
-
-/// Steps between two uniform values.
-const GRID: usize = 1 << 24;
 
 /// A matrix in the flat buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,16 +90,12 @@ impl Plan {
         let mut stream = Stream::new(seed, "lora", 0);
         for Pair { a, .. } in self.pairs() {
             let bound = 1.0 / (a.columns as f64).sqrt();
-            elements[a.offset..a.end()].fill_with(|| {
-                let uniform = (stream.below(GRID) as f64 + 0.5) / GRID as f64;
-                (bound * (2.0 * uniform - 1.0)) as f32
-            });
+            elements[a.offset..a.end()].fill_with(|| (bound * (2.0 * stream.uniform() - 1.0)) as f32);
         }
     }
 
     /// Makes the factors leaves, views of the numbers of the computation.
-    pub(crate) fn bind(self, flat: &Tensor, copy: Option<&Tensor>, leaves: &mut Vec<Leaf>) -> Result<Adapters, Error> {
-        let numbers = copy.unwrap_or(flat);
+    pub(crate) fn bind(self, numbers: &Tensor, leaves: &mut Vec<Leaf>) -> Result<Adapters, Error> {
         let mut factor = |matrix: Matrix, pair: &Pair, kind: &str| -> Result<Tensor, Error> {
             let tensor = matrix.view(numbers)?.f_detach()?.f_set_requires_grad(true)?;
             leaves.push(Leaf {
@@ -114,15 +110,14 @@ impl Plan {
             });
             Ok(tensor)
         };
-        let mut changes = Vec::with_capacity(self.changed.len());
+        let mut changes = BTreeMap::new();
         for (tensor, pairs) in self.changed {
-            let parts = pairs.into_iter().map(|pair| {
-                let weight = pair.weight.view(flat)?.f_detach()?;
-                Ok(Part { weight, a: factor(pair.a, &pair, "A")?, b: factor(pair.b, &pair, "B")?, pair })
-            });
-            changes.push(Change { tensor, parts: parts.collect::<Result<_, Error>>()? });
+            let parts = pairs
+                .into_iter()
+                .map(|pair| Ok(Part { a: factor(pair.a, &pair, "A")?, b: factor(pair.b, &pair, "B")?, pair }));
+            changes.insert(tensor, parts.collect::<Result<_, Error>>()?);
         }
-        Ok(Adapters { changes, scale: self.scale, kind: numbers.kind() })
+        Ok(Adapters { changes, scale: self.scale })
     }
 }
 
@@ -142,60 +137,58 @@ fn pairs(leaf: &LeafSpec, mut offset: usize, r: usize, place: &mut impl FnMut(us
 /// A weight that a joined leaf holds, and its change.
 struct Part {
     pair: Pair,
-    /// In fp32: a change that bf16 would lose beside the weight is rounded once, with the sum.
-    weight: Tensor,
     a: Tensor,
     b: Tensor,
 }
 
-impl Part {
-    fn effective(&self, scale: f64, kind: Kind) -> Result<Tensor, Error> {
-        let change = self.b.f_matmul(&self.a)?.f_mul_scalar(scale)?;
-        Ok(self.weight.f_add(&change)?.f_to_kind(kind)?)
-    }
-}
-
-/// A tensor of the computation that is changed.
-struct Change {
-    /// Its place among the tensors.
-    tensor: usize,
-    parts: Vec<Part>,
-}
-
 /// The low-rank changes of all projections.
 pub(crate) struct Adapters {
-    changes: Vec<Change>,
+    /// By the place of the projection's weight among the tensors of the computation.
+    changes: BTreeMap<usize, Vec<Part>>,
     scale: f64,
-    /// Numbers of the computation.
-    kind: Kind,
 }
 
 impl Adapters {
     /// The same tensors again.
     pub(crate) fn shallow_clone(&self) -> Self {
-        let part = |part: &Part| Part {
-            pair: part.pair.clone(),
-            weight: part.weight.shallow_clone(),
-            a: part.a.shallow_clone(),
-            b: part.b.shallow_clone(),
-        };
-        let change = |change: &Change| Change { tensor: change.tensor, parts: change.parts.iter().map(part).collect() };
-        Self { changes: self.changes.iter().map(change).collect(), scale: self.scale, kind: self.kind }
+        let part = |part: &Part| Part { pair: part.pair.clone(), a: part.a.shallow_clone(), b: part.b.shallow_clone() };
+        let change = |(tensor, parts): (&usize, &Vec<Part>)| (*tensor, parts.iter().map(part).collect());
+        Self { changes: self.changes.iter().map(change).collect(), scale: self.scale }
     }
 
-    /// The tensors to compute with: those given, with the changed ones in place. Gradients go through to the factors.
-    pub(crate) fn effective(&self, tensors: &[Tensor]) -> Result<Vec<Tensor>, Error> {
-        let mut effective: Vec<Tensor> = tensors.iter().map(Tensor::shallow_clone).collect();
-        for Change { tensor, parts } in &self.changes {
-            let parts =
-                parts.iter().map(|part| part.effective(self.scale, self.kind)).collect::<Result<Vec<_>, _>>()?;
-            let target = effective.get_mut(*tensor).ok_or(Error::Internal("a change of no weight"))?;
-            *target = match parts.as_slice() {
-                [one] => one.shallow_clone(),
-                several => Tensor::f_cat(several, 0)?,
-            };
+    /// What a projection gives with its change: x [.., in] to y + alpha / r · (x Aᵀ) Bᵀ [.., out], where `y` is what the weight alone
+    /// gives and `rows` (first, count) are those of the weight that were asked for. The weight itself needs no gradient so, and no changed
+    /// copy of it is made.
+    pub(crate) fn add(
+        &self,
+        tensor: usize,
+        x: &Tensor,
+        y: Tensor,
+        rows: Option<(usize, usize)>,
+    ) -> Result<Tensor, Error> {
+        let Some(parts) = self.changes.get(&tensor) else { return Ok(y) };
+        let (size, x_size) = (y.size(), x.size());
+        let width = |size: &[i64]| size.last().copied().unwrap_or(1);
+        let (x, y) = (x.f_reshape([-1, width(&x_size)])?, y.f_reshape([-1, width(&size)])?);
+        let (first, end) = rows.map_or((0, usize::MAX), |(first, count)| (first, first + count));
+        let mut sums = Vec::with_capacity(parts.len());
+        let mut start = 0;
+        for Part { pair, a, b } in parts {
+            let own = start.max(first)..(start + pair.weight.rows).min(end);
+            if own.start < own.end {
+                let count = (own.end - own.start) as i64;
+                let b = b.f_narrow(0, (own.start - start) as i64, count)?;
+                let low = x.f_matmul(&a.f_transpose(0, 1)?)?.f_mul_scalar(self.scale)?;
+                let y = y.f_narrow(1, (own.start - first) as i64, count)?;
+                sums.push(y.f_addmm(&low, &b.f_transpose(0, 1)?)?);
+            }
+            start += pair.weight.rows;
         }
-        Ok(effective)
+        let sum = match sums.as_slice() {
+            [one] => one.shallow_clone(),
+            several => Tensor::f_cat(several, 1)?,
+        };
+        Ok(sum.f_view(size.as_slice())?)
     }
 }
 
@@ -204,9 +197,7 @@ impl Parameters {
     pub(crate) fn merge(&mut self) -> Result<(), Error> {
         let Some(adapters) = &self.adapters else { return Ok(()) };
         tch::no_grad(|| -> Result<(), Error> {
-            for Pair { weight, a, b, .. } in
-                adapters.changes.iter().flat_map(|change| &change.parts).map(|part| &part.pair)
-            {
+            for Pair { weight, a, b, .. } in adapters.changes.values().flatten().map(|part| &part.pair) {
                 let mut b = b.view(&self.flat)?;
                 let change = b.f_matmul(&a.view(&self.flat)?)?.f_mul_scalar(adapters.scale)?;
                 // The operations change their receiver; the tensor they give back is the same one.

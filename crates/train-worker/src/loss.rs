@@ -1,5 +1,6 @@
 //! Losses by kind of target, as the heads of `transformers` compute them: cross-entropy for one label of several, binary
-//! cross-entropy for any number of labels, squared error for a number; with weights of labels, label smoothing and the focal factor.
+//! cross-entropy for any number of labels, squared error for a number; with weights of labels, label smoothing and the focal factor. Of a
+//! head with a CRF the negative log-likelihood, which those three exclude.
 use std::{collections::BTreeMap, sync::Arc};
 
 use quintet_nlp::{
@@ -9,12 +10,17 @@ use quintet_nlp::{
 };
 use tch::{Device, Kind, Reduction, Tensor};
 
-use crate::{Error, Hyper};
+use crate::{
+    Error, Hyper,
+    crf::{Chains, Crf},
+};
 
 /// The targets of a batch on the device.
 pub(crate) enum Wanted {
     /// Label ids [rows * length]; [`IGNORED`] where the loss looks away.
     Tokens(Tensor),
+    /// Label ids of the words of each row, with the scores of the CRF that joins them.
+    Chains(Chains),
     /// Label ids [rows].
     Class(Tensor),
     /// 0 and 1, [rows, labels].
@@ -24,15 +30,16 @@ pub(crate) enum Wanted {
 }
 
 impl Wanted {
-    /// Moves targets of `rows` rows to the device.
-    pub(crate) fn new(targets: &Targets, rows: usize, device: Device) -> Result<Self, Error> {
+    /// Moves targets of `rows` rows to the device; `crf` is that of the model's head.
+    pub(crate) fn new(targets: &Targets, rows: usize, crf: Option<&Crf>, device: Device) -> Result<Self, Error> {
         let integers = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(device);
         let numbers = |values: &[f32]| Tensor::f_from_slice(values)?.f_to_device(device);
-        Ok(match targets {
-            Targets::Tokens(labels) => Self::Tokens(integers(labels)?),
-            Targets::Class(labels) => Self::Class(integers(labels)?),
-            Targets::Classes(labels) => Self::Classes(numbers(labels)?.f_view([rows as i64, -1])?),
-            Targets::Value(values) => Self::Value(numbers(values)?),
+        Ok(match (targets, crf) {
+            (Targets::Tokens(labels), Some(crf)) => Self::Chains(Chains::new(crf, labels, rows, device)?),
+            (Targets::Tokens(labels), None) => Self::Tokens(integers(labels)?),
+            (Targets::Class(labels), _) => Self::Class(integers(labels)?),
+            (Targets::Classes(labels), _) => Self::Classes(numbers(labels)?.f_view([rows as i64, -1])?),
+            (Targets::Value(values), _) => Self::Value(numbers(values)?),
         })
     }
 }
@@ -81,6 +88,7 @@ impl Loss {
                     logits.f_cross_entropy_loss(wanted, weights, Reduction::Sum, IGNORED, self.smoothing)?
                 }
             }
+            Wanted::Chains(chains) => chains.loss(&logits)?,
             Wanted::Classes(wanted) => {
                 let smooth = wanted.f_mul_scalar(1.0 - self.smoothing)?.f_add_scalar(0.5 * self.smoothing)?;
                 if self.gamma > 0.0 {
@@ -229,7 +237,7 @@ mod tests {
         for (given, weights, smoothing, gamma) in cases {
             let loss = loss(given.clone(), &[]).unwrap();
             for (targets, wanted) in [(Targets::Class(vec![2, 1]), [2, 1]), (Targets::Tokens(vec![0, 1]), [0, 1])] {
-                let on_device = Wanted::new(&targets, 2, Device::Cpu).unwrap();
+                let on_device = Wanted::new(&targets, 2, None, Device::Cpu).unwrap();
                 let sum = loss.sum(&logits(), &on_device).unwrap().double_value(&[]);
                 let terms = match &targets {
                     Targets::Class(labels) => labels.iter().map(|label| loss.terms(&Target::Class(*label))).sum(),
@@ -247,7 +255,7 @@ mod tests {
         let loss = loss(Hyperparameters { focal_gamma: Some(2.0), ..Default::default() }, &[]).unwrap();
         let sum = |labels: Vec<i64>| {
             let targets = Targets::Tokens(labels.clone());
-            let sum = loss.sum(&logits(), &Wanted::new(&targets, 2, Device::Cpu).unwrap()).unwrap();
+            let sum = loss.sum(&logits(), &Wanted::new(&targets, 2, None, Device::Cpu).unwrap()).unwrap();
             (sum.double_value(&[]), loss.terms(&Target::Tokens(labels)))
         };
         let (one, count) = sum(vec![1, IGNORED]);
@@ -259,7 +267,7 @@ mod tests {
     fn several_labels_and_numbers() {
         let plain = loss(Hyperparameters::default(), &[]).unwrap();
         let several = Targets::Classes(vec![1.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
-        let wanted = Wanted::new(&several, 2, Device::Cpu).unwrap();
+        let wanted = Wanted::new(&several, 2, None, Device::Cpu).unwrap();
         let by_hand: f64 = [(0.2, 1.0), (-0.3, 0.0), (1.0, 1.0), (0.5, 0.0), (0.1, 0.0), (-0.7, 1.0)]
             .iter()
             .map(|(x, y): &(f64, f64)| (1.0 + x.exp()).ln() - x * y)
@@ -271,7 +279,7 @@ mod tests {
         assert!((focal.sum(&logits(), &wanted).unwrap().double_value(&[]) - by_hand).abs() < 1e-5);
 
         let numbers = Targets::Value(vec![1.0, -1.0]);
-        let wanted = Wanted::new(&numbers, 2, Device::Cpu).unwrap();
+        let wanted = Wanted::new(&numbers, 2, None, Device::Cpu).unwrap();
         let logits = Tensor::from_slice(&[1.5f32, 0.0]).view([2, 1]);
         assert!((plain.sum(&logits, &wanted).unwrap().double_value(&[]) - 1.25).abs() < 1e-6);
     }

@@ -1,13 +1,15 @@
 //! An encoder with its head, over the leaves of [`Parameters`]; what it computes is said by `quintet_nlp::encoder`.
 use quintet_nlp::{
     batch::Batch,
-    encoder::{Encoder, EncoderConfig},
+    decoder::Decoder,
+    encoder::{CrfLeaves, Encoder, EncoderConfig, Leaf},
     random::derive,
 };
 use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::{
     Error,
+    crf::Crf,
     engine::{Engine, Kept},
     lora::Adapters,
     loss::Wanted,
@@ -19,6 +21,8 @@ pub(crate) struct Model {
     encoder: Encoder,
     leaves: Vec<Tensor>,
     adapters: Option<Adapters>,
+    /// Of a head that scores labels by their neighbours.
+    crf: Option<Crf>,
     kept: Kept,
     device: Device,
 }
@@ -64,9 +68,14 @@ impl Model {
             return Err(Error::Internal("the weights are those of another configuration"));
         }
         detect_processor()?;
-        let leaves = parameters.tensors.iter().map(Tensor::shallow_clone).collect();
+        let leaves: Vec<Tensor> = parameters.tensors.iter().map(Tensor::shallow_clone).collect();
+        let crf = encoder.crf().map(|CrfLeaves { transitions, start, end }| {
+            let scores = |leaf: Leaf| leaves.get(leaf.0).map(Tensor::shallow_clone);
+            Some(Crf { transitions: scores(transitions)?, start: scores(start)?, end: scores(end)? })
+        });
+        let crf = crf.map(|crf| crf.ok_or(Error::Internal("a CRF without scores"))).transpose()?;
         let adapters = parameters.adapters.as_ref().map(Adapters::shallow_clone);
-        Ok(Self { encoder, leaves, adapters, kept: Kept::default(), device })
+        Ok(Self { encoder, leaves, adapters, crf, kept: Kept::default(), device })
     }
 
     /// Begins the masks of dropout anew: the same follow the same seed.
@@ -125,31 +134,24 @@ impl Model {
             None
         };
         let types = batch.type_ids.iter().any(|kind| *kind != 0).then(|| grid(&batch.type_ids)).transpose()?;
-        let wanted = Wanted::new(&batch.targets, batch.rows, self.device)?;
+        let wanted = Wanted::new(&batch.targets, batch.rows, self.crf.as_ref(), self.device)?;
         Ok(Input { index: grid(index)?, ids: batch.input_ids.clone(), mask, types, wanted, length })
+    }
+
+    /// How logits become labels of words, with the present weights.
+    pub(crate) fn decoder(&self, labels: usize) -> Result<Decoder, Error> {
+        Ok(Decoder::new(self.crf.as_ref().map(Crf::values).transpose()?, labels))
     }
 
     /// Logits [rows, length, labels], or [rows, labels] of a sequence head; `words` as made with the input, or none for an input
     /// into the whole table.
     pub(crate) fn logits(&self, input: &Input, words: Option<&WordRows>, train: bool) -> Result<Tensor, Error> {
-        let effective = self.effective()?;
-        self.encoder.forward(&mut self.engine(effective.as_deref(), input, words, train))
+        self.encoder.forward(&mut self.engine(input, words, train))
     }
 
-    /// The tensors to compute with, where those are others than the leaves.
-    pub(crate) fn effective(&self) -> Result<Option<Vec<Tensor>>, Error> {
-        self.adapters.as_ref().map(|adapters| adapters.effective(&self.leaves)).transpose()
-    }
-
-    /// The operations over a batch; `effective` as given by [`Self::effective`].
-    pub(crate) fn engine<'a>(
-        &'a self,
-        effective: Option<&'a [Tensor]>,
-        input: &'a Input,
-        words: Option<&'a WordRows>,
-        train: bool,
-    ) -> Engine<'a> {
-        Engine::new(effective.unwrap_or(&self.leaves), &self.kept, input, words, train)
+    /// The operations over a batch.
+    pub(crate) fn engine<'a>(&'a self, input: &'a Input, words: Option<&'a WordRows>, train: bool) -> Engine<'a> {
+        Engine::new(&self.leaves, self.adapters.as_ref(), &self.kept, input, words, train)
     }
 
     /// What is computed, for computing it piece by piece.

@@ -46,7 +46,8 @@ pub(crate) struct Leaf {
 pub(crate) struct Parameters {
     /// All elements in fp32; tensors are views of it, unless there is a copy.
     pub(crate) flat: Tensor,
-    /// All elements in the numbers of the computation, when those are others; then tensors are views of it.
+    /// All elements in the numbers of the computation, when those are others; then tensors are views of it, but for those that are
+    /// computed with in 32 bits always.
     pub(crate) copy: Option<Tensor>,
     /// What is trained; the word table comes first, at offset 0.
     pub(crate) leaves: Vec<Leaf>,
@@ -83,8 +84,7 @@ impl Parameters {
     ) -> Result<Self, Error> {
         let layout = config.layout();
         let plan = Plan::new(&layout);
-        let same_labels = checkpoint.config.labels == config.labels
-            && layout.leaves.iter().filter(|leaf| leaf.labels).all(|leaf| holds(checkpoint, leaf));
+        let same_labels = checkpoint.config.labels == config.labels;
         let low_rank = lora.map(|lora| LoraPlan::new(&layout, &plan.leaves, plan.total, lora));
         let mut elements = vec![0f32; low_rank.as_ref().map_or(plan.total, |low_rank| low_rank.total)];
         if let Some(low_rank) = &low_rank {
@@ -94,7 +94,7 @@ impl Parameters {
         let mut slots = Vec::new();
         let mut fresh = Vec::new();
         for (leaf, offset) in layout.leaves.iter().zip(&plan.leaves) {
-            let known = if leaf.labels { same_labels } else { !leaf.optional || holds(checkpoint, leaf) };
+            let known = !leaf.optional || (!leaf.labels || same_labels) && holds(checkpoint, leaf);
             let length: usize = leaf.shape.iter().product();
             if known {
                 take(checkpoint, &leaf.parts, *offset, &mut elements, &mut slots)?;
@@ -112,7 +112,8 @@ impl Parameters {
         for ((spec, offset), fresh) in layout.leaves.into_iter().zip(plan.leaves).zip(fresh) {
             let length: usize = spec.shape.iter().product();
             let shape: Vec<i64> = spec.shape.iter().map(|size| *size as i64).collect();
-            let part = copy.as_ref().unwrap_or(&flat).f_narrow(0, offset as i64, length as i64)?;
+            let numbers = copy.as_ref().filter(|_| !spec.full_precision).unwrap_or(&flat);
+            let part = numbers.f_narrow(0, offset as i64, length as i64)?;
             let tensor = part
                 .f_view(shape.as_slice())?
                 .f_detach()?
@@ -124,7 +125,7 @@ impl Parameters {
                 leaves.push(Leaf { tensor, offset, length, names, decays, depth, head, fresh });
             }
         }
-        let adapters = low_rank.map(|plan| plan.bind(&flat, copy.as_ref(), &mut leaves)).transpose()?;
+        let adapters = low_rank.map(|plan| plan.bind(copy.as_ref().unwrap_or(&flat), &mut leaves)).transpose()?;
         Ok(Self { flat, copy, leaves, tensors, slots, adapters })
     }
 
@@ -159,16 +160,30 @@ impl Parameters {
         self.slots.iter().map(named).collect()
     }
 
-    /// A copy of all elements.
+    /// The first element that training changes: what is frozen lies before it, but for what never has a gradient.
+    pub(crate) fn first_trained(&self) -> usize {
+        let trained = self.leaves.iter().filter(|leaf| leaf.tensor.requires_grad());
+        trained.map(|leaf| leaf.offset).min().unwrap_or(self.flat.numel())
+    }
+
+    /// The elements from there on, as a view.
+    pub(crate) fn changing(&self) -> Result<Tensor, Error> {
+        let first = self.first_trained();
+        Ok(self.flat.f_narrow(0, first as i64, (self.flat.numel() - first) as i64)?)
+    }
+
+    /// A copy of the elements that training changes.
     pub(crate) fn copy(&self) -> Result<Tensor, Error> {
-        let mut copy = self.flat.f_empty_like()?;
-        tch::no_grad(|| copy.f_copy_(&self.flat))?;
+        let changing = self.changing()?;
+        let mut copy = changing.f_empty_like()?;
+        tch::no_grad(|| copy.f_copy_(&changing))?;
         Ok(copy)
     }
 
-    /// Replaces all elements.
+    /// Replaces the elements that training changes.
     pub(crate) fn set(&mut self, elements: &Tensor) -> Result<(), Error> {
-        tch::no_grad(|| self.flat.f_copy_(elements))?;
+        let mut changing = self.changing()?;
+        tch::no_grad(|| changing.f_copy_(elements))?;
         self.refresh()
     }
 
@@ -253,6 +268,7 @@ fn draw(init: Init, stream: &mut Stream, target: &mut [f32]) {
     match init {
         Init::Zeros => target.fill(0.0),
         Init::Ones => target.fill(1.0),
+        Init::Uniform { bound } => target.fill_with(|| (bound * (2.0 * stream.uniform() - 1.0)) as f32),
         Init::Normal { deviation, cutoff } => target.fill_with(|| {
             let mut value = stream.normal();
             while cutoff.is_some_and(|cutoff| value.abs() > cutoff) {

@@ -17,8 +17,9 @@ use crate::{
     probe::{Steps, backward, flat_gradient, read_batch},
 };
 
-const FIXTURES: [&str; 11] = [
+const FIXTURES: [&str; 12] = [
     "bert",
+    "bert-crf",
     "bert-relative",
     "roberta",
     "xlm-roberta",

@@ -2,6 +2,7 @@
 use quintet_nlp::{
     batch::Batch,
     checkpoint::Checkpoint,
+    crf::Crf,
     predict::{PipelineTokenizer, PredictOptions, Predictor, ResultWriter, Scorer, Summary},
 };
 use tch::Kind;
@@ -47,6 +48,7 @@ pub fn predict(request: &PredictRequest, observer: &mut dyn Observer) -> Result<
     let options = PredictOptions {
         task,
         labels: config.labels.clone(),
+        crf: Crf::of(&checkpoint)?,
         pad_token_id: config.pad_token_id,
         batch_size: request.batch_size,
         aggregation_strategy: request.aggregation_strategy,

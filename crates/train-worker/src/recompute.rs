@@ -73,8 +73,7 @@ pub(crate) fn backward(
     loss: impl FnOnce(&Tensor, &Wanted) -> Result<Tensor, Error>,
 ) -> Result<(Tensor, Vec<Tensor>), Error> {
     let encoder = model.encoder();
-    let effective = model.effective()?;
-    let mut engine = model.engine(effective.as_deref(), input, words, train);
+    let mut engine = model.engine(input, words, train);
     let embedded = encoder.embed(&mut engine)?;
     let shared = embedded.shared.as_ref().map(|shared| leaf(shared, shared.requires_grad())).transpose()?;
 

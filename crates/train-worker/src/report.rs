@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 
 use quintet_nlp::{align::Alignment, metrics::TextScores, seqeval::Report};
 use serde::{Deserialize, Serialize};
+use train_svc::request::LAST_GOOD;
 
 use crate::{Hyper, TrainRequest};
 
@@ -39,6 +40,11 @@ impl EpochReport {
     pub fn metrics(&self) -> impl Iterator<Item = (String, f64)> + '_ {
         let own = self.metrics.iter().map(|(key, value)| (key.clone(), *value));
         own.chain([("train_loss".to_owned(), self.train_loss)])
+    }
+
+    /// Where its checkpoint is when training diverged after it.
+    pub(crate) fn kept(&self) -> String {
+        format!("; the checkpoint of epoch {}, the best before, is the output `{LAST_GOOD}`", self.epoch)
     }
 
     /// One line for people: the loss, and the metric that most look at first.

@@ -7,6 +7,9 @@ use runtime_core::{
     worker::{Context, Done, Failure, WorkResult},
 };
 
+use serde_json::json;
+use train_svc::request::LAST_GOOD;
+
 use crate::{Directive, Error, Observer, Outcome, TrainRequest, predict_job, train};
 
 /// Runs one attempt of a `train` or `predict` job.
@@ -22,6 +25,7 @@ pub fn run(context: &Context) -> WorkResult {
     let mut request = TrainRequest::from_spec(&spec, Path::new(""), resume, context.cpus()).map_err(Error::from)?;
     request.checkpoint_out = context.output_dir("checkpoint")?;
     request.evaluation_out = context.output_dir("evaluation")?;
+    request.last_good_out = context.output_dir(LAST_GOOD)?;
     request.work_dir = Some(context.work_dir().to_owned());
     let report = train(&request, &mut Reporter { context, best: None })?;
     let metrics = report.metrics.clone();
@@ -95,7 +99,12 @@ impl Observer for Reporter<'_> {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match &error {
-            Error::Field { .. } => Self::user(ErrorReason::InvalidField, error),
+            Error::Field { .. } | Error::Fields(_) => Self::user(ErrorReason::InvalidField, error),
+            Error::Diverged { kept: Some(epoch), .. } => {
+                let metrics = epoch.metrics().collect();
+                let report = json!({"kept_epoch": epoch.epoch});
+                Self::user(ErrorReason::BadInput, &error).leaving(Done { metrics, report, stopped: false })
+            }
             Error::Diverged { .. } | Error::OutOfMemory { .. } => Self::user(ErrorReason::BadInput, error),
             Error::Input(_) if error.is_input_fault() => Self::user(ErrorReason::BadInput, error),
             Error::Input(quintet_nlp::Error::Io { source, .. })

@@ -84,7 +84,7 @@ fn has_nextest() -> bool {
 
 /// All tests by nextest; the counts come from its report.
 fn nextest(layout: &Layout, peers: bool, args: &[String]) -> Result<Summary> {
-    let report = target_folder()?.join("nextest/ci/junit.xml");
+    let report = report_of_nextest(layout);
     crate::pip::remove(&report)?;
     let mut command = cargo(layout, &["nextest", "run", "--profile", "ci", "--locked"]);
     command.args(scope(args)).args(args);
@@ -97,6 +97,12 @@ fn nextest(layout: &Layout, peers: bool, args: &[String]) -> Result<Summary> {
         counts.failed = 1;
     }
     Ok(counts)
+}
+
+/// Where nextest leaves the report of the profile `ci`: below the root of the workspace (`store.dir` in `.config/nextest.toml`),
+/// also when Cargo's target folder lies elsewhere.
+fn report_of_nextest(layout: &Layout) -> PathBuf {
+    layout.root().join("target/nextest/ci/junit.xml")
 }
 
 /// All tests by Cargo's own runner.
@@ -130,7 +136,7 @@ fn scope(args: &[String]) -> Option<&'static str> {
     (!args.iter().any(names_package)).then_some("--workspace")
 }
 
-/// Cargo's target folder: this program lies in one of its profiles.
+/// Cargo's target folder, wherever `CARGO_TARGET_DIR` puts it: this program lies in one of its profiles.
 pub(crate) fn target_folder() -> Result<PathBuf> {
     let program = std::env::current_exe().context("cannot find this program")?;
     Ok(program.ancestors().nth(2).context("this program lies in no target folder")?.to_owned())

@@ -6,6 +6,8 @@ Variants: `plain` is the Trainer's default (random order, fp32, padding to the l
 
 import argparse
 import json
+import pathlib
+import sys
 import time
 
 import torch
@@ -18,35 +20,16 @@ from transformers import (
     TrainingArguments,
 )
 
-
-def read(path, rows):
-    sentences, words, tags = [], [], []
-    with open(path, encoding="utf-8") as file:
-        for line in [*file, "\n"]:
-            if not line.strip():
-                if words:
-                    sentences.append((words, tags))
-                words, tags = [], []
-                continue
-            word, tag = line.rstrip("\n").split("\t")
-            words.append(word)
-            tags.append(tag)
-    return sentences[:rows]
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "peers"))
+import conll
 
 
 class Rows(Dataset):
     def __init__(self, sentences, tokenizer, ids, max_length):
         self.rows = []
         for words, tags in sentences:
-            encoding = tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length)
-            owners = encoding.word_ids()
-            labels = [
-                -100 if owner is None or owner == owners[at - 1] else ids[tags[owner]]
-                for at, owner in enumerate(owners)
-            ]
-            self.rows.append(
-                {"input_ids": encoding["input_ids"], "attention_mask": encoding["attention_mask"], "labels": labels}
-            )
+            row, labels, _ = conll.encode(words, tags, tokenizer, ids, max_length)
+            self.rows.append({"input_ids": row, "attention_mask": [1] * len(row), "labels": labels})
 
     def __len__(self):
         return len(self.rows)
@@ -69,7 +52,7 @@ def main():
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
-    sentences = read(args.train, args.rows)
+    sentences = conll.read(args.train)[: args.rows]
     names = sorted({tag for _, tags in sentences for tag in tags})
     ids = {name: at for at, name in enumerate(names)}
     tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)

@@ -13,6 +13,7 @@ mod resume;
 mod retry;
 mod runner;
 mod spec;
+mod trial_checks;
 mod trials;
 
 pub use apply::{BACKBONE, Part, trial_spec};

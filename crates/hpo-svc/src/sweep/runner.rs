@@ -11,7 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use quintet_proto::v1::{Directive, ErrorClass, Job, JobState, Progress, job_spec::Kind};
+use quintet_proto::v1::{Directive, Job, JobState, Progress, job_spec::Kind};
 use runtime_core::{
     client::{Connection, JobClient},
     db,
@@ -388,7 +388,7 @@ impl Run {
                     let _ = Box::pin(self.client.cancel(&live.job, false, "the sweep has failed")).await;
                 }
                 self.settle(inbox, STOP_GRACE, "the sweep has failed").await?;
-                return Err(Failure { reason: ErrorReason::JobFailed, message: problem, class: ErrorClass::User });
+                return Err(Failure::user(ErrorReason::JobFailed, problem));
             }
         }
         self.update().await?;

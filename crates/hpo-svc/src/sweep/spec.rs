@@ -8,7 +8,10 @@ use quintet_proto::{
 };
 use runtime_core::status::{FieldViolation, violation};
 
-use super::{Constraint, Cost, Goals, Limits, NoProgress, apply};
+use super::{
+    Constraint, Cost, Goals, Limits, NoProgress, apply,
+    trial_checks::{self, CheckJob},
+};
 use crate::{
     objective::{self, Objective},
     pruner::{self, Pruner},
@@ -54,12 +57,13 @@ const DRY_RUN_FOLDS: i32 = 2;
 /// The longest name of a study that Optuna's tables hold.
 const MAX_STUDY_NAME: usize = 512;
 
-/// Checks a sweep without keeping it.
+/// Checks a sweep without keeping it, and by `check` the jobs that its trials would be.
 ///
 /// # Errors
 /// Every rule that is broken, by field path inside of the specification.
-pub fn validate(spec: &SweepSpec) -> Result<(), Vec<FieldViolation>> {
-    Sweep::new(spec).map(|_| ())
+pub fn validate(spec: &SweepSpec, check: CheckJob<'_>) -> Result<(), Vec<FieldViolation>> {
+    let wrong = trial_checks::check(&Sweep::new(spec)?, check);
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
 impl Sweep {
@@ -254,7 +258,7 @@ pub(super) mod tests {
     #[test]
     fn every_wrong_field_is_named() {
         let mut spec = command_sweep();
-        assert!(validate(&spec).is_ok());
+        assert!(Sweep::new(&spec).is_ok());
         spec.study_name = "a/b".into();
         spec.search_space[0].name = String::new();
         spec.objective = Some(v1::Objective { metric: String::new(), direction: 9 });
@@ -274,7 +278,7 @@ pub(super) mod tests {
         spec.cost_metric = "usd".into();
         spec.k_fold = Some(v1::KFold { n_splits: 1, ..Default::default() });
         spec.trial = None;
-        let fields: Vec<String> = validate(&spec).unwrap_err().into_iter().map(|v| v.field).collect();
+        let fields: Vec<String> = Sweep::new(&spec).unwrap_err().into_iter().map(|v| v.field).collect();
         assert_eq!(
             fields,
             [
@@ -311,7 +315,7 @@ pub(super) mod tests {
         spec.objectives.push(one);
         spec.refit = true;
         spec.pruner = Some(v1::Pruner { kind: Some(v1::pruner::Kind::Median(v1::MedianPruner::default())) });
-        let fields: Vec<String> = validate(&spec).unwrap_err().into_iter().map(|v| v.field).collect();
+        let fields: Vec<String> = Sweep::new(&spec).unwrap_err().into_iter().map(|v| v.field).collect();
         assert_eq!(fields, ["objective", "pruner", "refit", "objectives[2].metric"]);
     }
 

@@ -13,8 +13,8 @@ use super::{
     folder::{self, SplitFiles},
     kind_numbers, partition, read_label_names, record,
     record::{Features, Record},
-    set::{answer_kind, sentence_kind},
     spans::{self, Changes},
+    split_checks::{answer_kind, sentence_kind},
     tags::Tagging,
 };
 use crate::{Error, files, random::Stream};

@@ -1,6 +1,6 @@
 //! Labelled data: files of many formats read, checked and split.
 //!
-//! * [`Sources`] say where the splits of a data set come from, and [`DataSet`] holds them in memory.
+//! * [`Sources`] say where the splits of a data set come from; [`prepare`](mod@crate::prepare) reads them.
 //! * [`Sentence`] is an example of token classification, [`TextExample`] one of the sequence tasks.
 //! * [`record`]: tables and JSON, whatever the format.
 //! * [`mod@files`]: data files split and combined.
@@ -14,10 +14,10 @@ mod json;
 mod labels;
 pub(crate) mod reader;
 pub mod record;
-pub(crate) mod set;
 pub(crate) mod sources;
 mod spans;
 mod split;
+pub(crate) mod split_checks;
 mod tags;
 mod text;
 mod words;
@@ -25,7 +25,6 @@ mod words;
 pub use classes::{ClassSet, read_label_names};
 pub use labels::LabelSet;
 pub use record::Format;
-pub use set::{DataSet, Splits};
 pub use sources::{Form, Sources};
 pub use split::{Fold, HoldOut, kind_numbers, partition};
 pub use tags::{Tag, parse_tag};

@@ -10,6 +10,9 @@ use super::{
 };
 use crate::{Error, files, task::Task};
 
+/// The key that says whether the head has a CRF.
+const CRF: &str = "crf";
+
 /// What all families have, under the names that most of them use.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Base {
@@ -57,6 +60,8 @@ pub struct EncoderConfig {
     pub task: Option<Task>,
     /// Labels by id; empty for an encoder without a head.
     pub labels: Vec<String>,
+    /// Whether a head that tags words has a CRF over them: our own key `crf`, which `transformers` passes over.
+    pub crf: bool,
     raw: Map<String, Value>,
 }
 
@@ -96,6 +101,8 @@ impl EncoderConfig {
                 return Err(reader.error(field, "found true, supported are encoders: false"));
             }
         }
+        let mut crf = false;
+        reader.flag(CRF, &mut crf)?;
         let mut labels = labels(&reader)?;
         let task = task(&reader, labels.len());
         if task.is_some() && labels.is_empty() {
@@ -104,7 +111,12 @@ impl EncoderConfig {
             reader.count("num_labels", &mut count)?;
             labels = (0..count).map(|id| format!("LABEL_{id}")).collect();
         }
-        Ok(Self { base, family, task, labels, raw })
+        Ok(Self { base, family, task, labels, crf, raw })
+    }
+
+    /// Whether the head scores labels by their neighbours.
+    pub fn has_crf(&self) -> bool {
+        self.crf && self.task == Some(Task::TokenClassification)
     }
 
     /// The longest input in sub-tokens.
@@ -132,7 +144,7 @@ impl EncoderConfig {
     pub fn to_json(&self) -> Value {
         let mut map = self.raw.clone();
         // Derived by transformers from id2label, or about another head.
-        for stale in ["num_labels", "problem_type", "finetuning_task", "id2label", "label2id", "_name_or_path"] {
+        for stale in ["num_labels", "problem_type", "finetuning_task", "id2label", "label2id", CRF, "_name_or_path"] {
             map.shift_remove(stale);
         }
         map.insert("architectures".to_owned(), json!([self.architecture()]));
@@ -147,6 +159,9 @@ impl EncoderConfig {
         }
         if let Some(problem_type) = self.task.and_then(Task::problem_type) {
             set("problem_type", json!(problem_type));
+        }
+        if self.has_crf() {
+            set(CRF, json!(true));
         }
         if !self.labels.is_empty() {
             let names = self.labels.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name)));

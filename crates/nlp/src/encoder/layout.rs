@@ -1,4 +1,5 @@
 //! Which tensors an encoder has: their names in a checkpoint, shapes, what is joined for one product, and what training treats alike.
+use crate::crf;
 
 /// A tensor of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,11 @@ pub enum Init {
         deviation: f64,
         /// In deviations.
         cutoff: Option<f64>,
+    },
+    /// Anywhere within ±bound alike.
+    Uniform {
+        /// Above 0.
+        bound: f64,
     },
     /// 0: biases.
     Zeros,
@@ -46,6 +52,8 @@ pub struct LeafSpec {
     pub labels: bool,
     /// Whether training leaves it as it is.
     pub frozen: bool,
+    /// Whether it is computed with in 32 bits, whatever the numbers of the computation.
+    pub full_precision: bool,
     /// Whether it is the weight of a dense layer within the encoder's layers, which LoRA changes.
     pub projection: bool,
     /// Its values when no checkpoint gives them.
@@ -96,6 +104,17 @@ pub struct Conv {
     pub kernel: usize,
     /// Groups of channels.
     pub groups: usize,
+}
+
+/// The scores of a CRF over words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CrfLeaves {
+    /// [from, to].
+    pub transitions: Leaf,
+    /// Of the first word's label.
+    pub start: Leaf,
+    /// Of the last word's label.
+    pub end: Leaf,
 }
 
 /// All tensors of an encoder and its head, in the order of the computation; the word table comes first.
@@ -200,6 +219,22 @@ impl Layout {
         linear
     }
 
+    /// A CRF over so many labels, its scores drawn as `pytorch-crf` draws them. They decay like other weights, as with the Trainer of
+    /// `transformers`.
+    pub(super) fn crf(&mut self, labels: usize) -> CrfLeaves {
+        let mut scores = |name: &str, shape: &[usize]| {
+            let leaf = self.leaf(vec![self.spec(name, shape)], Init::Uniform { bound: 0.1 }, false);
+            let spec = &mut self.leaves[leaf.0];
+            (spec.labels, spec.full_precision) = (true, true);
+            leaf
+        };
+        CrfLeaves {
+            start: scores(crf::START_TRANSITIONS, &[labels]),
+            end: scores(crf::END_TRANSITIONS, &[labels]),
+            transitions: scores(crf::TRANSITIONS, &[labels, labels]),
+        }
+    }
+
     /// A LayerNorm.
     pub(super) fn norm(&mut self, name: &str, size: usize, eps: f64, bias: bool) -> Norm {
         let weight = self.leaf(vec![self.spec(&format!("{name}.weight"), &[size])], Init::Ones, true);
@@ -257,6 +292,7 @@ impl Layout {
             optional: place != Place::Encoder,
             labels: false,
             frozen: false,
+            full_precision: false,
             projection: false,
             init,
         });

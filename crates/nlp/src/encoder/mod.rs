@@ -28,7 +28,7 @@ pub use distance::Buckets;
 pub use distilbert::DistilBert;
 pub use electra::Electra;
 pub use fields::Visit;
-pub use layout::{Conv, Init, Layout, Leaf, LeafSpec, Linear, Norm, TensorSpec};
+pub use layout::{Conv, CrfLeaves, Init, Layout, Leaf, LeafSpec, Linear, Norm, TensorSpec};
 pub use modernbert::ModernBert;
 pub use mpnet::MpNet;
 pub use ops::{Activation, Attention, Mask, Ops, Positions, Relative};
@@ -235,6 +235,7 @@ families! {
 pub struct Encoder {
     base: Base,
     bound: Bound,
+    crf: Option<CrfLeaves>,
 }
 
 impl Encoder {
@@ -248,7 +249,14 @@ impl Encoder {
         };
         let mut layout = Layout::new(config.family.prefix(), config.base.initializer_range);
         let bound = config.family.declare(&config.base, head, &mut layout);
-        (Self { base: config.base.clone(), bound }, layout)
+        // Behind the head, in its place.
+        let crf = config.has_crf().then(|| layout.crf(labels));
+        (Self { base: config.base.clone(), bound, crf }, layout)
+    }
+
+    /// The scores of the head's CRF, where it has one. The forward pass gives the emissions alone.
+    pub fn crf(&self) -> Option<CrfLeaves> {
+        self.crf
     }
 
     /// The forward pass: logits, or hidden states without a head. It is [`Self::embed`], every [`Self::layer`] and [`Self::head`].

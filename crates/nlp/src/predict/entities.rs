@@ -1,10 +1,10 @@
-//! Entities from the probabilities of sub-tokens, as `TokenClassificationPipeline` of `transformers` 4.57 aggregates them.
+//! Entities from the logits of sub-tokens, as `TokenClassificationPipeline` of `transformers` 4.57 aggregates them; with a CRF by words.
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::PipelineTokenizer;
-use crate::{Error, evaluation::argmax};
+use super::{PipelineTokenizer, softmax};
+use crate::{Error, crf::Crf, evaluation::argmax};
 
 /// How sub-tokens become entities; the names are those of `transformers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -88,8 +88,10 @@ pub struct ScoredRow<'a> {
     pub special: &'a [bool],
     /// Characters of the text that each sub-token covers.
     pub offsets: &'a [(usize, usize)],
-    /// [sub-tokens, labels], row-major.
-    pub probabilities: &'a [f32],
+    /// Word of each sub-token by the tokenizer; none for special ones.
+    pub words: &'a [Option<usize>],
+    /// The model's output, [sub-tokens, labels], row-major.
+    pub logits: &'a [f32],
 }
 
 /// A text and the names that its entities get.
@@ -103,6 +105,9 @@ pub struct EntityContext<'a> {
     pub tokenizer: &'a PipelineTokenizer,
     /// How sub-tokens become entities.
     pub strategy: AggregationStrategy,
+    /// That of the model's head: words are labelled by their best sequence then, with the probabilities that they have over all
+    /// sequences. Every sub-token has the label of its word, whatever the strategy.
+    pub crf: Option<&'a Crf>,
     /// Types (labels with [`AggregationStrategy::None`]) to leave out; customarily `O`.
     pub ignore_labels: &'a [String],
 }
@@ -112,9 +117,13 @@ pub struct EntityContext<'a> {
 struct Piece {
     index: usize,
     word: String,
+    /// Of each label: probabilities, or with a CRF the logits.
     scores: Vec<f32>,
     range: Range<usize>,
+    /// Whether it goes on the word before it, as the pipeline sees words.
     continues: bool,
+    /// The tokenizer's word.
+    place: Option<usize>,
 }
 
 /// A labelled sub-token or word.
@@ -143,18 +152,21 @@ impl EntityContext<'_> {
     fn row(&self, row: &ScoredRow<'_>) -> Result<Vec<FoundEntity>, Error> {
         let width = self.labels.len();
         let count = row.ids.len();
-        if row.probabilities.len() != count * width || row.offsets.len() != count || row.special.len() != count {
-            let problem =
-                format!("{} values, expected {count} sub-tokens times {width} labels", row.probabilities.len());
-            return Err(Error::argument("probabilities", problem));
+        let others = [row.offsets.len(), row.special.len(), row.words.len()];
+        if row.logits.len() != count * width || others.iter().any(|other| *other != count) {
+            let problem = format!("{} values, expected {count} sub-tokens times {width} labels", row.logits.len());
+            return Err(Error::argument("logits", problem));
         }
-        if let Some(wrong) = row.probabilities.iter().find(|p| !p.is_finite()) {
-            return Err(Error::argument("probabilities", format!("found {wrong}: the model's output is not finite")));
+        if let Some(wrong) = row.logits.iter().find(|logit| !logit.is_finite()) {
+            return Err(Error::argument("logits", format!("found {wrong}: the model's output is not finite")));
         }
         let pieces = self.pieces(row);
-        let labelled = match self.strategy {
-            AggregationStrategy::None | AggregationStrategy::Simple => pieces.into_iter().map(labelled).collect(),
-            _ => self.words(&pieces)?,
+        let labelled = match (self.crf, self.strategy) {
+            (Some(crf), _) => self.chained(crf, &pieces)?,
+            (None, AggregationStrategy::None | AggregationStrategy::Simple) => {
+                pieces.into_iter().map(labelled).collect()
+            }
+            (None, _) => self.words(&pieces)?,
         };
         if self.strategy == AggregationStrategy::None {
             let found = |piece: Labelled| FoundEntity {
@@ -180,7 +192,7 @@ impl EntityContext<'_> {
     fn pieces(&self, row: &ScoredRow<'_>) -> Vec<Piece> {
         let width = self.labels.len().max(1);
         let mut pieces = Vec::with_capacity(row.ids.len());
-        for (index, scores) in row.probabilities.chunks_exact(width).enumerate() {
+        for (index, logits) in row.logits.chunks_exact(width).enumerate() {
             if row.special[index] {
                 continue;
             }
@@ -199,12 +211,52 @@ impl EntityContext<'_> {
             pieces.push(Piece {
                 index,
                 word: if unknown { self.text[start..end].iter().collect() } else { token },
-                scores: scores.to_vec(),
+                scores: if self.crf.is_some() { logits.to_vec() } else { softmax(logits) },
                 range: start..end,
                 continues: continues && !unknown,
+                place: row.words[index],
             });
         }
         pieces
+    }
+
+    /// Words by the tokenizer with the labels of their best sequence, the first sub-token of each word in the chain as in training; or the
+    /// sub-tokens of such words.
+    fn chained(&self, crf: &Crf, pieces: &[Piece]) -> Result<Vec<Labelled>, Error> {
+        if crf.labels() != self.labels.len() {
+            let problem = format!("{} labels, but the CRF has {}", self.labels.len(), crf.labels());
+            return Err(Error::argument("labels", problem));
+        }
+        let words: Vec<&[Piece]> =
+            pieces.chunk_by(|before, next| next.place.is_some() && before.place == next.place).collect();
+        let emissions: Vec<f32> =
+            words.iter().filter_map(|word| word.first()).flat_map(|p| &p.scores).copied().collect();
+        let (labels, shares) = (crf.decode(&emissions), crf.marginals(&emissions));
+        let mut labelled = Vec::with_capacity(pieces.len());
+        for ((word, label), shares) in words.into_iter().zip(labels).zip(shares.chunks_exact(crf.labels())) {
+            let score = shares.get(label).copied().unwrap_or_default();
+            if self.strategy == AggregationStrategy::None {
+                let alike = |piece: &Piece| Labelled {
+                    index: piece.index,
+                    label,
+                    score,
+                    word: piece.word.clone(),
+                    range: piece.range.clone(),
+                };
+                labelled.extend(word.iter().map(alike));
+            } else {
+                labelled.push(self.joined(word, label, score)?);
+            }
+        }
+        Ok(labelled)
+    }
+
+    /// Sub-tokens as one word.
+    fn joined(&self, word: &[Piece], label: usize, score: f32) -> Result<Labelled, Error> {
+        let (first, last) = ends(word)?;
+        let tokens = word.iter().map(|piece| piece.word.clone()).collect();
+        let range = first.range.start..last.range.end;
+        Ok(Labelled { index: first.index, label, score, word: self.tokenizer.join(tokens)?, range })
     }
 
     /// Words with one label each.
@@ -217,14 +269,8 @@ impl EntityContext<'_> {
                     AggregationStrategy::Max => most_certain(word),
                     _ => word.first().map(|piece| piece.scores.clone()).unwrap_or_default(),
                 };
-                let (first, last) = ends(word)?;
-                Ok(labelled(Piece {
-                    index: first.index,
-                    word: self.tokenizer.join(word.iter().map(|piece| piece.word.clone()).collect())?,
-                    scores,
-                    range: first.range.start..last.range.end,
-                    continues: false,
-                }))
+                let label = argmax(&scores);
+                self.joined(word, label, scores.get(label).copied().unwrap_or_default())
             })
             .collect()
     }
@@ -255,7 +301,7 @@ impl EntityContext<'_> {
 }
 
 fn ends<T>(group: &[T]) -> Result<(&T, &T), Error> {
-    group.first().zip(group.last()).ok_or_else(|| Error::argument("probabilities", "an empty group of sub-tokens"))
+    group.first().zip(group.last()).ok_or_else(|| Error::argument("logits", "an empty group of sub-tokens"))
 }
 
 fn labelled(piece: Piece) -> Labelled {

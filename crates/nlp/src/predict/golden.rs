@@ -2,7 +2,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::{files, task::Task};
+use crate::{crf::Crf, files, task::Task};
 
 /// Made by `tests/peers/pipeline_golden.py` with transformers 4.57.6 and tiny random models.
 const GOLDEN: &str = include_str!("../../testdata/pipelines.json");
@@ -57,24 +57,15 @@ fn entities_equal_the_pipeline() {
             let rows = tokenizer.rows(&input).unwrap();
             let expected = case["rows"].as_array().unwrap();
             assert_eq!(rows.len(), expected.len(), "{place}");
-            let mut probabilities: Vec<Vec<f32>> = Vec::new();
+            let mut outputs: Vec<Vec<f32>> = Vec::new();
             for (row, expected) in rows.iter().zip(expected) {
                 assert_eq!(row.encoded.input_ids, list::<i64>(&expected["ids"]), "{place}");
                 assert_eq!(row.special, list::<bool>(&expected["special"]), "{place}");
                 assert_eq!(row.offsets, list::<(usize, usize)>(&expected["offsets"]), "{place}");
-                let logits: Vec<f32> = list(&expected["logits"]);
-                probabilities.push(logits.chunks_exact(labels.len()).flat_map(softmax).collect());
+                outputs.push(list(&expected["logits"]));
             }
-            let scored: Vec<ScoredRow<'_>> = rows
-                .iter()
-                .zip(&probabilities)
-                .map(|(row, probabilities)| ScoredRow {
-                    ids: &row.encoded.input_ids,
-                    special: &row.special,
-                    offsets: &row.offsets,
-                    probabilities,
-                })
-                .collect();
+            let scored: Vec<ScoredRow<'_>> =
+                rows.iter().zip(&outputs).map(|(row, logits)| row.scored(logits)).collect();
             let text: Vec<char> = input.text().chars().collect();
             let ignored = case.get("ignore_labels").map_or_else(|| vec!["O".to_owned()], list);
             for (name, theirs) in case["strategies"].as_object().unwrap() {
@@ -83,6 +74,7 @@ fn entities_equal_the_pipeline() {
                     labels: &labels,
                     tokenizer: &tokenizer,
                     strategy: AggregationStrategy::parse(name).unwrap(),
+                    crf: None,
                     ignore_labels: &ignored,
                 };
                 let ours = serde_json::to_value(context.entities(&scored).unwrap()).unwrap();
@@ -130,4 +122,71 @@ fn windows_and_lengths_are_checked() {
     assert_eq!(row.type_ids, [0, 0, 0, 0, 0, 1, 1, 1, 1]);
     let problem = AggregationStrategy::parse("mean").unwrap_err().to_string();
     assert!(problem.contains("`mean`") && problem.contains("none, simple, first, average, max"), "{problem}");
+}
+
+/// Sub-tokens of a text with a CRF that lets nothing but `I-x` follow `B-x`.
+#[test]
+fn a_crf_labels_the_words_of_the_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    let json = crate::testing::tokenizer_json(&["new", "##port", "is"]).to_string();
+    files::write_file(&path, json.as_bytes()).unwrap();
+    let tokenizer = PipelineTokenizer::load(&path, 32, None).unwrap();
+    let labels: Vec<String> = ["O", "B-x", "I-x"].map(str::to_owned).to_vec();
+    let bar = -50.0;
+    let crf = Crf::new(vec![0.0, 0.0, bar, bar, bar, 0.0, 0.0, 0.0, 0.0], vec![0.0; 3], vec![0.0; 3]).unwrap();
+    let predict = |input: InputText, strategy, logits: &[[f32; 3]]| -> Vec<FoundEntity> {
+        let rows = tokenizer.rows(&input).unwrap();
+        let text: Vec<char> = input.text().chars().collect();
+        let context = EntityContext {
+            text: &text,
+            labels: &labels,
+            tokenizer: &tokenizer,
+            strategy,
+            crf: Some(&crf),
+            ignore_labels: &["O".to_owned()],
+        };
+        assert_eq!(rows[0].encoded.length(), logits.len());
+        context.entities(&[rows[0].scored(logits.as_flattened())]).unwrap()
+    };
+    let text = || InputText::Text("newport is a".to_owned());
+    // [CLS] new ##port is a [SEP]: by itself `is` would be O, and ##port anything; behind B-x it can but go on.
+    let logits = [[9.0, 0.0, 0.0], [0.0, 3.0, 0.0], [9.0, 0.0, 9.0], [2.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 9.0]];
+    for strategy in AggregationStrategy::ALL.into_iter().skip(1) {
+        let found = predict(text(), strategy, &logits);
+        assert_eq!(found.len(), 1, "{strategy:?}: {found:?}");
+        let entity = &found[0];
+        assert_eq!(
+            (entity.entity_group.as_deref(), entity.word.as_str(), entity.start, entity.end),
+            (Some("x"), "newport is", 0, 10)
+        );
+        let shares = crf.marginals(&[0.0, 3.0, 0.0, 2.0, 0.0, 0.0, 2.0, 0.0, 0.0]);
+        assert!((entity.score - (shares[1] + shares[5]) / 2.0).abs() < 1e-6, "{entity:?}");
+    }
+    let found = predict(text(), AggregationStrategy::None, &logits);
+    let told: Vec<_> =
+        found.iter().map(|entity| (entity.entity.as_deref(), entity.index, entity.word.as_str())).collect();
+    assert_eq!(told, [(Some("B-x"), Some(1), "new"), (Some("B-x"), Some(2), "##port"), (Some("I-x"), Some(3), "is")]);
+    assert_eq!(found[0].score, found[1].score);
+
+    // Words given beforehand are the words, though the tokenizer would cut them.
+    let words = InputText::Words(vec!["a-b".to_owned(), "is".to_owned()]);
+    let logits = [[0.0; 3], [0.0, 9.0, 0.0], [9.0, 0.0, 0.0], [9.0, 0.0, 0.0], [0.0; 3], [0.0; 3]];
+    let found = predict(words, AggregationStrategy::First, &logits);
+    assert_eq!((found.len(), found[0].start, found[0].end), (1, 0, 6), "{found:?}");
+    // Of another number of labels.
+    let few = labels[..2].to_vec();
+    let rows = tokenizer.rows(&text()).unwrap();
+    let context = EntityContext {
+        text: &[],
+        labels: &few,
+        tokenizer: &tokenizer,
+        strategy: AggregationStrategy::First,
+        crf: Some(&crf),
+        ignore_labels: &[],
+    };
+    assert!(matches!(
+        context.entities(&[rows[0].scored(&[0.0; 12])]),
+        Err(crate::Error::Argument { field: "labels", .. })
+    ));
 }

@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 
 use super::{
     AggregationStrategy, EntityContext, FunctionToApply, InputItem, InputOptions, InputReader, InputText,
-    PipelineTokenizer, PredictionRow, ResultWriter, ScoredRow, softmax, top_labels,
+    PipelineTokenizer, PredictionRow, ResultWriter, ScoredRow, top_labels,
 };
-use crate::{Error, batch, task::Task};
+use crate::{Error, batch, crf::Crf, task::Task};
 
 /// Batches whose texts are read, sorted by length and scored together.
 const BATCHES_A_CHUNK: usize = 16;
@@ -29,6 +29,8 @@ pub struct PredictOptions {
     pub task: Task,
     /// Labels by id.
     pub labels: Vec<String>,
+    /// Tagged words: that of the model's head, where it has one.
+    pub crf: Option<Crf>,
     /// Fills up rows.
     pub pad_token_id: usize,
     /// Rows given to the model together.
@@ -196,24 +198,13 @@ impl Predictor {
             return json(serde_json::to_value(labels));
         }
         let text: Vec<char> = input.text().chars().collect();
-        let width = options.labels.len();
-        let probabilities: Vec<Vec<f32>> =
-            outputs.iter().map(|logits| logits.chunks_exact(width).flat_map(softmax).collect()).collect();
-        let scored: Vec<ScoredRow<'_>> = cut
-            .iter()
-            .zip(&probabilities)
-            .map(|(row, probabilities)| ScoredRow {
-                ids: &row.encoded.input_ids,
-                special: &row.special,
-                offsets: &row.offsets,
-                probabilities,
-            })
-            .collect();
+        let scored: Vec<ScoredRow<'_>> = cut.iter().zip(outputs).map(|(row, logits)| row.scored(logits)).collect();
         let context = EntityContext {
             text: &text,
             labels: &options.labels,
             tokenizer: &self.tokenizer,
             strategy: options.aggregation_strategy,
+            crf: options.crf.as_ref(),
             ignore_labels: &options.ignore_labels,
         };
         let mut entities = context.entities(&scored)?;
@@ -279,6 +270,7 @@ mod tests {
                 pad_token_id: 0,
                 batch_size: 4,
                 aggregation_strategy: AggregationStrategy::Simple,
+                crf: None,
                 ignore_labels: vec!["O".to_owned()],
                 function_to_apply: None,
                 top_k: 1,

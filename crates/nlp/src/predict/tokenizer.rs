@@ -7,6 +7,7 @@ use tokenizers::{
     TruncationParams, TruncationStrategy,
 };
 
+use super::ScoredRow;
 use crate::{
     Error,
     align::{Encoded, IGNORED},
@@ -44,6 +45,14 @@ pub struct PredictionRow {
     pub special: Vec<bool>,
     /// Characters of the text that each sub-token covers.
     pub offsets: Vec<(usize, usize)>,
+}
+
+impl PredictionRow {
+    /// With the model's output for it, [sub-tokens, labels].
+    pub fn scored<'a>(&'a self, logits: &'a [f32]) -> ScoredRow<'a> {
+        let Self { encoded, special, offsets } = self;
+        ScoredRow { ids: &encoded.input_ids, special, offsets, words: &encoded.words, logits }
+    }
 }
 
 /// A tokenizer for prediction.

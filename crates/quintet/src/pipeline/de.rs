@@ -310,7 +310,7 @@ train:
              batch_size, epochs, weight_decay, warmup_ratio, max_grad_norm, dropout, max_length, seed, group_by_length, \
              load_best_model, optim, adam_beta1, adam_beta2, adam_epsilon, lr_scheduler_type, warmup_steps, \
              head_learning_rate, layer_decay, freeze_layers, gradient_accumulation_steps, gradient_accumulation, \
-             label_smoothing_factor, class_weights, balanced_class_weights, focal_gamma, ema_decay, \
+             label_smoothing_factor, class_weights, balanced_class_weights, focal_gamma, crf, ema_decay, \
              early_stopping_patience, early_stopping_threshold, metric_for_best_model, precision, \
              gradient_checkpointing, tokens_per_batch, lora_r, lora_alpha, auto_find_batch_size"
         );

@@ -1,5 +1,6 @@
 //! Durable jobs: the state machine, its store, and the services that speak for it.
 
+mod checks;
 mod core;
 pub mod engine;
 pub mod follow;
@@ -12,6 +13,7 @@ pub mod store;
 mod watch;
 pub mod worker_service;
 
+pub use checks::{Checks, Validator};
 pub use runtime::{Clock, Jobs, LOCAL_WORKER, SystemClock};
-pub use service::{JobApi, Validator};
+pub use service::JobApi;
 pub use worker_service::{Surroundings, WorkerApi};

@@ -1,6 +1,6 @@
 //! `JobService`: creates, reads, watches and cancels jobs over gRPC.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use prost::Message as _;
@@ -13,10 +13,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use tonic_types::FieldViolation;
 
 use super::{
     Jobs,
+    checks::{Checks, Validator},
     engine::Rejection,
     hub::{HubNames, Pinned},
     inputs::{self, Location},
@@ -30,16 +30,12 @@ use crate::{
     status::{self, ErrorReason, violation},
 };
 
-/// Checks a specification of one kind before a job is made of it; fields are told as `spec.train.FIELD`, and an empty list
-/// means that it is good.
-pub type Validator = Arc<dyn Fn(&JobSpec) -> Vec<FieldViolation> + Send + Sync>;
-
 /// `JobService` over the jobs of one server.
 #[derive(Clone)]
 pub struct JobApi {
     jobs: Jobs,
     artifacts: ArtifactStore,
-    validators: HashMap<&'static str, Validator>,
+    checks: Checks,
     hub: Arc<HubNames>,
     drain: Drain,
 }
@@ -47,13 +43,13 @@ pub struct JobApi {
 impl JobApi {
     /// A service that takes no kind of job yet.
     pub fn new(jobs: Jobs, artifacts: ArtifactStore, drain: Drain) -> Self {
-        Self { jobs, artifacts, validators: HashMap::new(), hub: Arc::default(), drain }
+        Self { jobs, artifacts, checks: Checks::default(), hub: Arc::default(), drain }
     }
 
     /// Takes jobs of a kind that pass a check.
     #[must_use]
     pub fn kind(mut self, kind: &'static str, validator: Validator) -> Self {
-        self.validators.insert(kind, validator);
+        self.checks.insert(kind, validator);
         self
     }
 
@@ -108,16 +104,14 @@ impl JobApi {
     fn validate(&self, job: &Job, request_id: &str) -> Result<(), Status> {
         let mut wrong = Vec::new();
         let kind = job.spec.as_ref().map_or("", kind_of);
-        match self.validators.get(kind) {
-            Some(validator) => {
-                let found = job.spec.as_ref().map(|spec| validator(spec)).unwrap_or_default();
-                wrong.extend(found.into_iter().map(|v| violation(format!("job.{}", v.field), v.description)));
+        match job.spec.as_ref().and_then(|spec| self.checks.check(spec)) {
+            Some(found) => {
+                wrong.extend(found.into_iter().map(|v| violation(format!("job.{}", v.field), v.description)))
             }
             None => {
-                let mut kinds: Vec<&str> = self.validators.keys().copied().collect();
-                kinds.sort_unstable();
                 let given = if kind.is_empty() { "nothing" } else { kind };
-                wrong.push(violation("job.spec", format!("is {given}; this server takes {}", kinds.join(", "))));
+                let kinds = self.checks.kinds().join(", ");
+                wrong.push(violation("job.spec", format!("is {given}; this server takes {kinds}")));
             }
         }
         if request_id.len() > 200 {
@@ -181,7 +175,10 @@ impl JobApi {
                 let job = job.ok_or_else(|| Ok(status::not_found("job", &job_name(&uid))))?;
                 let artifact = job.outputs.as_ref().and_then(|outputs| outputs.artifacts.get(&output));
                 match (job.state(), artifact) {
-                    (JobState::Succeeded, Some(artifact)) => Ok(format!("{}/{path}", artifact.digest)),
+                    // A failed job has outputs when it left something to be used.
+                    (JobState::Succeeded | JobState::Failed, Some(artifact)) => {
+                        Ok(format!("{}/{path}", artifact.digest))
+                    }
                     (JobState::Succeeded, None) => Err(Ok(status::failed_precondition(
                         ErrorReason::OutputMissing,
                         &job.name,

@@ -106,6 +106,7 @@ impl WorkerService for WorkerApi {
             log: request.log,
             log_offset: request.log_offset.max(0),
             finalizing: request.finalizing,
+            ..Report::default()
         };
         let kept = self.jobs.run(move |engine, now| engine.heartbeat(report, now)).await.map_err(store_status)?;
         let (directive, expires) = kept.map_err(|rejection| reject(&rejection))?;
@@ -125,6 +126,7 @@ impl WorkerService for WorkerApi {
             uid: uid.clone(),
             attempt: request.attempt,
             metrics: request.metrics,
+            left: request.left,
             log: request.log,
             log_offset: request.log_offset.max(0),
             ..Report::default()

@@ -28,17 +28,31 @@ pub struct Failure {
     pub message: String,
     /// Who has to act.
     pub class: ErrorClass,
+    /// What can be used nevertheless.
+    pub(super) left: Option<Box<Done>>,
 }
 
 impl Failure {
+    /// The attempt failed, and these have to act.
+    pub fn new(class: ErrorClass, reason: ErrorReason, message: impl fmt::Display) -> Self {
+        Self { reason, message: message.to_string(), class, left: None }
+    }
+
     /// The user has to act; the attempt is not repeated.
     pub fn user(reason: ErrorReason, message: impl fmt::Display) -> Self {
-        Self { reason, message: message.to_string(), class: ErrorClass::User }
+        Self::new(ErrorClass::User, reason, message)
     }
 
     /// The machine, the network or the store failed; the attempt is repeated.
     pub fn infrastructure(reason: ErrorReason, message: impl fmt::Display) -> Self {
-        Self { reason, message: message.to_string(), class: ErrorClass::Infrastructure }
+        Self::new(ErrorClass::Infrastructure, reason, message)
+    }
+
+    /// The attempt leaves what it has put into its output folders, and this.
+    #[must_use]
+    pub fn leaving(mut self, left: Done) -> Self {
+        self.left = Some(Box::new(left));
+        self
     }
 
     pub(crate) fn into_error(self, attempt: i32, log_tail: String) -> JobError {

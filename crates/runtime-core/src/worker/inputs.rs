@@ -61,7 +61,8 @@ impl Inputs {
                 let job = self.jobs.get(&job_name(&uid)).await;
                 let job = job.map_err(|status| Failure::infrastructure(ErrorReason::Unavailable, status))?;
                 let artifact = job.outputs.as_ref().and_then(|outputs| outputs.artifacts.get(&output));
-                match artifact.filter(|_| job.state() == JobState::Succeeded) {
+                // A failed job has outputs when it left something to be used.
+                match artifact.filter(|_| matches!(job.state(), JobState::Succeeded | JobState::Failed)) {
                     Some(artifact) => self.fetch_artifact(field, &artifact.uri, &path).await,
                     None => Err(bad(format!("job {} has no output {output:?}", job.name))),
                 }

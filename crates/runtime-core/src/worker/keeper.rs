@@ -106,6 +106,7 @@ impl Keeper {
         if self.context.directive() == Directive::Abandon {
             return;
         }
+        let mut left = None;
         let outcome = match result {
             Ok(done) => match self.publish(&done).await {
                 Ok(outputs) if done.stopped => Outcome::Stopped(Stopped { outputs: Some(outputs) }),
@@ -115,8 +116,13 @@ impl Keeper {
                     Outcome::Failed(failure.into_error(job.attempt, self.context.log_tail()))
                 }
             },
-            Err(failure) => {
+            Err(mut failure) => {
                 self.context.log(format!("failed: {failure}"));
+                if let Some(done) = failure.left.take() {
+                    // The failure is what counts: without this it is told all the same.
+                    let published = self.publish(&done).await;
+                    left = published.map_err(|error| self.context.log(format!("publishing failed: {error}"))).ok();
+                }
                 Outcome::Failed(failure.into_error(job.attempt, self.context.log_tail()))
             }
         };
@@ -129,6 +135,7 @@ impl Keeper {
             log: outbox.log,
             log_offset: outbox.log_offset,
             metrics: outbox.metrics,
+            left,
         };
         let mut backoff = Backoff::default();
         let give_up = Instant::now() + self.term * 2;

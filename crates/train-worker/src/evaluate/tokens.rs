@@ -3,9 +3,7 @@ use std::collections::BTreeMap;
 
 use quintet_nlp::{
     align::{Encoded, IGNORED},
-    evaluation::argmax,
     metrics::{Bootstrap, Limits, TokenPredictions, evaluate_tokens, worst_sentences},
-    predict::softmax,
     rows::Example,
     seqeval::{Mode, Tally},
     task::Target,
@@ -32,6 +30,7 @@ pub(super) fn run(
     let Evaluation { part, labels, depth, .. } = *evaluation;
     let outside = labels.iter().position(|label| label == "O").unwrap_or(0);
     let named = |ids: Vec<usize>| -> Vec<String> { ids.iter().filter_map(|id| labels.get(*id).cloned()).collect() };
+    let decoder = evaluation.model.decoder(labels.len())?;
     let mut losses = LossSum::default();
     let (mut default, mut strict) = (Tally::new(Mode::Default), Tally::new(Mode::Strict));
     let mut kept = Kept::default();
@@ -42,10 +41,9 @@ pub(super) fn run(
         let mut chosen: Vec<Vec<usize>> = vec![Vec::new(); chunk.len()];
         let mut shares: Vec<Vec<f32>> = vec![Vec::new(); chunk.len()];
         let stop = evaluation.logits(&chunk, start, &mut losses, observer, |row, logits| {
-            let tokens = || logits.chunks_exact(labels.len().max(1)).take(chunk[row].length());
-            chosen[row] = tokens().map(argmax).collect();
+            chosen[row] = decoder.decode(&chunk[row], logits);
             if depth == Depth::Whole && kept.gold.len() < DETAILED {
-                shares[row] = tokens().flat_map(softmax).collect();
+                shares[row] = decoder.probabilities(&chunk[row], logits);
             }
         })?;
         if stop != Directive::Continue {

@@ -37,7 +37,10 @@ pub(crate) struct Adafactor {
 impl Adafactor {
     pub(super) fn new(parameters: &Parameters, settings: Settings) -> Result<Self, Error> {
         let options = (Kind::Float, parameters.flat.device());
-        let (leaf, slots): (Vec<usize>, Vec<Slot>) = parameters.weights().into_iter().unzip();
+        // What is frozen has no moments.
+        let trained = |leaf: usize| parameters.leaves.get(leaf).is_some_and(|leaf| leaf.tensor.requires_grad());
+        let weights = parameters.weights().into_iter().filter(|(leaf, _)| trained(*leaf));
+        let (leaf, slots): (Vec<usize>, Vec<Slot>) = weights.unzip();
         let mut second = Vec::with_capacity(slots.len());
         for slot in &slots {
             second.push(match slot.shape.as_slice() {

@@ -10,13 +10,19 @@ use super::{
     Gradients, OptimizerState, Settings, clip_factor, on_processor,
     pass::{Change, PIECE, Piece, Rule, Values, narrow, square_sum, update_all},
 };
-use crate::{Error, hyper::Optim, parameters::Parameters};
+use crate::{
+    Error,
+    hyper::Optim,
+    parameters::{Leaf, Parameters},
+};
 
 /// Optimizer and its state.
 pub(crate) struct Fused {
     settings: Settings,
-    /// First moments, and second ones where the rule has them; flat.
+    /// First moments, and second ones where the rule has them; flat, of the weights from `first` on.
     moments: Vec<Tensor>,
+    /// The first element that is trained: what lies before it has no moments.
+    first: usize,
     /// Rows of the word table that have had a gradient.
     touched: Vec<bool>,
     /// What the weights of the other rows are still to be multiplied by.
@@ -31,8 +37,9 @@ impl Fused {
             _ => return Err(Error::Internal("the first leaf is the word table")),
         };
         let count = if settings.optim == Optim::Lion { 1 } else { 2 };
-        let moments = (0..count).map(|_| parameters.flat.f_zeros_like()).collect::<Result<_, _>>()?;
-        Ok(Self { settings, moments, touched: vec![false; rows], owed: 1.0, hidden })
+        let changing = parameters.changing()?;
+        let moments = (0..count).map(|_| changing.f_zeros_like()).collect::<Result<_, _>>()?;
+        Ok(Self { settings, moments, first: parameters.first_trained(), touched: vec![false; rows], owed: 1.0, hidden })
     }
 
     pub(super) fn state(&self) -> OptimizerState {
@@ -128,12 +135,12 @@ impl Fused {
             (0..).zip(&parameters.leaves).map(|(index, leaf)| self.factors(index, leaf.decays, rate)).collect();
         let mut moments = self.moments.iter_mut().map(slice_mut);
         let mut buffers = Buffers {
-            weights: slice_mut(&mut parameters.flat),
-            copy: bf16_copy(parameters.copy.as_mut()),
+            weights: slice_mut(&mut parameters.flat).get_mut(self.first..).unwrap_or_default(),
+            copy: bf16_copy(parameters.copy.as_mut()).map(|copy| copy.get_mut(self.first..).unwrap_or_default()),
             first: moments.next().unwrap_or_default(),
             second: moments.next(),
             pieces: Vec::new(),
-            position: 0,
+            position: self.first,
         };
         if let (Some((ids, rows)), Some((rate, keep))) = (words, factors.first()) {
             let parts = rows.chunks(self.hidden);
@@ -187,10 +194,12 @@ impl Fused {
     ) -> Result<(), Error> {
         // The operations change their receiver; the tensor they give back is the same one.
         tch::no_grad(|| {
-            let mut flat = parameters.flat.f_zeros_like()?;
+            let mut flat = parameters.changing()?.f_zeros_like()?;
+            let first = self.first;
+            let part = |flat: &Tensor, leaf: &Leaf| flat.f_narrow(0, (leaf.offset - first) as i64, leaf.length as i64);
             for (leaf, gradient) in parameters.leaves.iter().zip(&gradients.leaves) {
                 let Some(gradient) = gradient else { continue };
-                flat.f_narrow(0, leaf.offset as i64, leaf.length as i64)?.f_copy_(&gradient.f_reshape([-1])?)?;
+                part(&flat, leaf)?.f_copy_(&gradient.f_reshape([-1])?)?;
             }
             if self.settings.max_norm > 0.0 {
                 // On the device: reading the norm would wait for all work before it.
@@ -204,12 +213,11 @@ impl Fused {
                     continue;
                 }
                 let (rate, keep) = self.factors(index, leaf.decays, rate);
-                let place = (leaf.offset as i64, leaf.length as i64);
-                let mut weights = parameters.flat.f_narrow(0, place.0, place.1)?;
+                let mut weights = parameters.flat.f_narrow(0, leaf.offset as i64, leaf.length as i64)?;
                 if keep != 1.0 {
                     let _ = weights.f_mul_scalar_(keep)?;
                 }
-                let _ = weights.f_sub_(&update.f_narrow(0, place.0, place.1)?.f_mul_scalar(rate)?)?;
+                let _ = weights.f_sub_(&part(&update, leaf)?.f_mul_scalar(rate)?)?;
             }
             parameters.refresh()
         })

@@ -14,7 +14,10 @@ impl Run<'_> {
         self.optimizer.settle(&mut self.parameters)?;
         match &mut self.average {
             // The operation changes its receiver; the tensor it gives back is the same one.
-            Some(average) => tch::no_grad(|| average.f_lerp_(&self.parameters.flat, 1.0 - decay)).map(|_| ())?,
+            Some(average) => {
+                let weights = self.parameters.changing()?;
+                tch::no_grad(|| average.f_lerp_(&weights, 1.0 - decay)).map(|_| ())?;
+            }
             None => self.average = Some(self.parameters.copy()?),
         }
         Ok(())

@@ -142,6 +142,14 @@ impl Run<'_> {
         self.request.hyper.early_stopping_patience.is_some_and(|patience| self.position.stale >= patience)
     }
 
+    /// Puts the weights of the best epoch before training diverged in place, and gives its report; none when no epoch was kept.
+    pub(crate) fn go_back(&mut self) -> Result<Option<EpochReport>, Error> {
+        let Some(best) = self.best.take() else { return Ok(None) };
+        self.parameters.set(&best)?;
+        self.parameters.merge()?;
+        Ok(self.position.best.and_then(|epoch| self.position.epochs.get(epoch - 1)).cloned())
+    }
+
     /// Puts the weights to be published in place: those of the best epoch, else the average, else the last ones.
     fn keep_best(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
         self.optimizer.settle(&mut self.parameters)?;

@@ -29,7 +29,7 @@ impl<'a> Run<'a> {
         observer: &mut dyn Observer,
     ) -> Result<Result<Self, Directive>, Error> {
         let hyper = &request.hyper;
-        for output in [&request.checkpoint_out, &request.evaluation_out] {
+        for output in [&request.checkpoint_out, &request.evaluation_out, &request.last_good_out] {
             if !request.metrics_only && output.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
                 return Err(Error::field("out", format!("`{}` is not empty", output.display())));
             }
@@ -78,6 +78,10 @@ impl<'a> Run<'a> {
         let mut config = checkpoint.config.clone();
         config.task = Some(task);
         config.labels = labels;
+        config.crf = hyper.crf;
+        if checkpoint.config.has_crf() && !hyper.crf && !task.is_sequence() {
+            observer.log("the checkpoint's CRF is left out; `crf: true` goes on with it");
+        }
         if let Some(dropout) = hyper.dropout {
             config.set_dropout(dropout);
         }

@@ -12,7 +12,7 @@ use crate::{
 impl Run<'_> {
     /// Takes up the newest state of this run.
     pub(super) fn resume(&mut self, dir: &Path, observer: &mut dyn Observer) -> Result<(), Error> {
-        let count = self.parameters.flat.numel();
+        let count = self.parameters.changing()?.numel();
         let optimizer = &mut self.optimizer;
         let accept = |_: &_, tensors: &Tensors| {
             let others = [&tensors.average, &tensors.best].into_iter().flatten();
@@ -47,8 +47,12 @@ impl Run<'_> {
             between_epochs && self.average.is_none() && self.position.best == Some(self.position.epochs.len());
         let optimizer = self.optimizer.state();
         self.position.owed = optimizer.owed;
+        let weights = match self.parameters.changing() {
+            Ok(weights) => weights,
+            Err(error) => return observer.log(&format!("a state was not kept: {error}")),
+        };
         let tensors = Tensors {
-            weights: self.parameters.flat.shallow_clone(),
+            weights,
             optimizer,
             average: self.average.as_ref().map(tch::Tensor::shallow_clone),
             best: self.best.as_ref().filter(|_| !present_is_best).map(tch::Tensor::shallow_clone),

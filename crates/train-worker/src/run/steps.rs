@@ -288,8 +288,7 @@ impl Run<'_> {
         let line = |row: &usize| rows.example(rows.document(*row)).ok().map(|example| example.line().to_string());
         let lines: Vec<String> = members.iter().filter_map(line).collect();
         let rows = format!("`{}` lines {}", self.request.sources.train.display(), lines.join(", "));
-        let kept = self.position.best.map(|epoch| format!("; the weights of epoch {epoch} were the best so far"));
         let narrow = self.position.loss_scale.map(|_| "; fp16 has a small range, bf16 and fp32 have a large one");
-        Error::Diverged { step, what, rows: rows + &kept.unwrap_or_default() + narrow.unwrap_or_default() }
+        Error::Diverged { step, what, rows: rows + narrow.unwrap_or_default(), kept: None }
     }
 }

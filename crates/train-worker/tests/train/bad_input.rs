@@ -19,6 +19,45 @@ fn divergence_names_step_and_rows() {
     assert!(nothing_written(&bench, "out"));
 }
 
+#[test]
+fn divergence_after_an_epoch_leaves_its_checkpoint() {
+    let mut bench = Bench::new();
+    // Each step takes seven times a weight from it: they grow until squares of their products overflow.
+    bench.hyper().learning_rate = Some(1.0);
+    bench.hyper().weight_decay = Some(7.0);
+    bench.hyper().lr_scheduler_type = Some("constant".into());
+    let error = train(&bench.request("out"), &mut Recorder::default()).unwrap_err();
+    let told = error.to_string();
+    assert!(
+        told.contains("; the checkpoint of epoch 1, the best before, is the output `last_good_checkpoint`; try"),
+        "{told}"
+    );
+    match error {
+        Error::Diverged { step, kept: Some(epoch), .. } => {
+            assert!((9..=16).contains(&step) && epoch.epoch == 1, "{step}, {epoch:?}");
+        }
+        other => panic!("{other}"),
+    }
+    assert!(nothing_written(&bench, "out/checkpoint") && nothing_written(&bench, "out/evaluation"));
+
+    // It is what a run of that one epoch gives.
+    bench.hyper().epochs = Some(1);
+    fs::remove_dir_all(bench.path("resume")).unwrap();
+    train(&bench.request("short"), &mut Recorder::default()).unwrap();
+    let weights = |folder: &str| fs::read(bench.path(folder).join("model.safetensors")).unwrap();
+    assert!(weights("out/last_good_checkpoint") == weights("short/checkpoint"));
+
+    // Without a kept epoch, and in a sweep, there is none.
+    bench.hyper().epochs = Some(4);
+    bench.hyper().load_best_model = Some(false);
+    let error = train(&bench.request("last"), &mut Recorder::default()).unwrap_err();
+    assert!(matches!(error, Error::Diverged { kept: None, .. }) && nothing_written(&bench, "last"), "{error}");
+    bench.hyper().load_best_model = None;
+    bench.spec.metrics_only = true;
+    let error = train(&bench.request("trial"), &mut Recorder::default()).unwrap_err();
+    assert!(matches!(error, Error::Diverged { kept: None, .. }) && nothing_written(&bench, "trial"), "{error}");
+}
+
 pub(crate) fn failure(bench: &Bench) -> Error {
     let error = train(&bench.request("out"), &mut Recorder::default()).unwrap_err();
     assert!(error.is_input_fault(), "{error}");

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used)] // helpers of tests fail by panicking, like the tests
 
 mod bad_input;
+mod crf;
 mod cuda;
 mod devices;
 mod families;
 mod lora;
+mod memory;
 mod precision;
 mod resume;
 mod settings;
@@ -16,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use quintet_nlp::{
     checkpoint::Checkpoint,
+    decoder::Decoder,
     evaluation::EvaluationSet,
     seqeval::{Mode, evaluate},
 };
@@ -52,9 +55,10 @@ fn a_run_learns_and_leaves_whole_outputs() {
     let again = evaluate(&set.description.gold_tags, &set.description.predicted_tags, Mode::Default).unwrap();
     assert_eq!(Some(&again), report.evaluation.as_ref().map(entities));
     // The logits of the first rows say what the predictions say.
+    let decoder = Decoder::new(None, set.description.labels.len());
     let row = set.description.length * set.description.labels.len();
     for index in 0..64 {
-        let tags = set.predicted_tags(index, &set.logits[index * row..(index + 1) * row]).unwrap();
+        let tags = set.predicted_tags(index, &set.logits[index * row..(index + 1) * row], &decoder).unwrap();
         assert_eq!(tags, set.description.predicted_tags[index]);
     }
 }

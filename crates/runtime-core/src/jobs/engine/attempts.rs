@@ -152,7 +152,7 @@ impl Engine {
                 job.error = None;
             }),
             Outcome::Stopped(outputs) => self.stopped(key, outputs, now),
-            Outcome::Failed(error) => self.attempt_failed(key, error, now),
+            Outcome::Failed(error) => self.failed(key, error, report.left, now),
         })
     }
 
@@ -180,6 +180,11 @@ impl Engine {
     }
 
     pub(super) fn attempt_failed(&mut self, key: i64, error: JobError, now: Millis) -> Job {
+        self.failed(key, error, None, now)
+    }
+
+    /// Fails an attempt that leaves something; it becomes the outputs of the job when there is no further attempt.
+    fn failed(&mut self, key: i64, error: JobError, left: Option<Outputs>, now: Millis) -> Job {
         let Some(entry) = self.entries.get(&key) else { return Job::default() };
         let job = &entry.job;
         let error = JobError { attempt: job.attempt, time: Some(timestamp(now)), ..error };
@@ -199,8 +204,12 @@ impl Engine {
                 self.serve_waiters(now);
                 job
             }
-            ErrorClass::User => self.transition(key, JobState::Failed, now, |job| job.error = Some(error)),
-            _ if counted + 1 >= attempts => self.transition(key, JobState::Failed, now, |job| job.error = Some(error)),
+            class if class == ErrorClass::User || counted + 1 >= attempts => {
+                self.transition(key, JobState::Failed, now, |job| {
+                    job.outputs = left;
+                    job.error = Some(error);
+                })
+            }
             _ => {
                 let ceiling = initial.saturating_mul(1 << counted.min(20)).min(longest);
                 let pause = self.random.random_range(0..=ceiling);

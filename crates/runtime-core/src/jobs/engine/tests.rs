@@ -322,3 +322,20 @@ proptest! {
         prop_assert!(engine.next_timer().is_none());
     }
 }
+
+#[test]
+fn what_a_failed_attempt_leaves_is_kept_when_it_was_the_last() {
+    let left = || Some(Outputs { metrics: [("f1".to_owned(), 0.5)].into(), ..Outputs::default() });
+    let fail = |engine: &mut Engine, job: &Job, class| {
+        engine.finish(Report { left: left(), ..report(job) }, failure(class), 9).unwrap()
+    };
+    let mut engine = engine();
+    create(&mut engine, "a", 0);
+    let job = claim(&mut engine, 1);
+    let failed = fail(&mut engine, &job, ErrorClass::User);
+    assert_eq!((failed.state(), failed.outputs), (JobState::Failed, left()));
+    create(&mut engine, "b", 10);
+    let job = claim(&mut engine, 11);
+    let waiting = fail(&mut engine, &job, ErrorClass::Infrastructure);
+    assert_eq!((waiting.state(), waiting.outputs), (JobState::RetryWait, None));
+}

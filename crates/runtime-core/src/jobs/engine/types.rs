@@ -176,6 +176,8 @@ pub struct Report {
     pub progress: Option<Progress>,
     /// New values of metrics.
     pub metrics: Vec<Metric>,
+    /// What can be used of it though it failed.
+    pub left: Option<Outputs>,
     /// New bytes of its log.
     pub log: Vec<u8>,
     /// Where they begin.

@@ -1,27 +1,11 @@
 //! A prediction as a job: a server with the service, the worker program that it launches, and the output it publishes.
-#![allow(clippy::unwrap_used)] // helpers of tests fail by panicking, like the tests
 use std::{fs, path::Path, time::Duration};
 
 use quintet_nlp::testing::TinyCheckpoint;
 use quintet_proto::v1::{CreateJobRequest, ErrorClass, Job, JobSpec, JobState, PredictSpec, job_spec::Kind};
-use runtime_core::{
-    client::{JobClient, connect},
-    config::Loader,
-    host::Host,
-    server::ServerHandle,
-};
+use runtime_core::client::{JobClient, connect};
 
-async fn serve(data: &Path) -> ServerHandle {
-    let programs = Path::new(env!("CARGO_BIN_EXE_train-worker")).parent().unwrap();
-    let config = Loader::new()
-        .set("data_dir", data.to_str().unwrap())
-        .set("listen", "127.0.0.1:0")
-        .set("services", "train")
-        .set("worker.program_dir", programs.to_str().unwrap())
-        .load()
-        .unwrap();
-    train_svc::mount(Host::open(config).await.unwrap()).unwrap().start().await.unwrap()
-}
+use crate::support::serve;
 
 fn request(number: u8, spec: PredictSpec) -> CreateJobRequest {
     let job = Job { spec: Some(JobSpec { kind: Some(Kind::Predict(spec)) }), ..Job::default() };

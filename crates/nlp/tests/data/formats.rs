@@ -1,9 +1,9 @@
 //! Data sets as their own tools write them (`tests/peers/datasets_golden.py`), read whole.
-#![allow(clippy::unwrap_used)] // helpers of tests fail by panicking, like the tests
 use std::path::{Path, PathBuf};
 
+use crate::support::{Set, load, sentence, text};
 use quintet_nlp::{
-    data::{Answer, DataSet, Form, Format, ReadOptions, Sentence, Sources, Splits, TextExample, TextOptions},
+    data::{Answer, Form, Format, ReadOptions, Sentence, Sources, TextExample, TextOptions},
     task::Task,
 };
 
@@ -15,48 +15,45 @@ fn sources(train: PathBuf, form: Form) -> Sources {
     Sources { train, validation: None, test: None, form, validation_fraction: 0.34, seed: 1, fold: None }
 }
 
-fn texts(name: &str, options: TextOptions) -> (Task, Vec<String>, Splits<TextExample>) {
-    let set = DataSet::load(&sources(data(name), Form::Text(options))).unwrap();
-    let labels = set.label_names().to_vec();
-    match set {
-        DataSet::Text { task, splits, .. } => (task, labels, splits),
-        other => panic!("{other:?}"),
-    }
+fn texts(name: &str, options: TextOptions) -> Set {
+    load(&sources(data(name), Form::Text(options))).unwrap()
 }
 
-fn all(mut splits: Splits<TextExample>) -> Vec<TextExample> {
-    splits.train.append(&mut splits.validation);
-    splits.train.sort_by_key(|example| example.line);
-    splits.train
+/// What is trained and validated on, in the order of the file.
+fn all(set: &Set) -> Vec<TextExample> {
+    let mut rows: Vec<TextExample> = set.train.iter().chain(&set.validation).map(|row| text(row).clone()).collect();
+    rows.sort_by_key(|row| row.line);
+    rows
 }
 
 const TEXTS: [&str; 6] = ["first, \"quoted\"", "second\nline", "third \u{1f600}", "fourth", "fifth", "sixth"];
 
 #[test]
 fn saved_data_sets_give_texts_with_named_classes() {
-    let (task, labels, splits) = texts("saved", TextOptions::default());
-    assert_eq!((task, labels.join(" ").as_str()), (Task::SequenceClassification, "neg pos"));
-    let test: Vec<(&str, &Answer)> =
-        splits.test.iter().flatten().map(|example| (example.text.as_str(), &example.answer)).collect();
+    let set = texts("saved", TextOptions::default());
+    assert_eq!((set.task, set.labels.join(" ").as_str()), (Task::SequenceClassification, "neg pos"));
+    let test: Vec<&TextExample> = set.test.iter().flatten().map(text).collect();
+    let test: Vec<(&str, &Answer)> = test.iter().map(|row| (row.text.as_str(), &row.answer)).collect();
     assert_eq!(test, [("sixth", &Answer::Label("neg".into())), ("first, \"quoted\"", &Answer::Label("pos".into()))]);
-    let rows = all(splits);
+    let rows = all(&set);
     assert_eq!(rows.iter().map(|row| row.text.as_str()).collect::<Vec<_>>(), TEXTS);
     assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
 }
 
 #[test]
 fn folders_of_the_hub_give_their_splits() {
-    let (_, labels, splits) = texts("hub", TextOptions::default());
-    assert_eq!((labels.join(" ").as_str(), splits.train.len(), splits.validation.len()), ("neg pos", 6, 2));
-    assert_eq!(splits.validation[0].text, "second\nline");
+    let set = texts("hub", TextOptions::default());
+    assert_eq!((set.labels.join(" ").as_str(), set.train.len(), set.validation.len()), ("neg pos", 6, 2));
+    assert_eq!(text(&set.validation[0]).text, "second\nline");
 }
 
 #[test]
 fn tables_of_every_compression_are_read_alike() {
     let read = |name: &str, column: &str| {
         let options = TextOptions { label_column: Some(column.into()), ..TextOptions::default() };
-        let (task, labels, splits) = texts(name, options);
-        (task, labels, all(splits))
+        let set = texts(name, options);
+        let rows = all(&set);
+        (set.task, set.labels, rows)
     };
     let (task, labels, rows) = read("table-none.parquet", "label");
     assert_eq!((task, labels.join(" ").as_str()), (Task::SequenceClassification, "a b"));
@@ -74,17 +71,15 @@ fn tables_of_every_compression_are_read_alike() {
     assert_eq!(several[1].answer, Answer::Labels([].into()));
 
     let wrong = TextOptions { label_column: Some("when".into()), ..TextOptions::default() };
-    let error = DataSet::load(&sources(data("table-zstd.parquet"), Form::Text(wrong))).unwrap_err().to_string();
+    let error = load(&sources(data("table-zstd.parquet"), Form::Text(wrong))).unwrap_err().to_string();
     assert!(error.contains("`when` is of type Timestamp"), "{error}");
 }
 
 fn sentences(name: &str) -> (Vec<String>, Vec<Sentence>) {
-    let set = DataSet::load(&sources(data(name), Form::Tokens(ReadOptions::default()))).unwrap();
-    let labels = set.label_names().to_vec();
-    let DataSet::Tokens { mut splits, .. } = set else { panic!("not of words") };
-    splits.train.append(&mut splits.validation);
-    splits.train.sort_by(|one, other| other.words.len().cmp(&one.words.len()).then(one.words.cmp(&other.words)));
-    (labels, splits.train)
+    let set = load(&sources(data(name), Form::Tokens(ReadOptions::default()))).unwrap();
+    let mut rows: Vec<Sentence> = set.train.iter().chain(&set.validation).map(|row| sentence(row).clone()).collect();
+    rows.sort_by(|one, other| other.words.len().cmp(&one.words.len()).then(one.words.cmp(&other.words)));
+    (set.labels, rows)
 }
 
 #[test]
@@ -106,7 +101,7 @@ fn damaged_tables_are_named() {
         let path = dir.path().join(Path::new(name).file_name().unwrap());
         for length in [whole.len() / 2, whole.len() - 9] {
             std::fs::write(&path, &whole[..length]).unwrap();
-            let found = DataSet::load(&sources(path.clone(), Form::Text(TextOptions::default())));
+            let found = load(&sources(path.clone(), Form::Text(TextOptions::default())));
             // The stream format has an end mark that readers can do without.
             if name.ends_with(".arrow") && length > whole.len() / 2 {
                 continue;
@@ -118,6 +113,6 @@ fn damaged_tables_are_named() {
     let csv = dir.path().join("t.parquet");
     std::fs::write(&csv, "text,label\nx,a\n").unwrap();
     let options = TextOptions { format: Some(Format::Parquet), ..TextOptions::default() };
-    let error = DataSet::load(&sources(csv, Form::Text(options))).unwrap_err().to_string();
+    let error = load(&sources(csv, Form::Text(options))).unwrap_err().to_string();
     assert!(error.contains("no Parquet file"), "{error}");
 }
