@@ -22,6 +22,11 @@ pub(crate) struct Kept {
     rotary: RefCell<HashMap<(u64, i64), [Tensor; 2]>>,
 }
 
+/// Rows of scores shorter than this are short to libtorch's softmax.
+const SHORT: i64 = 64;
+/// Beyond this length the memory of all scores outweighs the time of a slow kernel.
+const LONG: i64 = 1024;
+
 /// A forward pass.
 pub(crate) struct Engine<'a> {
     leaves: &'a [Tensor],
@@ -56,6 +61,13 @@ impl<'a> Engine<'a> {
 
     fn device(&self) -> Device {
         self.input.index.device()
+    }
+
+    /// Whether attention is computed product by product. On the processor libtorch has no fused kernel with dropout either, and the
+    /// backward pass of the one in bf16 takes several times as long as products do.
+    fn by_products(&self, kind: Kind, dropout: f64) -> bool {
+        let slow = kind == Kind::BFloat16 && self.train && self.input.length <= LONG;
+        self.device() == Device::Cpu && (dropout > 0.0 || slow)
     }
 
     /// What is added to the scores [rows, heads, length, length]: 0, or the smallest number where a score is left out. Not minus
@@ -330,7 +342,11 @@ impl Ops for Engine<'_> {
     fn attention(&mut self, joined: &Tensor, attention: &Attention<'_, Tensor>) -> Result<Tensor> {
         let (heads, size) = (attention.heads as i64, attention.head_size as i64);
         let (rows, length) = (joined.size()[0], self.input.length);
+        let dropout = if self.train { attention.dropout } else { 0.0 };
+        let by_products = self.by_products(joined.kind(), dropout);
         let joined = joined.f_view([rows, length, 3, heads, size])?.f_permute([2, 0, 3, 1, 4])?;
+        // One copy for all products, forward and backward, instead of one of each operand.
+        let joined = if by_products { joined.f_contiguous()? } else { joined };
         let parts = match attention.rotary {
             None => {
                 let parts = joined.f_unbind(0)?;
@@ -350,14 +366,14 @@ impl Ops for Engine<'_> {
             (Some(added), Some(mask)) => Some(added.f_add(&mask)?),
             (added, mask) => added.or(mask),
         };
-        let dropout = if self.train { attention.dropout } else { 0.0 };
         let Parts { query, key, value } = &parts;
-        let context = if dropout > 0.0 && self.device() == Device::Cpu {
-            // libtorch has no fused kernel for this either, and its masks cost more.
+        let context = if by_products {
             let scores = query.f_mul_scalar(attention.scale)?.f_matmul(&key.f_transpose(-1, -2)?)?;
             let scores = if let Some(added) = &added { scores.f_add(added)? } else { scores };
-            let shares = scores.f_softmax(-1, scores.kind())?;
-            shares.f_mul(&self.kept.draws.mask(&shares, dropout)?)?.f_matmul(value)?
+            // libtorch's softmax of short bf16 rows takes four times as long as one in fp32.
+            let kind = if length < SHORT { Kind::Float } else { scores.kind() };
+            let shares = self.dropout(scores.f_softmax(-1, kind)?, dropout)?;
+            shares.f_to_kind(value.kind())?.f_matmul(value)?
         } else {
             let (added, scale) = (added.as_ref(), Some(attention.scale));
             Tensor::f_scaled_dot_product_attention(query, key, value, added, dropout, false, scale, false)?

@@ -32,6 +32,7 @@ mod run;
 mod schedule;
 mod state;
 mod train;
+mod vectors;
 pub mod worker;
 
 pub use error::Error;
