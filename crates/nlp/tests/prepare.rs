@@ -27,6 +27,9 @@ struct Fixture {
     tokenizer: WordTokenizer,
 }
 
+/// The encoded rows of a split, and how they are aligned with its words.
+type Split = (Vec<Encoded>, Alignment);
+
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -47,7 +50,7 @@ impl Fixture {
     }
 
     /// What preparing gives, by the steps one after the other on all rows in memory.
-    fn expected(&self, sources: &Sources, rows: &[Example]) -> (Task, Vec<String>, [(Vec<Encoded>, Alignment); 2]) {
+    fn expected(&self, sources: &Sources, rows: &[Example]) -> (Task, Vec<String>, [Split; 2]) {
         let kind = |row: &Example| match row {
             Example::Sentence(sentence) => {
                 let types = sentence.tags.iter().filter_map(|tag| parse_tag(tag).unwrap().kind());
