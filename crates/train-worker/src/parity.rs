@@ -17,7 +17,8 @@ use crate::{
     probe::{Steps, backward, flat_gradient, read_batch},
 };
 
-const FIXTURES: [&str; 12] = [
+/// The folders of `testdata`: a tiny checkpoint of every family, and what the peers compute of it.
+pub(crate) const FIXTURES: [&str; 12] = [
     "bert",
     "bert-crf",
     "bert-relative",
@@ -40,7 +41,7 @@ struct Fixture {
     model: Model,
 }
 
-fn folder(name: &str) -> PathBuf {
+pub(crate) fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
 }
 

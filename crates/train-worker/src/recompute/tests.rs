@@ -1,6 +1,4 @@
 //! Gradients of recomputed layers against those of the ordinary backward pass, for every family.
-use std::path::Path;
-
 use quintet_nlp::{
     batch::Batch,
     checkpoint::Checkpoint,
@@ -15,23 +13,9 @@ use crate::{
     model::Model,
     optimizer::Gradients,
     parameters::{Leaf, Parameters, elements},
+    parity::{FIXTURES, folder},
     probe::read_batch,
 };
-
-const FIXTURES: [&str; 12] = [
-    "bert",
-    "bert-crf",
-    "bert-relative",
-    "roberta",
-    "xlm-roberta",
-    "distilbert",
-    "electra",
-    "mpnet",
-    "deberta",
-    "deberta-conv",
-    "modernbert",
-    "modernbert-mean",
-];
 
 struct Fixture {
     name: &'static str,
@@ -43,7 +27,7 @@ struct Fixture {
 /// A checkpoint and a batch, with every kind of dropout on.
 fn fixture(name: &'static str) -> Fixture {
     tch::set_num_threads(1);
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
+    let dir = folder(name);
     let checkpoint = Checkpoint::open(&dir).unwrap();
     let mut config = checkpoint.config.clone();
     config.set_dropout(0.3);
