@@ -36,7 +36,8 @@ pub(crate) fn choose(choice: DeviceChoice) -> Result<Device, Error> {
     }
 }
 
-/// The numbers to compute in on a device. `Auto` takes bf16 on a GPU alone: on a processor it saves little where there are no matrix units.
+/// The numbers to compute in on a device. `Auto` takes bf16 on a GPU alone: what it saves on a processor depends on the processor, and
+/// fp32 makes the trainings of different machines comparable.
 pub(crate) fn precision(asked: Precision, device: Device) -> Result<Kind, Error> {
     match (asked, device) {
         (Precision::Auto, Device::Cuda(_)) => Ok(Kind::BFloat16),
