@@ -44,10 +44,10 @@ def ours(args, seed, run):
         "seed": seed,
     }
     spec = run / "spec.json"
-    spec.write_text(json.dumps({"checkpoint": args.checkpoint, **source, "hyperparameters": hyperparameters, "metrics_only": True}))
+    spec.write_text(json.dumps({"checkpoint": args.checkpoint, **source, "hyperparameters": hyperparameters}))
     command = [args.worker, "local", "--spec", spec, "--out", run / "out", "--threads", str(args.threads), "--device", "cpu"]
     report = json.loads(subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.PIPE).stdout)
-    return {name: report["test"]["metrics"][name] for name in names}
+    return {name: report["evaluation"]["metrics"][name] for name in names}
 
 
 def reference(args, seed, run):
