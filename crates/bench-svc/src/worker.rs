@@ -1,6 +1,6 @@
 //! The benchmark as a job: models fetched, progress and outcome told, the report published.
 
-use std::{collections::BTreeMap, env, io};
+use std::{collections::BTreeMap, env};
 
 use quintet_proto::v1::{Directive, ErrorClass, Progress, job_spec::Kind};
 use runtime_core::{
@@ -91,17 +91,13 @@ impl From<Error> for Failure {
             Error::Model { .. } => ErrorReason::BadInput,
             Error::Runtime(_) => ErrorReason::EngineMissing,
             Error::Process { .. } => ErrorReason::WorkerCrashed,
-            Error::Io { source, .. } | Error::Output(quintet_nlp::Error::Io { source, .. }) if is_full(source) => {
-                ErrorReason::StorageFull
+            Error::Io { source, .. } | Error::Output(quintet_nlp::Error::Io { source, .. }) => {
+                ErrorReason::of_io(source)
             }
-            Error::Io { .. } | Error::Output(_) => ErrorReason::Unavailable,
+            Error::Output(_) => ErrorReason::Unavailable,
             Error::Cancelled => ErrorReason::Cancelled,
         };
         let class = if error.is_input_fault() { ErrorClass::User } else { ErrorClass::Infrastructure };
         Self::new(class, reason, error)
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

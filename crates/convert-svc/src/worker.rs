@@ -1,6 +1,6 @@
 //! The conversion as a job: inputs fetched, progress and outcome told, the model published.
 
-use std::{collections::BTreeMap, io};
+use std::collections::BTreeMap;
 
 use quintet_proto::v1::{Directive, ErrorClass, Progress, job_spec::Kind};
 use runtime_core::{
@@ -87,9 +87,10 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let reason = match &error {
             Error::Argument { .. } => ErrorReason::InvalidField,
-            Error::Files(quintet_nlp::Error::Io { source, .. }) if is_full(source) => ErrorReason::StorageFull,
-            Error::Files(files) if !files.is_input_fault() => ErrorReason::Unavailable,
-            Error::Files(_) | Error::Unsupported { .. } | Error::Evaluation(_) => ErrorReason::BadInput,
+            Error::Files(files) if files.is_input_fault() => ErrorReason::BadInput,
+            Error::Files(quintet_nlp::Error::Io { source, .. }) => ErrorReason::of_io(source),
+            Error::Files(_) => ErrorReason::Unavailable,
+            Error::Unsupported { .. } | Error::Evaluation(_) => ErrorReason::BadInput,
             Error::NotFinite { .. } => ErrorReason::NotFinite,
             Error::TooLarge { .. } => ErrorReason::TooLarge,
             Error::Runtime(
@@ -102,8 +103,4 @@ impl From<Error> for Failure {
         let class = if error.is_input_fault() { ErrorClass::User } else { ErrorClass::Infrastructure };
         Self::new(class, reason, error)
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -3,7 +3,7 @@
 //! Every status that leaves a server has exactly one `ErrorInfo` (domain [`DOMAIN`], a reason of [`ErrorReason`], every dynamic
 //! part of the message as metadata), after AIP-193. A service has its own error enum and one conversion to a status through these functions.
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{collections::HashMap, fmt, io, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, PreconditionViolation, QuotaViolation, StatusExt as _};
@@ -127,6 +127,16 @@ reasons! {
 }
 
 impl ErrorReason {
+    /// Why a file cannot be read or written: no space, over quota or above the largest allowed file size, or a store that is away.
+    pub fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::StorageFull
+            }
+            _ => Self::Unavailable,
+        }
+    }
+
     /// The reason of that text, if it is one of the list.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|reason| reason.as_str() == text)

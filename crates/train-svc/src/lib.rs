@@ -41,7 +41,7 @@ pub fn predict_validator() -> Validator {
         let Some(Kind::Predict(predict)) = &spec.kind else { return vec![violation("spec", "is no prediction")] };
         match predict::PredictRequest::from_spec(predict, Path::new(""), Path::new(""), 1) {
             Ok(_) => Vec::new(),
-            Err(error) => vec![violation(format!("spec.predict.{}", error.field), error.problem)],
+            Err(errors) => errors.violations("spec.predict.").collect(),
         }
     })
 }

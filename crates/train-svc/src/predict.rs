@@ -7,7 +7,7 @@ use quintet_nlp::{
 };
 use quintet_proto::v1::{PredictSpec, PredictionFormat};
 
-use crate::request::{DeviceChoice, FieldError};
+use crate::request::{DeviceChoice, FieldError, FieldErrors};
 
 /// A name of the file in the output.
 pub const PREDICTIONS: &str = "predictions.jsonl";
@@ -51,47 +51,53 @@ pub struct PredictRequest {
 }
 
 impl PredictRequest {
-    /// A request from a specification whose inputs are local paths already. Errors name the field.
-    pub fn from_spec(spec: &PredictSpec, out: &Path, resume: &Path, threads: usize) -> Result<Self, FieldError> {
+    /// A request from a specification whose inputs are local paths already.
+    ///
+    /// # Errors
+    /// Every field that is wrong.
+    pub fn from_spec(spec: &PredictSpec, out: &Path, resume: &Path, threads: usize) -> Result<Self, FieldErrors> {
+        let mut fields = Fields(Vec::new());
         for (field, value) in [("checkpoint", &spec.checkpoint), ("input", &spec.input)] {
             if value.is_empty() {
-                return Err(FieldError::new(field, "missing"));
+                fields.wrong(FieldError::new(field, "missing"));
             }
         }
-        let of_name = |error: quintet_nlp::Error| match error {
-            quintet_nlp::Error::Argument { field, problem } => FieldError::new(field, problem),
-            other => FieldError::new("spec", other.to_string()),
-        };
-        let stride = spec.stride.map(|stride| count("stride", stride)).transpose()?;
-        let strategy = AggregationStrategy::parse(&spec.aggregation_strategy).map_err(of_name)?;
-        if stride.is_some() && strategy == AggregationStrategy::None {
+        let strategy = fields.named(AggregationStrategy::parse(&spec.aggregation_strategy));
+        let stride = spec.stride.map(|stride| fields.count("stride", stride));
+        if stride.is_some() && strategy == Some(AggregationStrategy::None) {
             let problem = "found a stride with aggregation_strategy `none`: sub-tokens of windows cannot be merged";
-            return Err(FieldError::new("stride", problem));
+            fields.wrong(FieldError::new("stride", problem));
         }
         if let Some(threshold) = spec.threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
-            return Err(FieldError::new("threshold", format!("found {threshold}, expected 0 to 1")));
+            fields.wrong(FieldError::new("threshold", format!("found {threshold}, expected 0 to 1")));
         }
         let ignore_labels =
             if spec.ignore_labels.is_empty() { vec!["O".to_owned()] } else { spec.ignore_labels.clone() };
-        let batch_size = count("batch_size", spec.batch_size)?;
-        let max_length = count("max_length", spec.max_length)?;
-        Ok(Self {
-            checkpoint: PathBuf::from(&spec.checkpoint),
-            input: PathBuf::from(&spec.input),
-            options: options(spec)?,
-            aggregation_strategy: strategy,
-            ignore_labels,
-            stride,
-            max_length: (max_length > 0).then_some(max_length),
-            batch_size: if batch_size > 0 { batch_size } else { BATCH_SIZE },
-            function_to_apply: FunctionToApply::parse(&spec.function_to_apply).map_err(of_name)?,
-            top_k: spec.top_k.map(|top_k| count("top_k", top_k)).transpose()?,
-            threshold: spec.threshold,
-            out: out.to_owned(),
-            resume_dir: resume.to_owned(),
-            threads,
-            device: DeviceChoice::Auto,
-        })
+        let batch_size = fields.count("batch_size", spec.batch_size);
+        let max_length = fields.count("max_length", spec.max_length);
+        let top_k = spec.top_k.map(|top_k| fields.count("top_k", top_k));
+        let function_to_apply = fields.named(FunctionToApply::parse(&spec.function_to_apply));
+        let options = fields.of(options(spec));
+        match (strategy, function_to_apply, options) {
+            (Some(aggregation_strategy), Some(function_to_apply), Some(options)) if fields.0.is_empty() => Ok(Self {
+                checkpoint: PathBuf::from(&spec.checkpoint),
+                input: PathBuf::from(&spec.input),
+                options,
+                aggregation_strategy,
+                ignore_labels,
+                stride,
+                max_length: (max_length > 0).then_some(max_length),
+                batch_size: if batch_size > 0 { batch_size } else { BATCH_SIZE },
+                function_to_apply,
+                top_k,
+                threshold: spec.threshold,
+                out: out.to_owned(),
+                resume_dir: resume.to_owned(),
+                threads,
+                device: DeviceChoice::Auto,
+            }),
+            _ => Err(FieldErrors(fields.0)),
+        }
     }
 
     /// Labels to give of a text, 0 for all.
@@ -105,8 +111,32 @@ impl PredictRequest {
     }
 }
 
-fn count(field: &str, value: i32) -> Result<usize, FieldError> {
-    usize::try_from(value).map_err(|_| FieldError::new(field, format!("found {value}, expected 0 or more")))
+/// Takes values and notes what is wrong with them.
+struct Fields(Vec<FieldError>);
+
+impl Fields {
+    fn wrong(&mut self, error: FieldError) {
+        self.0.push(error);
+    }
+
+    fn of<T>(&mut self, value: Result<T, FieldError>) -> Option<T> {
+        value.map_err(|error| self.wrong(error)).ok()
+    }
+
+    /// A value that is chosen by its name.
+    fn named<T>(&mut self, value: Result<T, quintet_nlp::Error>) -> Option<T> {
+        self.of(value.map_err(|error| match error {
+            quintet_nlp::Error::Argument { field, problem } => FieldError::new(field, problem),
+            other => FieldError::new("spec", other.to_string()),
+        }))
+    }
+
+    fn count(&mut self, field: &str, value: i32) -> usize {
+        usize::try_from(value).unwrap_or_else(|_| {
+            self.wrong(FieldError::new(field, format!("found {value}, expected 0 or more")));
+            0
+        })
+    }
 }
 
 fn options(spec: &PredictSpec) -> Result<InputOptions, FieldError> {
@@ -136,7 +166,7 @@ fn options(spec: &PredictSpec) -> Result<InputOptions, FieldError> {
 mod tests {
     use super::*;
 
-    fn read(spec: &PredictSpec) -> Result<PredictRequest, FieldError> {
+    fn read(spec: &PredictSpec) -> Result<PredictRequest, FieldErrors> {
         PredictRequest::from_spec(spec, Path::new("out"), Path::new("resume"), 1)
     }
 
@@ -173,7 +203,9 @@ mod tests {
             (PredictSpec { threshold: Some(f64::NAN), ..spec() }, "threshold"),
             (PredictSpec { stride: Some(4), aggregation_strategy: "none".into(), ..spec() }, "stride"),
         ] {
-            assert_eq!(read(&spec).unwrap_err().field, field);
+            assert_eq!(read(&spec).unwrap_err().names(), [field]);
         }
+        let all = PredictSpec { input: "i".into(), top_k: Some(-1), format: 9, ..Default::default() };
+        assert_eq!(read(&all).unwrap_err().names(), ["checkpoint", "top_k", "format"]);
     }
 }

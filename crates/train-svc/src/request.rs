@@ -44,7 +44,18 @@ fn listed(errors: &[FieldError]) -> String {
     errors.iter().map(FieldError::to_string).collect::<Vec<_>>().join("; ")
 }
 
+impl From<FieldError> for FieldErrors {
+    fn from(error: FieldError) -> Self {
+        Self(vec![error])
+    }
+}
+
 impl FieldErrors {
+    /// The fields.
+    pub fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|error| error.field.as_str()).collect()
+    }
+
     /// As details of a refused call, below `prefix`, such as `spec.train.`.
     pub fn violations(self, prefix: &str) -> impl Iterator<Item = FieldViolation> {
         self.0.into_iter().map(move |error| violation(format!("{prefix}{}", error.field), error.problem))
@@ -120,7 +131,7 @@ impl TrainRequest {
         if hyper.crf && matches!(sources.form, Form::Text(_)) {
             let problem =
                 "found true beside `text_classification`; allowed is false: only words with tags make a sequence";
-            return Err(FieldErrors(vec![FieldError::new("hyperparameters.crf", problem)]));
+            return Err(FieldError::new("hyperparameters.crf", problem).into());
         }
         Ok(Self {
             checkpoint: PathBuf::from(checkpoint),
@@ -193,16 +204,13 @@ mod tests {
                 "hyperparameters.crf",
             ),
         ];
-        let wrong = |spec: &TrainSpec| -> Vec<String> {
-            let errors = TrainRequest::from_spec(spec, Path::new("out"), None, 1).unwrap_err().0;
-            errors.into_iter().map(|error| error.field).collect()
-        };
+        let wrong = |spec: &TrainSpec| TrainRequest::from_spec(spec, Path::new("out"), None, 1).unwrap_err();
         for (spec, expected) in broken {
-            assert_eq!(wrong(&spec), [expected]);
+            assert_eq!(wrong(&spec).names(), [expected]);
         }
         let hyperparameters = Hyperparameters { epochs: Some(0), batch_size: Some(0), ..Default::default() };
         let all = TrainSpec { hyperparameters: Some(hyperparameters), ..TrainSpec::default() };
         let expected = ["checkpoint", "data", "hyperparameters.batch_size", "hyperparameters.epochs"];
-        assert_eq!(wrong(&all), expected);
+        assert_eq!(wrong(&all).names(), expected);
     }
 }

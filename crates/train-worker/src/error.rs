@@ -9,17 +9,9 @@ pub enum Error {
     /// The checkpoint or the data is at fault, or a file cannot be read or written.
     #[error(transparent)]
     Input(#[from] quintet_nlp::Error),
-    /// A field of the specification is out of its range.
-    #[error("`{field}`: {problem}")]
-    Field {
-        /// The field of `TrainSpec`, such as `hyperparameters.learning_rate`.
-        field: String,
-        /// The value found and what is allowed.
-        problem: String,
-    },
-    /// Several fields of the specification are wrong.
+    /// Fields of the specification are out of their range.
     #[error(transparent)]
-    Fields(FieldErrors),
+    Fields(#[from] FieldErrors),
     /// The loss or the gradient is no number any more.
     #[error(
         "training diverged at step {step}: {what} is not finite; rows of the batch: {rows}{}; try a lower learning_rate",
@@ -57,26 +49,20 @@ pub enum Error {
 
 impl From<FieldError> for Error {
     fn from(error: FieldError) -> Self {
-        Self::Field { field: error.field, problem: error.problem }
-    }
-}
-
-impl From<FieldErrors> for Error {
-    fn from(errors: FieldErrors) -> Self {
-        Self::Fields(errors)
+        Self::Fields(error.into())
     }
 }
 
 impl Error {
     pub(crate) fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Field { field: field.into(), problem: problem.into() }
+        FieldError { field: field.into(), problem: problem.into() }.into()
     }
 
     /// Whether the input is at fault, so that trying again is pointless.
     pub fn is_input_fault(&self) -> bool {
         match self {
             Self::Input(error) => error.is_input_fault(),
-            Self::Field { .. } | Self::Fields(_) | Self::Diverged { .. } | Self::OutOfMemory { .. } => true,
+            Self::Fields(_) | Self::Diverged { .. } | Self::OutOfMemory { .. } => true,
             Self::Engine(_) | Self::Internal(_) => false,
         }
     }

@@ -292,9 +292,9 @@ mod tests {
         assert_eq!(weighed.weights.unwrap().0, [0.75, 1.5, 0.0]);
         let unknown = Hyperparameters { class_weights: [("B-y".to_owned(), 2.0)].into(), ..Default::default() };
         match loss(unknown, &[]) {
-            Err(Error::Field { field, problem }) => {
-                assert_eq!(field, "hyperparameters.class_weights.B-y");
-                assert!(problem.contains("O, B-x, I-x"));
+            Err(Error::Fields(errors)) => {
+                assert_eq!(errors.names(), ["hyperparameters.class_weights.B-y"]);
+                assert!(errors.to_string().contains("O, B-x, I-x"));
             }
             other => panic!("{other:?}"),
         }

@@ -99,18 +99,17 @@ impl Observer for Reporter<'_> {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match &error {
-            Error::Field { .. } | Error::Fields(_) => Self::user(ErrorReason::InvalidField, error),
+            Error::Fields(_) => Self::user(ErrorReason::InvalidField, error),
             Error::Diverged { kept: Some(epoch), .. } => {
                 let metrics = epoch.metrics().collect();
                 let report = json!({"kept_epoch": epoch.epoch});
-                Self::user(ErrorReason::BadInput, &error).leaving(Done { metrics, report, stopped: false })
+                Self::user(ErrorReason::NotFinite, &error).leaving(Done { metrics, report, stopped: false })
             }
-            Error::Diverged { .. } | Error::OutOfMemory { .. } => Self::user(ErrorReason::BadInput, error),
+            Error::Diverged { .. } => Self::user(ErrorReason::NotFinite, error),
+            Error::OutOfMemory { .. } => Self::user(ErrorReason::OutOfMemory, error),
             Error::Input(_) if error.is_input_fault() => Self::user(ErrorReason::BadInput, error),
-            Error::Input(quintet_nlp::Error::Io { source, .. })
-                if matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
-            {
-                Self::infrastructure(ErrorReason::StorageFull, error)
+            Error::Input(quintet_nlp::Error::Io { source, .. }) => {
+                Self::infrastructure(ErrorReason::of_io(source), error)
             }
             Error::Input(_) => Self::infrastructure(ErrorReason::Unavailable, error),
             Error::Engine(_) | Error::Internal(_) => Self::infrastructure(ErrorReason::Internal, error),

@@ -129,7 +129,7 @@ fn a_cancelled_prediction_goes_on_and_leaves_the_same() {
 fn what_cannot_be_done_is_refused() {
     let bench = Bench::new(3);
     let field = |spec: PredictSpec| match bench.run("refused", &spec, u64::MAX) {
-        Err(Error::Field { field, .. }) => field,
+        Err(Error::Fields(errors)) => errors.names().concat(),
         Err(Error::Input(quintet_nlp::Error::Argument { field, .. })) => field.to_owned(),
         other => panic!("{other:?}"),
     };

@@ -138,9 +138,8 @@ impl Error {
     }
 }
 
-/// No space, over quota, or above the largest allowed file size.
 fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+    ErrorReason::of_io(error) == ErrorReason::StorageFull
 }
 
 impl From<Error> for tonic::Status {

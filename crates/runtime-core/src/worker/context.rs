@@ -345,9 +345,5 @@ impl Context {
 
 /// An error of the local file system: a full disk is named as such.
 pub(crate) fn io_failure(path: &Path, error: &std::io::Error) -> Failure {
-    let reason = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorReason::StorageFull,
-        _ => ErrorReason::Unavailable,
-    };
-    Failure::infrastructure(reason, format!("{}: {error}", path.display()))
+    Failure::infrastructure(ErrorReason::of_io(error), format!("{}: {error}", path.display()))
 }

@@ -43,11 +43,7 @@ pub(super) async fn fetch(context: &Context, field: &str, repo: &Repo) -> Result
 fn failure(field: &str, error: &Error) -> Failure {
     let text = format!("{field}: {error}");
     match error {
-        Error::Io { source, .. }
-            if matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
-        {
-            Failure::infrastructure(ErrorReason::StorageFull, text)
-        }
+        Error::Io { source, .. } => Failure::infrastructure(ErrorReason::of_io(source), text),
         error if error.is_transient() => Failure::infrastructure(ErrorReason::Unavailable, text),
         _ => Failure::user(ErrorReason::BadInput, text),
     }

@@ -41,7 +41,7 @@ async fn a_diverged_training_leaves_its_best_checkpoint_to_go_on_from() {
     };
     let failed = run("wild", spec(&path("base"), wild)).await.unwrap();
     let error = failed.error.clone().unwrap();
-    assert_eq!((failed.state(), error.reason.as_str()), (JobState::Failed, "BAD_INPUT"), "{error:?}");
+    assert_eq!((failed.state(), error.reason.as_str()), (JobState::Failed, "NOT_FINITE"), "{error:?}");
     assert!(error.message.contains("`last_good_checkpoint`"), "{error:?}");
     let left = failed.outputs.unwrap();
     assert_eq!(left.artifacts.keys().collect::<Vec<_>>(), ["last_good_checkpoint"]);

@@ -69,7 +69,7 @@ pub(crate) fn failure(bench: &Bench) -> Error {
 fn bad_input_is_refused_before_work_starts() {
     let mut bench = Bench::new();
     bench.hyper().max_length = Some(161);
-    assert!(matches!(failure(&bench), Error::Field { field, .. } if field == "hyperparameters.max_length"));
+    assert!(matches!(failure(&bench), Error::Fields(errors) if errors.names() == ["hyperparameters.max_length"]));
 
     let mut bench = Bench::new();
     bench.spec.checkpoint = bench.path("nowhere").display().to_string();

@@ -117,9 +117,10 @@ fn a_rank_above_the_width_is_refused() {
     let mut bench = bench(Hyperparameters::default());
     bench.hyper().lora_r = Some(33);
     match failure(&bench) {
-        Error::Field { field, problem } => {
-            assert_eq!(field, "hyperparameters.lora_r");
-            assert!(problem.contains("33") && problem.contains("up to 32"), "{problem}");
+        Error::Fields(errors) => {
+            assert_eq!(errors.names(), ["hyperparameters.lora_r"]);
+            let told = errors.to_string();
+            assert!(told.contains("33") && told.contains("up to 32"), "{told}");
         }
         other => panic!("{other}"),
     }
