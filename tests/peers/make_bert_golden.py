@@ -20,6 +20,8 @@ from safetensors.numpy import save_file
 from transformers import BertConfig, BertForTokenClassification
 
 FOLDER = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2] / "crates/convert-svc/tests/golden")
+ACTIVATIONS = ["gelu", "gelu_new", "quick_gelu", "relu", "silu", "mish", "tanh", "sigmoid", "linear", "relu2", "relu6", "leaky_relu",
+               "gelu_10", "laplace"]
 LABELS = ["O", "B-Street", "I-Street", "B-Place", "I-Place"]
 
 
@@ -95,7 +97,7 @@ def main():
             if name.endswith("bias") or "LayerNorm" in name:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     reference.save_pretrained(FOLDER)
-    for activation in ["gelu", "gelu_new", "relu"]:
+    for activation in ACTIVATIONS:
         model = BertForTokenClassification(config(activation)).eval()
         model.load_state_dict(reference.state_dict())
         with torch.no_grad():

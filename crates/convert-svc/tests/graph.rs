@@ -120,11 +120,25 @@ fn every_activation_equals_that_of_transformers() {
         return;
     }
     let mut checkpoint = Checkpoint::open(&golden()).unwrap();
-    for (activation, golden) in [(Activation::GeluTanh, "logits.gelu_new"), (Activation::Relu, "logits.relu")] {
+    for (activation, name) in [
+        (Activation::GeluTanh, "gelu_new"),
+        (Activation::QuickGelu, "quick_gelu"),
+        (Activation::Relu, "relu"),
+        (Activation::Silu, "silu"),
+        (Activation::Mish, "mish"),
+        (Activation::Tanh, "tanh"),
+        (Activation::Sigmoid, "sigmoid"),
+        (Activation::Linear, "linear"),
+        (Activation::Relu2, "relu2"),
+        (Activation::Relu6, "relu6"),
+        (Activation::LeakyRelu, "leaky_relu"),
+        (Activation::Gelu10, "gelu_10"),
+        (Activation::Laplace, "laplace"),
+    ] {
         checkpoint.config.hidden_act = activation;
         for opset in [17, 20] {
-            let (largest, _) = difference(&build(&checkpoint, Scheme::Fp32, opset), golden);
-            assert!(largest <= 1e-5, "{golden}, opset {opset}: {largest}");
+            let (largest, _) = difference(&build(&checkpoint, Scheme::Fp32, opset), &format!("logits.{name}"));
+            assert!(largest <= 1e-5, "{name}, opset {opset}: {largest}");
         }
     }
 }

@@ -65,7 +65,7 @@ impl Case {
                 task,
                 split: "test".to_owned(),
                 max_length: length,
-                pad_token_id: config.pad_token_id,
+                pad_token_id: config.filler(),
                 labels: config.labels.clone(),
                 rows,
                 length,

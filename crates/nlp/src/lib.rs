@@ -20,6 +20,7 @@
 
 pub mod align;
 pub mod batch;
+mod byte_level;
 pub mod checkpoint;
 mod code;
 pub mod crf;

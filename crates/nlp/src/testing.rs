@@ -57,6 +57,20 @@ pub fn tokenizer_json(words: &[&str]) -> Value {
     })
 }
 
+/// A byte-level `tokenizer.json` as RoBERTa's is published, without the blank before the first word: the sub-tokens are `a`, `b`, `ab` and
+/// those behind a blank.
+pub fn byte_level_tokenizer_json() -> Value {
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "post_processor": {"type": "RobertaProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0], "trim_offsets": true,
+            "add_prefix_space": false},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "vocab": {"<s>": 0, "</s>": 1, "Ġ": 2, "a": 3, "b": 4, "ab": 5, "Ġab": 6},
+            "merges": ["a b", "Ġ ab"]}
+    })
+}
+
 /// Writes a `tokenizer.json` into `dir` and loads it.
 ///
 /// # Panics

@@ -1,14 +1,16 @@
 //! Words and text to sub-tokens, by the `tokenizer.json` of a checkpoint.
 use std::path::Path;
 
-use tokenizers::{Encoding, PostProcessor as _, Tokenizer};
+use tokenizers::{Encoding, PostProcessor as _, Tokenizer, TruncationParams};
 
-use crate::{Error, files};
+use crate::{Error, byte_level, files};
 
 /// A tokenizer with the padding and truncation of its file switched off: some files carry both (all-MiniLM-L6-v2 pads
 /// every row to 128), which is a setting of the sentence encoder they were published for, not of the vocabulary.
 pub struct WordTokenizer {
     inner: Tokenizer,
+    /// For words given apart, where that needs another one.
+    apart: Option<Tokenizer>,
     specials: usize,
 }
 
@@ -31,11 +33,10 @@ impl WordTokenizer {
     /// Loads a `tokenizer.json`.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let content = files::read(path)?;
-        let mut inner = Tokenizer::from_bytes(&content).map_err(|e| Error::format(path, e.to_string()))?;
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| Error::format(path, e.to_string()))?;
+        let inner = parse(path, &content, None)?;
+        let apart = parse_apart(path, &content, None)?;
         let specials = inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
-        Ok(Self { inner, specials })
+        Ok(Self { inner, apart, specials })
     }
 
     /// Entries, added tokens included.
@@ -50,7 +51,8 @@ impl WordTokenizer {
 
     /// Encodes words split beforehand, with special tokens, cut at the end to at most `max_length` sub-tokens.
     pub fn encode_words(&self, words: &[String], max_length: usize) -> Result<SubTokens, Error> {
-        let encoding = self.inner.encode_char_offsets(words, true).map_err(|e| self.failed(&e))?;
+        let tokenizer = self.apart.as_ref().unwrap_or(&self.inner);
+        let encoding = tokenizer.encode_char_offsets(words, true).map_err(|e| self.failed(&e))?;
         self.cut(&encoding, max_length)
     }
 
@@ -110,6 +112,25 @@ impl WordTokenizer {
     }
 }
 
+/// A tokenizer from the content of a `tokenizer.json`, with this truncation and no padding.
+pub(crate) fn parse(path: &Path, content: &[u8], truncation: Option<&TruncationParams>) -> Result<Tokenizer, Error> {
+    let wrong = |error: tokenizers::Error| Error::format(path, error.to_string());
+    let mut tokenizer = Tokenizer::from_bytes(content).map_err(wrong)?;
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(truncation.cloned()).map_err(wrong)?;
+    Ok(tokenizer)
+}
+
+/// The tokenizer for words given apart, where that is not the one of the file.
+pub(crate) fn parse_apart(
+    path: &Path,
+    content: &[u8],
+    truncation: Option<&TruncationParams>,
+) -> Result<Option<Tokenizer>, Error> {
+    let changed = byte_level::with_prefix_space(content).map_err(|e| Error::format(path, e.to_string()))?;
+    changed.map(|file| parse(path, file.to_string().as_bytes(), truncation)).transpose()
+}
+
 impl SubTokens {
     fn push(&mut self, encoding: &Encoding, index: usize) {
         self.ids.push(i64::from(encoding.get_ids()[index]));
@@ -158,6 +179,19 @@ mod tests {
         assert_eq!(tokens.offsets[1..3], [(0, 3), (3, 7)]);
         let long = vec!["a".to_owned(); 300];
         assert_eq!(tokenizer.encode_words(&long, 512).unwrap().ids.len(), 302);
+    }
+
+    #[test]
+    fn byte_level_words_given_apart_are_those_of_a_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokenizer.json");
+        let json = testing::byte_level_tokenizer_json().to_string();
+        files::write_file(&path, json.as_bytes()).unwrap();
+        let tokenizer = WordTokenizer::load(&path).unwrap();
+        assert_eq!(tokenizer.encode_text("ab ab", 9).unwrap().ids, [0, 5, 6, 1]);
+        let apart = tokenizer.encode_words(&words("ab ab"), 9).unwrap();
+        assert_eq!(apart.ids, [0, 6, 6, 1]);
+        assert_eq!((&apart.words[1..3], &apart.offsets[1..3]), (&[Some(0), Some(1)][..], &[(0, 2), (0, 2)][..]));
     }
 
     #[test]

@@ -157,6 +157,11 @@ impl TrainRequest {
             let problem = format!("found {found}, but the checkpoint takes at most {allowed} sub-tokens");
             return Err(FieldError::new("hyperparameters.max_length", problem));
         }
+        if let Form::Text(_) = self.sources.form
+            && let Some((field, problem)) = config.sequence_problem()
+        {
+            return Err(FieldError::new("checkpoint", format!("config.json: `{field}`: {problem}")));
+        }
         let narrowest = config.hidden_size.min(config.intermediate_size);
         if let Some(lora) = self.hyper.lora.filter(|lora| lora.r > narrowest) {
             let problem = format!("found {}, but the encoder's projections have ranks of up to {narrowest}", lora.r);

@@ -1,7 +1,10 @@
 //! The operations of encoders on tensors: one forward pass of one batch.
 use std::{cell::RefCell, collections::HashMap};
 
-use quintet_nlp::encoder::{Activation, Attention, Buckets, Conv, Leaf, Linear, Mask, Norm, Ops, Positions, Relative};
+use quintet_nlp::encoder::{
+    Activation, Attention, Buckets, Conv, LAPLACE_DEVIATION, LAPLACE_MEAN, Leaf, Linear, Mask, Norm, Ops, Positions,
+    Relative,
+};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
@@ -242,13 +245,16 @@ impl Ops for Engine<'_> {
     type Value = Tensor;
     type Error = Error;
 
-    fn words(&mut self, table: Leaf, padding: usize) -> Result<Tensor> {
-        let padding = padding as i64;
+    fn words(&mut self, table: Leaf, padding: Option<usize>) -> Result<Tensor> {
+        let padding = padding.map(|padding| padding as i64);
         let (table, padding) = match self.words {
             None => (self.leaf(table)?, padding),
-            Some(words) => (&words.tensor, words.ids.binary_search(&padding).map_or(-1, |found| found as i64)),
+            Some(words) => {
+                let found = padding.and_then(|padding| words.ids.binary_search(&padding).ok());
+                (&words.tensor, found.map(|found| found as i64))
+            }
         };
-        Ok(Tensor::f_embedding(table, &self.input.index, padding, false, false)?)
+        Ok(Tensor::f_embedding(table, &self.input.index, padding.unwrap_or(-1), false, false)?)
     }
 
     fn positions(&mut self, table: Leaf, positions: Positions) -> Result<Tensor> {
@@ -316,6 +322,15 @@ impl Ops for Engine<'_> {
             Activation::Tanh => x.f_tanh()?,
             Activation::Sigmoid => x.f_sigmoid()?,
             Activation::Linear => x,
+            Activation::Relu2 => x.f_relu()?.f_square()?,
+            Activation::Relu6 => x.f_relu6()?,
+            Activation::LeakyRelu => x.f_leaky_relu()?,
+            Activation::Gelu10 => x.f_gelu("none")?.f_clamp(-10.0, 10.0)?,
+            Activation::Laplace => {
+                let scaled =
+                    x.f_sub_scalar(LAPLACE_MEAN)?.f_div_scalar(LAPLACE_DEVIATION * std::f64::consts::SQRT_2)?;
+                scaled.f_erf()?.f_add_scalar(1.0)?.f_mul_scalar(0.5)?
+            }
         })
     }
 

@@ -63,13 +63,13 @@ fn rows(
     let First { sentences, rows, predicted } = first;
     let mut set = match config.task {
         Some(task) if task.is_sequence() => {
-            EvaluationSet::of_texts(split, task, &rows, &config.labels, max_length, config.pad_token_id)
+            EvaluationSet::of_texts(split, task, &rows, &config.labels, max_length, config.filler())
         }
-        _ => EvaluationSet::new(split, &sentences, &rows, &config.labels, max_length, config.pad_token_id),
+        _ => EvaluationSet::new(split, &sentences, &rows, &config.labels, max_length, config.filler()),
     };
     let rows = &rows[..rows.len().min(LOGIT_ROWS)];
     set.description.logit_rows = rows.len();
     set.description.predicted_tags = predicted;
-    set.logits = padded_logits(model, rows, set.description.length, config.pad_token_id)?;
+    set.logits = padded_logits(model, rows, set.description.length, config.filler())?;
     Ok(set)
 }

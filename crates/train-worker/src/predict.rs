@@ -3,7 +3,7 @@ use quintet_nlp::{
     batch::Batch,
     checkpoint::Checkpoint,
     crf::Crf,
-    predict::{PipelineTokenizer, PredictOptions, Predictor, ResultWriter, Scorer, Summary},
+    predict::{FunctionToApply, PipelineTokenizer, PredictOptions, Predictor, ResultWriter, Scorer, Summary},
 };
 use tch::Kind;
 use train_svc::predict::{PREDICTIONS, PredictRequest};
@@ -49,11 +49,11 @@ pub fn predict(request: &PredictRequest, observer: &mut dyn Observer) -> Result<
         task,
         labels: config.labels.clone(),
         crf: Crf::of(&checkpoint)?,
-        pad_token_id: config.pad_token_id,
+        pad_token_id: config.filler(),
         batch_size: request.batch_size,
         aggregation_strategy: request.aggregation_strategy,
         ignore_labels: request.ignore_labels.clone(),
-        function_to_apply: request.function_to_apply,
+        function_to_apply: request.function_to_apply.unwrap_or_else(|| FunctionToApply::of_config(&config)),
         top_k: request.top_k(task),
         threshold: request.threshold(task) as f32,
     };

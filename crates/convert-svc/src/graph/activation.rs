@@ -1,5 +1,5 @@
 //! Activations as operators of an opset.
-use quintet_nlp::encoder::Activation;
+use quintet_nlp::encoder::{Activation, LAPLACE_DEVIATION, LAPLACE_MEAN};
 
 use super::builder::{Attribute, GraphBuilder};
 
@@ -10,6 +10,31 @@ pub(super) fn emit(graph: &mut GraphBuilder, scope: &str, x: &str, activation: A
     match activation {
         Activation::Linear => x.to_owned(),
         Activation::Relu => graph.node(scope, "Relu", &[x]),
+        Activation::Relu2 => {
+            let kept = graph.node(scope, "Relu", &[x]);
+            graph.node(scope, "Mul", &[&kept, &kept])
+        }
+        Activation::Relu6 => {
+            let [least, most] = bounds(graph, scope, [0.0, 6.0]);
+            graph.node(scope, "Clip", &[x, &least, &most])
+        }
+        Activation::LeakyRelu => graph.node_with(scope, "LeakyRelu", &[x], &[("alpha", Attribute::Float(0.01))]),
+        Activation::Gelu10 => {
+            let gelu = emit(graph, scope, x, Activation::Gelu, opset);
+            let [least, most] = bounds(graph, scope, [-10.0, 10.0]);
+            graph.node(scope, "Clip", &[&gelu, &least, &most])
+        }
+        Activation::Laplace => {
+            let spread = LAPLACE_DEVIATION * std::f64::consts::SQRT_2;
+            let constants = [("mean", LAPLACE_MEAN as f32), ("spread", spread as f32), ("half", 0.5)];
+            let [mean, spread, half] =
+                constants.map(|(name, value)| graph.floats(&format!("{scope}/{name}"), &[], &[value]));
+            let centred = graph.node(scope, "Sub", &[x, &mean]);
+            let scaled = graph.node(scope, "Div", &[&centred, &spread]);
+            let erf = graph.node(scope, "Erf", &[&scaled]);
+            let sum = graph.node(scope, "Add", &[&erf, "one"]);
+            graph.node(scope, "Mul", &[&sum, &half])
+        }
         Activation::Tanh => graph.node(scope, "Tanh", &[x]),
         Activation::Sigmoid => graph.node(scope, "Sigmoid", &[x]),
         Activation::Silu => {
@@ -55,4 +80,10 @@ pub(super) fn emit(graph: &mut GraphBuilder, scope: &str, x: &str, activation: A
             graph.node(scope, "Mul", &[&product, &half])
         }
     }
+}
+
+/// Constants for the least and the most.
+fn bounds(graph: &mut GraphBuilder, scope: &str, values: [f32; 2]) -> [String; 2] {
+    let [least, most] = values;
+    [("least", least), ("most", most)].map(|(name, value)| graph.floats(&format!("{scope}/{name}"), &[], &[value]))
 }

@@ -186,7 +186,7 @@ impl Ops for Emitter<'_> {
     type Value = Value;
     type Error = Error;
 
-    fn words(&mut self, table: Leaf, _padding: usize) -> Result<Value, Error> {
+    fn words(&mut self, table: Leaf, _padding: Option<usize>) -> Result<Value, Error> {
         self.scope = "embeddings".to_owned();
         if self.scheme != (Scheme::Int8 { embeddings: true }) {
             let (table, width) = self.table(table, "words")?;

@@ -38,14 +38,19 @@ pub struct Base {
     pub layer_norm_eps: f64,
     /// Standard deviation of new weights.
     pub initializer_range: f64,
-    /// Token that fills up rows.
-    pub pad_token_id: usize,
+    /// Token that fills up rows, whose row of the word table gets no gradient; none where no token is kept for it.
+    pub pad_token_id: Option<usize>,
 }
 
 impl Base {
     /// Size of one attention head.
     pub fn head_size(&self) -> usize {
         self.hidden_size / self.num_attention_heads
+    }
+
+    /// What fills up rows; attention leaves it out, so it may be any token.
+    pub fn filler(&self) -> usize {
+        self.pad_token_id.unwrap_or(0)
     }
 }
 
@@ -104,14 +109,30 @@ impl EncoderConfig {
         let mut crf = false;
         reader.flag(CRF, &mut crf)?;
         let mut labels = labels(&reader)?;
-        let task = task(&reader, labels.len());
-        if task.is_some() && labels.is_empty() {
-            // A configuration with the names and the number that transformers gives without being told leaves them out.
-            let mut count = 2;
+        // A configuration with the names and the number that transformers gives without being told leaves them out.
+        let mut count = if labels.is_empty() { 2 } else { labels.len() };
+        if labels.is_empty() {
             reader.count("num_labels", &mut count)?;
+        }
+        let task = task(&reader, count);
+        if task.is_some() && labels.is_empty() {
             labels = (0..count).map(|id| format!("LABEL_{id}")).collect();
         }
-        Ok(Self { base, family, task, labels, crf, raw })
+        let config = Self { base, family, task, labels, crf, raw };
+        match config.sequence_problem().filter(|_| task.is_some_and(Task::is_sequence)) {
+            Some((field, problem)) => Err(Error::Config { path: path.to_owned(), field: field.to_owned(), problem }),
+            None => Ok(config),
+        }
+    }
+
+    /// The first field that keeps the encoder from having a head for texts, and what is wrong with it.
+    pub fn sequence_problem(&self) -> Option<(&'static str, String)> {
+        self.family.sequence_problem(&self.base)
+    }
+
+    /// Whether the configuration says what kind of problem its head is for, instead of leaving that to the number of labels.
+    pub fn names_problem_type(&self) -> bool {
+        self.raw.get("problem_type").is_some_and(|kind| !kind.is_null())
     }
 
     /// Whether the head scores labels by their neighbours.
@@ -187,11 +208,8 @@ fn base_problem(base: &Base) -> Option<(&'static str, String)> {
         let problem = format!("{} does not divide the hidden size {}", base.num_attention_heads, base.hidden_size);
         return Some(("num_attention_heads", problem));
     }
-    if base.pad_token_id >= base.vocab_size {
-        let problem = format!("{} is not below vocab_size {}", base.pad_token_id, base.vocab_size);
-        return Some(("pad_token_id", problem));
-    }
-    None
+    let token = base.pad_token_id.filter(|token| *token >= base.vocab_size)?;
+    Some(("pad_token_id", format!("{token} is not below vocab_size {}", base.vocab_size)))
 }
 
 fn labels(reader: &Reader<'_>) -> Result<Vec<String>, Error> {

@@ -285,10 +285,6 @@ impl Architecture for Deberta {
 
     fn problem(&self, base: &Base) -> Option<(&'static str, String)> {
         let hidden = base.hidden_size;
-        if self.pooler_hidden_size != hidden {
-            let problem = format!("found {}, supported is hidden_size {hidden}", self.pooler_hidden_size);
-            return Some(("pooler_hidden_size", problem));
-        }
         if self.attention_head_size != base.head_size() {
             let problem = format!("found {}, supported is {}", self.attention_head_size, base.head_size());
             return Some(("attention_head_size", problem));
@@ -296,11 +292,27 @@ impl Architecture for Deberta {
         if self.relative_attention && self.position_buckets == 1 {
             return Some(("position_buckets", "found 1, expected 2 or more, or none".to_owned()));
         }
+        if self.relative_attention
+            && let Buckets::Spanned { log: Some((buckets, largest)), .. } = self.buckets(base)
+            && largest - 1 == buckets / 2
+            && base.max_position_embeddings > largest
+        {
+            let problem =
+                format!("found {largest}, with {buckets} position_buckets there are none for larger distances");
+            return Some(("max_relative_positions", problem));
+        }
         if self.conv_kernel_size > 0 && self.conv_kernel_size.is_multiple_of(2) {
             return Some(("conv_kernel_size", format!("found {}, expected an odd number", self.conv_kernel_size)));
         }
-        (!hidden.is_multiple_of(self.conv_groups))
+        (self.conv_kernel_size > 0 && !hidden.is_multiple_of(self.conv_groups))
             .then(|| ("conv_groups", format!("{} does not divide hidden_size {hidden}", self.conv_groups)))
+    }
+
+    fn sequence_problem(&self, base: &Base) -> Option<(&'static str, String)> {
+        let (found, hidden) = (self.pooler_hidden_size, base.hidden_size);
+        (found != hidden).then(|| {
+            ("pooler_hidden_size", format!("found {found}, supported for a sequence head is hidden_size {hidden}"))
+        })
     }
 
     fn set_dropout(&mut self, probability: f64) {

@@ -35,12 +35,14 @@ impl Buckets {
         }
     }
 
-    /// First and number of rows between the rows of the distances of `length` places; neighbouring rows of a table that is ordered
-    /// by distance.
+    /// First and number of the rows from the lowest to the highest that the distances of `length` places choose. The farthest need not
+    /// be at the ends: buckets turn back where the largest distance is below half of them.
     pub fn rows(self, length: usize) -> (usize, usize) {
         let farthest = length.saturating_sub(1) as i64;
-        let (low, high) = (self.row(-farthest), self.row(farthest));
-        (low.min(high), low.abs_diff(high) + 1)
+        let (low, high) = (-farthest..=farthest)
+            .map(|distance| self.row(distance))
+            .fold((usize::MAX, 0), |(low, high), row| (low.min(row), high.max(row)));
+        (low, high - low + 1)
     }
 }
 
@@ -87,6 +89,7 @@ mod tests {
 
     const LOG_256_512: [i64; 8] = [0, 1, 128, 129, 130, 169, 207, 255];
     const LOG_4_8: [i64; 6] = [1, 2, 3, 3, 3, 4];
+    const TURNING: [usize; 5] = [24, 23, 21, 20, 12];
     const T5_BEFORE: [usize; 10] = [0, 7, 8, 8, 10, 12, 14, 15, 15, 15];
 
     #[test]
@@ -96,5 +99,10 @@ mod tests {
         assert_eq!((plain.rows(1), plain.rows(3), plain.rows(50)), ((4, 1), (2, 5), (0, 8)));
         let log = Buckets::Spanned { span: 256, log: Some((256, 512)) };
         assert_eq!(log.rows(10), (247, 19));
+        // Values of transformers 4.57; the buckets turn back beyond distance 8.
+        let turning = Buckets::Spanned { span: 16, log: Some((16, 6)) };
+        assert_eq!([8, 9, 10, 11, 19].map(|d| turning.row(d)), TURNING);
+        assert_eq!([-8, -9, -10, -11, -19].map(|d| turning.row(d)), TURNING.map(|row| 32 - row));
+        assert_eq!((turning.rows(9), turning.rows(12), turning.rows(20)), ((8, 17), (8, 17), (8, 17)));
     }
 }

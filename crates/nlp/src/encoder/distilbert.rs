@@ -61,16 +61,16 @@ impl Architecture for DistilBert {
         fields.count("vocab_size", &mut base.vocab_size)?;
         fields.count("max_position_embeddings", &mut base.max_position_embeddings)?;
         fields.flag("sinusoidal_pos_embds", &mut self.sinusoidal_pos_embds)?;
-        fields.count("n_layers", &mut base.num_hidden_layers)?;
-        fields.count("n_heads", &mut base.num_attention_heads)?;
-        fields.count("dim", &mut base.hidden_size)?;
+        fields.renamed_count("n_layers", "num_hidden_layers", &mut base.num_hidden_layers)?;
+        fields.renamed_count("n_heads", "num_attention_heads", &mut base.num_attention_heads)?;
+        fields.renamed_count("dim", "hidden_size", &mut base.hidden_size)?;
         fields.count("hidden_dim", &mut base.intermediate_size)?;
         fields.probability("dropout", &mut base.hidden_dropout_prob)?;
         fields.probability("attention_dropout", &mut base.attention_probs_dropout_prob)?;
         fields.activation("activation", &mut base.hidden_act)?;
         fields.positive("initializer_range", &mut base.initializer_range)?;
         fields.probability("seq_classif_dropout", &mut self.seq_classif_dropout)?;
-        fields.integer("pad_token_id", &mut base.pad_token_id)
+        fields.optional_integer("pad_token_id", &mut base.pad_token_id)
     }
 
     fn problem(&self, _base: &Base) -> Option<(&'static str, String)> {

@@ -6,12 +6,15 @@ use serde_json::{Map, Value, json};
 use super::ops::{ACTIVATIONS, Activation};
 use crate::Error;
 
-/// Goes through the fields of a configuration. A field that is absent or null keeps the value it has.
+/// Goes through the fields of a configuration. A field that is absent keeps the value it has. A null is what `transformers` makes of it:
+/// none where there may be none, false for a flag, an error for a name, and as if absent for what has to be a number.
 pub trait Visit {
     /// An integer of 1 or more.
     fn count(&mut self, key: &str, value: &mut usize) -> Result<(), Error>;
     /// An integer of 0 or more.
     fn integer(&mut self, key: &str, value: &mut usize) -> Result<(), Error>;
+    /// An integer of 0 or more, or null.
+    fn optional_integer(&mut self, key: &str, value: &mut Option<usize>) -> Result<(), Error>;
     /// An integer.
     fn signed(&mut self, key: &str, value: &mut i64) -> Result<(), Error>;
     /// A number from 0 to below 1.
@@ -33,8 +36,10 @@ pub trait Visit {
     ) -> Result<(), Error>;
     /// Names, as a list or joined by `|`.
     fn names(&mut self, key: &str, value: &mut Vec<String>) -> Result<(), Error>;
-    /// Whether the key is absent or null; nothing is written.
-    fn absent(&mut self, key: &str, value: &mut bool) -> Result<(), Error>;
+    /// An integer of 1 or more under a name of this family; the one of most families, where it stands too, wins.
+    fn renamed_count(&mut self, key: &str, usual: &str, value: &mut usize) -> Result<(), Error>;
+    /// `plain` becomes false where rotary positions are scaled. Nothing is written.
+    fn plain_rope(&mut self, key: &str, plain: &mut bool) -> Result<(), Error>;
     /// The base of rotary positions in `rope_parameters` of transformers 5, by kind of layer; `plain` becomes false where they are
     /// scaled. Nothing is written.
     fn rope_parameters(&mut self, layers: &str, theta: &mut f64, plain: &mut bool) -> Result<(), Error>;
@@ -44,7 +49,7 @@ pub trait Visit {
     }
 }
 
-/// Typed access to the keys; a null counts as absent, as in `transformers`.
+/// Typed access to the keys.
 pub(super) struct Reader<'a> {
     pub(super) raw: &'a Map<String, Value>,
     pub(super) path: &'a Path,
@@ -78,6 +83,17 @@ impl Visit for Reader<'_> {
         let Some(found) = self.get(key) else { return Ok(()) };
         let number = found.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= 1 << 31);
         *value = number.ok_or_else(|| self.error(key, format!("found {found}, expected an integer of 0 or more")))?;
+        Ok(())
+    }
+
+    fn optional_integer(&mut self, key: &str, value: &mut Option<usize>) -> Result<(), Error> {
+        if self.get(key).is_some() {
+            let mut found = 0;
+            self.integer(key, &mut found)?;
+            *value = Some(found);
+        } else if self.raw.contains_key(key) {
+            *value = None;
+        }
         Ok(())
     }
 
@@ -131,8 +147,12 @@ impl Visit for Reader<'_> {
     }
 
     fn flag(&mut self, key: &str, value: &mut bool) -> Result<(), Error> {
-        let Some(found) = self.get(key) else { return Ok(()) };
-        *value = found.as_bool().ok_or_else(|| self.error(key, format!("found {found}, expected true or false")))?;
+        let Some(found) = self.raw.get(key) else { return Ok(()) };
+        *value = match found {
+            Value::Bool(flag) => *flag,
+            Value::Null => false,
+            _ => return Err(self.error(key, format!("found {found}, expected true or false"))),
+        };
         Ok(())
     }
 
@@ -142,7 +162,7 @@ impl Visit for Reader<'_> {
         value: &mut T,
         options: &[(&'static str, T)],
     ) -> Result<(), Error> {
-        let Some(found) = self.get(key) else { return Ok(()) };
+        let Some(found) = self.raw.get(key) else { return Ok(()) };
         match options.iter().find(|(name, _)| found == name) {
             Some((_, option)) => *value = *option,
             None => {
@@ -166,8 +186,17 @@ impl Visit for Reader<'_> {
         Ok(())
     }
 
-    fn absent(&mut self, key: &str, value: &mut bool) -> Result<(), Error> {
-        *value = self.get(key).is_none();
+    fn renamed_count(&mut self, key: &str, usual: &str, value: &mut usize) -> Result<(), Error> {
+        self.count(key, value)?;
+        self.count(usual, value)
+    }
+
+    fn plain_rope(&mut self, key: &str, plain: &mut bool) -> Result<(), Error> {
+        *plain &= match self.get(key) {
+            None => true,
+            Some(Value::Object(scaling)) => is_plain(scaling),
+            Some(_) => false,
+        };
         Ok(())
     }
 
@@ -175,9 +204,15 @@ impl Visit for Reader<'_> {
         let Some(Value::Object(map)) = self.get("rope_parameters").and_then(|found| found.get(layers)) else {
             return Ok(());
         };
-        *plain &= map.get("rope_type").is_none_or(|kind| kind == "default" || kind.is_null());
+        *plain &= is_plain(map);
         Reader { raw: map, path: self.path }.positive("rope_theta", theta)
     }
+}
+
+/// Whether rotary positions are not scaled; `type` is the older name.
+fn is_plain(scaling: &Map<String, Value>) -> bool {
+    let kind = ["rope_type", "type"].into_iter().find_map(|key| scaling.get(key).filter(|kind| !kind.is_null()));
+    kind.is_none_or(|kind| kind == "default")
 }
 
 /// Sets the keys, and leaves those alone that say the same already (`gelu_python` stays).
@@ -198,6 +233,10 @@ impl Visit for Writer<'_> {
     }
 
     fn integer(&mut self, key: &str, value: &mut usize) -> Result<(), Error> {
+        self.set(key, json!(value))
+    }
+
+    fn optional_integer(&mut self, key: &str, value: &mut Option<usize>) -> Result<(), Error> {
         self.set(key, json!(value))
     }
 
@@ -245,7 +284,12 @@ impl Visit for Writer<'_> {
         if self.map.contains_key(key) || value.is_empty() { Ok(()) } else { self.set(key, json!(value)) }
     }
 
-    fn absent(&mut self, _key: &str, _value: &mut bool) -> Result<(), Error> {
+    fn renamed_count(&mut self, key: &str, usual: &str, value: &mut usize) -> Result<(), Error> {
+        self.map.shift_remove(usual);
+        self.set(key, json!(value))
+    }
+
+    fn plain_rope(&mut self, _key: &str, _plain: &mut bool) -> Result<(), Error> {
         Ok(())
     }
 

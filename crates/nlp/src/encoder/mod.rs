@@ -31,7 +31,7 @@ pub use fields::Visit;
 pub use layout::{Conv, CrfLeaves, Init, Layout, Leaf, LeafSpec, Linear, Norm, TensorSpec};
 pub use modernbert::ModernBert;
 pub use mpnet::MpNet;
-pub use ops::{Activation, Attention, Mask, Ops, Positions, Relative};
+pub use ops::{Activation, Attention, LAPLACE_DEVIATION, LAPLACE_MEAN, Mask, Ops, Positions, Relative};
 pub use roberta::Roberta;
 
 use crate::{Error, task::Task};
@@ -72,6 +72,10 @@ pub trait Architecture: Clone + Sized {
     fn visit(&mut self, base: &mut Base, fields: &mut impl Visit) -> Result<(), Error>;
     /// The first field whose value cannot be computed, and what is wrong with it.
     fn problem(&self, base: &Base) -> Option<(&'static str, String)>;
+    /// The same, of fields that a sequence head alone needs.
+    fn sequence_problem(&self, _base: &Base) -> Option<(&'static str, String)> {
+        None
+    }
     /// Its name for a field of [`Base`].
     fn key(field: &'static str) -> &'static str {
         field
@@ -191,6 +195,10 @@ macro_rules! families {
 
             fn problem(&self, base: &Base) -> Option<(&'static str, String)> {
                 match self { $(Self::$name(family) => family.problem(base),)* }
+            }
+
+            fn sequence_problem(&self, base: &Base) -> Option<(&'static str, String)> {
+                match self { $(Self::$name(family) => family.sequence_problem(base),)* }
             }
 
             fn key(&self, field: &'static str) -> &'static str {

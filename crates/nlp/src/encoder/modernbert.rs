@@ -187,7 +187,7 @@ impl Architecture for ModernBert {
             attention_probs_dropout_prob: 0.0,
             layer_norm_eps: 1e-5,
             initializer_range: 0.02,
-            pad_token_id: 50283,
+            pad_token_id: Some(50283),
         };
         let family = Self {
             initializer_cutoff_factor: Some(2.0),
@@ -230,7 +230,7 @@ impl Architecture for ModernBert {
         fields.optional_positive("initializer_cutoff_factor", &mut self.initializer_cutoff_factor)?;
         fields.positive("norm_eps", &mut base.layer_norm_eps)?;
         fields.flag("norm_bias", &mut self.norm_bias)?;
-        fields.integer("pad_token_id", &mut base.pad_token_id)?;
+        fields.optional_integer("pad_token_id", &mut base.pad_token_id)?;
         fields.positive("global_rope_theta", &mut self.global_rope_theta)?;
         fields.optional_positive("local_rope_theta", &mut self.local_rope_theta)?;
         fields.flag("attention_bias", &mut self.attention_bias)?;
@@ -245,7 +245,7 @@ impl Architecture for ModernBert {
         fields.probability("classifier_dropout", &mut self.classifier_dropout)?;
         fields.flag("classifier_bias", &mut self.classifier_bias)?;
         fields.activation("classifier_activation", &mut self.classifier_activation)?;
-        fields.absent("rope_scaling", &mut self.plain_rope)?;
+        fields.plain_rope("rope_scaling", &mut self.plain_rope)?;
         fields.names("layer_types", &mut self.layer_types)?;
         fields.rope_parameters(FULL, &mut self.global_rope_theta, &mut self.plain_rope)?;
         let mut local = self.local_rope_theta.unwrap_or(self.global_rope_theta);

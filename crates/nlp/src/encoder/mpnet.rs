@@ -98,7 +98,7 @@ impl Architecture for MpNet {
     }
 
     fn embed<O: Ops>(&self, base: &Base, tensors: &MpNetTensors, ops: &mut O) -> Result<Embedded<O::Value>, O::Error> {
-        let words = ops.words(tensors.words, PADDING)?;
+        let words = ops.words(tensors.words, Some(PADDING))?;
         let positions = ops.positions(tensors.positions, Positions::After(PADDING))?;
         let sum = ops.add(&words, &positions)?;
         let normed = ops.norm(&sum, &tensors.norm)?;

@@ -27,10 +27,25 @@ pub enum Activation {
     Sigmoid,
     /// `linear`: x.
     Linear,
+    /// `relu2`: relu(x)².
+    Relu2,
+    /// `relu6`: relu(x), 6 at most.
+    Relu6,
+    /// `leaky_relu`: x, a hundredth of it below 0.
+    LeakyRelu,
+    /// `gelu_10`: gelu(x) between -10 and 10.
+    Gelu10,
+    /// `laplace`: (1 + erf((x - [`LAPLACE_MEAN`]) / ([`LAPLACE_DEVIATION`] sqrt 2))) / 2 (Ma et al. 2022).
+    Laplace,
 }
 
+/// Where [`Activation::Laplace`] is a half: sqrt(1/2), as `transformers` rounds it.
+pub const LAPLACE_MEAN: f64 = 0.707_107;
+/// How slowly [`Activation::Laplace`] rises: sqrt(1 / (4 pi)), as `transformers` rounds it.
+pub const LAPLACE_DEVIATION: f64 = 0.282_095;
+
 /// Names in `config.json`; the first of each activation is the one written.
-pub(super) const ACTIVATIONS: [(&str, Activation); 16] = [
+pub(super) const ACTIVATIONS: [(&str, Activation); 21] = [
     ("gelu", Activation::Gelu),
     ("gelu_python", Activation::Gelu),
     ("gelu_new", Activation::GeluTanh),
@@ -47,6 +62,11 @@ pub(super) const ACTIVATIONS: [(&str, Activation); 16] = [
     ("sigmoid", Activation::Sigmoid),
     ("linear", Activation::Linear),
     ("identity", Activation::Linear),
+    ("relu2", Activation::Relu2),
+    ("relu6", Activation::Relu6),
+    ("leaky_relu", Activation::LeakyRelu),
+    ("gelu_10", Activation::Gelu10),
+    ("laplace", Activation::Laplace),
 ];
 
 /// Rows of a position table.
@@ -124,8 +144,8 @@ pub trait Ops {
     /// What can fail.
     type Error;
 
-    /// Rows of the word table by the token ids; the row of `padding` gets no gradient.
-    fn words(&mut self, table: Leaf, padding: usize) -> Result<Self::Value, Self::Error>;
+    /// Rows of the word table by the token ids; the row of `padding`, where there is one, gets no gradient.
+    fn words(&mut self, table: Leaf, padding: Option<usize>) -> Result<Self::Value, Self::Error>;
     /// Rows of a position table, [length, width] or [rows, length, width].
     fn positions(&mut self, table: Leaf, positions: Positions) -> Result<Self::Value, Self::Error>;
     /// Rows of a table by the token types, [1, width] or [rows, length, width].

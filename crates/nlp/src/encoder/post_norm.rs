@@ -146,7 +146,7 @@ pub(super) fn defaults(vocab_size: usize, pad_token_id: usize) -> Base {
         attention_probs_dropout_prob: 0.1,
         layer_norm_eps: 1e-12,
         initializer_range: 0.02,
-        pad_token_id,
+        pad_token_id: Some(pad_token_id),
     }
 }
 
@@ -163,5 +163,5 @@ pub(super) fn visit(base: &mut Base, fields: &mut impl Visit) -> Result<(), Erro
     fields.probability("attention_probs_dropout_prob", &mut base.attention_probs_dropout_prob)?;
     fields.positive("layer_norm_eps", &mut base.layer_norm_eps)?;
     fields.positive("initializer_range", &mut base.initializer_range)?;
-    fields.integer("pad_token_id", &mut base.pad_token_id)
+    fields.optional_integer("pad_token_id", &mut base.pad_token_id)
 }

@@ -50,7 +50,10 @@ impl Architecture for Roberta {
     }
 
     fn problem(&self, base: &Base) -> Option<(&'static str, String)> {
-        let (found, least) = (base.max_position_embeddings, base.pad_token_id + 2);
+        let Some(padding) = base.pad_token_id else {
+            return Some(("pad_token_id", "found null, expected a token: positions are counted from it".to_owned()));
+        };
+        let (found, least) = (base.max_position_embeddings, padding + 2);
         (found < least).then(|| {
             let problem = format!("found {found}, but positions begin at pad_token_id + 1: {least} or more are needed");
             ("max_position_embeddings", problem)
@@ -58,7 +61,7 @@ impl Architecture for Roberta {
     }
 
     fn max_length(&self, base: &Base) -> usize {
-        base.max_position_embeddings - base.pad_token_id - 1
+        base.max_position_embeddings - base.filler() - 1
     }
 
     fn set_dropout(&mut self, probability: f64) {
@@ -77,7 +80,7 @@ impl Architecture for Roberta {
         tensors: &RobertaTensors,
         ops: &mut O,
     ) -> Result<Embedded<O::Value>, O::Error> {
-        let positions = Positions::After(base.pad_token_id);
+        let positions = Positions::After(base.filler());
         let hidden = self.bert.embeddings(base, &tensors.embeddings, positions, ops)?;
         Ok(Embedded { hidden, shared: None })
     }

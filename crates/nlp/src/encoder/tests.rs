@@ -47,12 +47,20 @@ fn errors_name_the_field() {
         (json!({"model_type": "bert", "hidden_size": "384"}), "hidden_size"),
         (json!({"model_type": "bert", "hidden_size": 0}), "hidden_size"),
         (json!({"model_type": "bert", "num_attention_heads": 7}), "num_attention_heads"),
-        (json!({"model_type": "bert", "hidden_act": "laplace"}), "hidden_act"),
+        (json!({"model_type": "bert", "hidden_act": "xielu"}), "hidden_act"),
         (json!({"model_type": "bert", "hidden_dropout_prob": 1.0}), "hidden_dropout_prob"),
         (json!({"model_type": "bert", "layer_norm_eps": 0}), "layer_norm_eps"),
         (json!({"model_type": "bert", "id2label": {"0": "A", "2": "B"}}), "id2label"),
         (json!({"model_type": "bert", "position_embedding_type": "rotary"}), "position_embedding_type"),
+        (json!({"model_type": "bert", "position_embedding_type": null}), "position_embedding_type"),
         (json!({"model_type": "bert", "pad_token_id": 30522}), "pad_token_id"),
+        (json!({"model_type": "roberta", "pad_token_id": null}), "pad_token_id"),
+        (json!({"model_type": "modernbert", "rope_scaling": {"rope_type": "yarn", "factor": 2.0}}), "rope_scaling"),
+        (
+            json!({"model_type": "deberta-v2", "relative_attention": true, "position_buckets": 8,
+                "max_relative_positions": 5}),
+            "max_relative_positions",
+        ),
     ];
     for (source, expected) in cases {
         match parse(source.clone()) {
@@ -122,10 +130,54 @@ fn a_head_is_known_by_its_class_and_labels_without_names_are_numbered() {
     assert_eq!(of("RobertaForMaskedLM", json!({})).task, None);
     let sequence = "RobertaForSequenceClassification";
     assert_eq!(of(sequence, json!({"id2label": {"0": "x"}})).task, Some(Task::Regression));
+    assert_eq!(of(sequence, json!({"num_labels": 1})).task, Some(Task::Regression));
     assert_eq!(of(sequence, json!({"num_labels": 3})).task, Some(Task::SequenceClassification));
     let multi = of(sequence, json!({"problem_type": "multi_label_classification"}));
     assert_eq!(multi.task, Some(Task::MultiLabelClassification));
     assert_eq!(multi.to_json()["problem_type"], "multi_label_classification");
+}
+
+#[test]
+fn a_null_is_what_transformers_makes_of_it() {
+    for model_type in ["bert", "electra", "distilbert", "deberta-v2", "modernbert"] {
+        let config = full(&json!({"model_type": model_type, "pad_token_id": null}));
+        assert_eq!((config.pad_token_id, config.filler()), (None, 0));
+        assert_eq!(config.to_json()["pad_token_id"], Value::Null);
+        let narrow = full(&json!({"model_type": model_type, "pad_token_id": null, "vocab_size": 9}));
+        assert_eq!(narrow.vocab_size, 9);
+    }
+    let biased = |value: Value| {
+        full(&json!({"model_type": "deberta-v2", "position_biased_input": value})).to_json()["position_biased_input"]
+            .clone()
+    };
+    assert_eq!((biased(json!(null)), biased(json!(true))), (json!(false), json!(true)));
+    let plain = json!({"model_type": "modernbert", "rope_scaling": {"type": "default"}});
+    assert_eq!(full(&plain).to_json()["rope_scaling"], plain["rope_scaling"]);
+}
+
+#[test]
+fn distilbert_takes_the_usual_names_too() {
+    let source = json!({"model_type": "distilbert", "dim": 768, "hidden_size": 32, "num_attention_heads": 4,
+        "n_layers": 6, "num_hidden_layers": 2});
+    let config = full(&source);
+    assert_eq!((config.hidden_size, config.num_attention_heads, config.num_hidden_layers), (32, 4, 2));
+    let json = config.to_json();
+    assert_eq!((&json["dim"], &json["n_heads"], &json["n_layers"]), (&json!(32), &json!(4), &json!(2)));
+    assert!(["hidden_size", "num_attention_heads", "num_hidden_layers"].iter().all(|key| json.get(*key).is_none()));
+}
+
+#[test]
+fn deberta_needs_its_pooler_for_texts_alone() {
+    let of = |class: &str| {
+        parse(
+            json!({"model_type": "deberta-v2", "architectures": [class], "hidden_size": 24, "pooler_hidden_size": 768,
+            "num_attention_heads": 4, "conv_groups": 5}),
+        )
+    };
+    assert!(of("DebertaV2ForTokenClassification").unwrap().sequence_problem().is_some());
+    assert!(
+        matches!(of("DebertaV2ForSequenceClassification"), Err(Error::Config { field, .. }) if field == "pooler_hidden_size")
+    );
 }
 
 #[test]

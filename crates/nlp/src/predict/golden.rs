@@ -1,8 +1,10 @@
 //! Prediction against the pipelines of `transformers`.
-use serde_json::Value;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::{crf::Crf, files, task::Task};
+use crate::{crf::Crf, encoder::EncoderConfig, files};
 
 /// Made by `tests/peers/pipeline_golden.py` with transformers 4.57.6 and tiny random models.
 const GOLDEN: &str = include_str!("../../testdata/pipelines.json");
@@ -93,13 +95,17 @@ fn labels_equal_the_pipeline() {
     assert!(cases.len() > 100);
     for (number, case) in cases.iter().enumerate() {
         let labels: Vec<String> = list(&case["labels"]);
-        let task = match case["problem_type"].as_str() {
-            Some("regression") => Task::Regression,
-            Some("multi_label_classification") => Task::MultiLabelClassification,
-            _ => Task::SequenceClassification,
+        let names: Map<String, Value> =
+            labels.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name))).collect();
+        let Value::Object(config) = json!({"model_type": "bert", "architectures": ["BertForSequenceClassification"],
+            "id2label": names, "problem_type": case["problem_type"]})
+        else {
+            panic!("an object")
         };
+        let config = EncoderConfig::from_map(config, Path::new("config.json")).unwrap();
         let function = FunctionToApply::parse(case["function"].as_str().unwrap()).unwrap();
-        let scores = function.unwrap_or(FunctionToApply::of(task, labels.len())).apply(&list::<f32>(&case["logits"]));
+        let function = function.unwrap_or_else(|| FunctionToApply::of_config(&config));
+        let scores = function.apply(&list::<f32>(&case["logits"]));
         let top = top_labels(&labels, &scores, case["top_k"].as_u64().unwrap() as usize).unwrap();
         equal(&serde_json::to_value(top).unwrap(), &case["result"], &format!("case {number}"));
     }

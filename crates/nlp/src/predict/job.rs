@@ -39,11 +39,11 @@ pub struct PredictOptions {
     pub aggregation_strategy: AggregationStrategy,
     /// Tagged words: types to leave out.
     pub ignore_labels: Vec<String>,
-    /// Texts: what makes scores of the output; absent means that of the task.
-    pub function_to_apply: Option<FunctionToApply>,
+    /// Texts: what makes scores of the output.
+    pub function_to_apply: FunctionToApply,
     /// Texts: how many labels to give, the best first; 0 means all.
     pub top_k: usize,
-    /// Entities and labels with a lower score are left out; not for regression.
+    /// Entities and labels with a lower score are left out; not where the output is told as it is.
     pub threshold: f32,
 }
 
@@ -189,10 +189,9 @@ impl Predictor {
             value.map_err(|e| Error::argument("labels", format!("the answer cannot be written: {e}")))
         };
         if options.task.is_sequence() {
-            let function = options.function_to_apply.unwrap_or(FunctionToApply::of(options.task, options.labels.len()));
-            let scores = function.apply(outputs.first().copied().unwrap_or_default());
+            let scores = options.function_to_apply.apply(outputs.first().copied().unwrap_or_default());
             let mut labels = top_labels(&options.labels, &scores, options.top_k)?;
-            if options.task != Task::Regression {
+            if options.function_to_apply != FunctionToApply::None {
                 labels.retain(|label| label.score >= options.threshold);
             }
             return json(serde_json::to_value(labels));
@@ -272,7 +271,7 @@ mod tests {
                 aggregation_strategy: AggregationStrategy::Simple,
                 crf: None,
                 ignore_labels: vec!["O".to_owned()],
-                function_to_apply: None,
+                function_to_apply: FunctionToApply::of(task, labels.len()),
                 top_k: 1,
                 threshold: 0.0,
             };

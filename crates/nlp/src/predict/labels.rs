@@ -1,7 +1,7 @@
 //! Labels of texts from a model's output, as `TextClassificationPipeline` of `transformers` 4.57 gives them.
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, task::Task};
+use crate::{Error, encoder::EncoderConfig, task::Task};
 
 /// What makes scores of a model's output; the names are those of `transformers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,17 @@ impl FunctionToApply {
         }
     }
 
-    /// The function of a name; none for the empty name, which means [`FunctionToApply::of`].
+    /// What the pipeline applies to a checkpoint when nothing was asked. A single label whose kind of problem is not named is a number to
+    /// the loss, but gets a sigmoid here: published rerankers are saved so.
+    pub fn of_config(config: &EncoderConfig) -> Self {
+        let labels = config.labels.len();
+        match config.task {
+            Some(Task::Regression) if labels == 1 && !config.names_problem_type() => Self::Sigmoid,
+            task => Self::of(task.unwrap_or_default(), labels),
+        }
+    }
+
+    /// The function of a name; none for the empty name, which means [`FunctionToApply::of_config`].
     pub fn parse(name: &str) -> Result<Option<Self>, Error> {
         match name {
             "" | "default" => Ok(None),

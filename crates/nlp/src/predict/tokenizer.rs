@@ -13,6 +13,7 @@ use crate::{
     align::{Encoded, IGNORED},
     files,
     task::Target,
+    tokenizer::{parse, parse_apart},
 };
 
 /// What a model is asked about.
@@ -58,6 +59,8 @@ impl PredictionRow {
 /// A tokenizer for prediction.
 pub struct PipelineTokenizer {
     inner: Tokenizer,
+    /// For words given apart, where that needs another one.
+    apart: Option<Tokenizer>,
     windows: bool,
     unknown: Option<u32>,
     word_aware: bool,
@@ -81,7 +84,7 @@ impl PipelineTokenizer {
     /// stride, longer texts go in windows that share so many sub-tokens with the one before; without, they are cut.
     pub fn load(path: &Path, max_length: usize, stride: Option<usize>) -> Result<Self, Error> {
         let content = files::read(path)?;
-        let mut inner = Tokenizer::from_bytes(&content).map_err(|e| Error::format(path, e.to_string()))?;
+        let mut inner = parse(path, &content, None)?;
         let File { model } = serde_json::from_slice(&content).map_err(|e| Error::format(path, e.to_string()))?;
         let added = |pair| inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair));
         let specials = added(true);
@@ -102,11 +105,11 @@ impl PipelineTokenizer {
             strategy: TruncationStrategy::LongestFirst,
             direction: TruncationDirection::Right,
         };
-        inner.with_padding(None);
+        let apart = parse_apart(path, &content, Some(&truncation))?;
         inner.with_truncation(Some(truncation)).map_err(|e| Error::format(path, e.to_string()))?;
         let unknown = model.unk_id.or_else(|| inner.token_to_id(&model.unk_token?));
         let word_aware = model.continuing_subword_prefix.is_some_and(|prefix| !prefix.is_empty());
-        Ok(Self { inner, windows: stride.is_some(), unknown, word_aware })
+        Ok(Self { inner, apart, windows: stride.is_some(), unknown, word_aware })
     }
 
     /// The rows of an input, at least one; several only for windows.
@@ -117,13 +120,15 @@ impl PipelineTokenizer {
         if self.windows && matches!(input, InputText::Pair(..)) {
             return Err(Error::argument("stride", "found a pair of texts, only single texts go in windows"));
         }
-        let encode_input: EncodeInput<'_> = match input {
-            InputText::Text(text) => text.as_str().into(),
-            InputText::Pair(text, pair) => (text.as_str(), pair.as_str()).into(),
-            InputText::Words(words) => EncodeInput::Single(InputSequence::from(words.as_slice())),
+        let (tokenizer, encode_input): (_, EncodeInput<'_>) = match input {
+            InputText::Text(text) => (&self.inner, text.as_str().into()),
+            InputText::Pair(text, pair) => (&self.inner, (text.as_str(), pair.as_str()).into()),
+            InputText::Words(words) => {
+                let words = EncodeInput::Single(InputSequence::from(words.as_slice()));
+                (self.apart.as_ref().unwrap_or(&self.inner), words)
+            }
         };
-        let encoding = self
-            .inner
+        let encoding = tokenizer
             .encode_char_offsets(encode_input, true)
             .map_err(|e| Error::argument("text", format!("the tokenizer refused it: {e}")))?;
         // Where each word begins in the text that the words make.

@@ -56,7 +56,7 @@ impl Run<'_> {
             part,
             task: self.task,
             labels: &self.config.labels,
-            pad_token_id: self.config.pad_token_id,
+            pad_token_id: self.config.filler(),
             depth,
             place: self.place(),
         };

@@ -225,7 +225,7 @@ impl Run<'_> {
     fn gradients(&mut self, batches: &[Vec<Encoded>], step: usize) -> Result<(Tensor, Gradients), Error> {
         let common = Common {
             pass: Pass { train: true, recompute: self.request.hyper.gradient_checkpointing },
-            pad_token_id: self.config.pad_token_id,
+            pad_token_id: self.config.filler(),
             scale: self.position.loss_scale.map_or(1.0, |scale| scale.scale()),
         };
         let pieces = self.pieces(batches, step);
