@@ -154,9 +154,16 @@ pub fn suggest_from(
     Suggestion { params: parameters.iter().zip(values).filter_map(param).collect(), system_attrs: joint.system_attrs }
 }
 
-/// Indices of the parameters, sorted by name, that every ended trial has with the same distribution, and that have more than one
-/// value: Optuna's intersection search space. Empty while no trial has ended.
+/// Indices of the parameters, sorted by name, that every COMPLETE trial has with the same distribution, and that have more than one
+/// value: Optuna's intersection search space. Empty while no trial has completed.
+///
+/// A trial that was pruned may have been stopped before its script came to the other parameters.
 fn intersection(request: &Request<'_>) -> Vec<usize> {
+    common(request, |state| state == State::Complete)
+}
+
+/// [`intersection`] of the PRUNED trials too, which only TPE wants in Optuna.
+fn intersection_with_pruned(request: &Request<'_>) -> Vec<usize> {
     common(request, |state| matches!(state, State::Complete | State::Pruned))
 }
 
@@ -226,6 +233,36 @@ mod tests {
             }
             assert_eq!(Vec::from_iter(seen), [2, 3, 4], "{sampler:?}");
         }
+    }
+
+    #[test]
+    fn a_pruned_trial_without_a_parameter_takes_it_from_no_sampler_but_tpe() {
+        let float = || Distribution::float(0.0, 1.0, false, None).unwrap();
+        let space = Space::of([("x", float()), ("y", float())]);
+        let mut trials: Vec<Trial> = Vec::new();
+        for number in 0..12 {
+            let mut ended = crate::study::tests::trial(number, State::Complete, Some(number as f64));
+            let param = |(name, value): (&str, f64)| Param { name: name.into(), value, distribution: float() };
+            ended.params = [("x", 0.1), ("y", 0.9)].map(param).to_vec();
+            ended.system_attrs.insert("cma:generation".into(), "0".into());
+            if number == 11 {
+                ended.state = State::Pruned;
+                ended.intermediate.insert(1, -9.0);
+                ended.params.pop();
+            }
+            trials.push(ended);
+        }
+        let request =
+            Request { space: &space, directions: &[Direction::Minimize], trials: &trials, number: 12, seed: 1 };
+        let modelled = |sampler: &dyn Sampler| {
+            let joint = sampler.joint(&request, &mut Generator::seed_from_u64(1));
+            joint.values.iter().filter(|value| value.is_some()).count()
+        };
+        let considers = CmaEs { consider_pruned_trials: true, ..CmaEs::default() };
+        for sampler in [&Gp::default() as &dyn Sampler, &CmaEs::default(), &considers] {
+            assert_eq!(modelled(sampler), 2, "{sampler:?}");
+        }
+        assert_eq!(modelled(&Tpe::default()), 1);
     }
 
     #[test]

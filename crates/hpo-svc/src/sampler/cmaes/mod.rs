@@ -21,8 +21,8 @@ use separable::Separable;
 
 /// The sampler's settings; names are Optuna's.
 ///
-/// Modelled together are the parameters without a condition that are not categorical and that every ended trial has; the others are
-/// sampled uniformly, and so is everything in a study of several objectives. A generation ends when as many of its trials
+/// Modelled together are the parameters without a condition that are not categorical and that every COMPLETE trial has; the others
+/// are sampled uniformly, and so is everything in a study of several objectives. A generation ends when as many of its trials
 /// are COMPLETE as a population has; failed and pruned trials are replaced by the trials after them, and those that end later
 /// are not used.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +33,7 @@ pub struct CmaEs {
     pub sigma0: Option<f64>,
     /// Trials before the strategy is used; sampling is uniform until then. At least one, to know what trials have in common.
     pub n_startup_trials: usize,
-    /// Use the last value of pruned trials as theirs.
+    /// Use the last value of pruned trials as theirs, of those that have all parameters which are modelled.
     pub consider_pruned_trials: bool,
     /// Trials of a generation, at least 2; `4 + floor(3 ln n)` for n parameters when `None`.
     pub popsize: Option<usize>,
