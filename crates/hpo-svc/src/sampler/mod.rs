@@ -3,12 +3,13 @@
 //! [`suggest`] is what callers use. It asks a [`Sampler`] for the parameters that it models together, then for each of the others
 //! by itself, and leaves out those whose condition does not hold.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha12Rng;
 
 use crate::{
+    pruner::Pruner,
     space::Space,
     study::{Direction, Param, State, Trial},
 };
@@ -97,11 +98,28 @@ pub trait Sampler: Send + Sync + fmt::Debug {
         trials < 1000
     }
 
+    /// Whether it wants every trial of the study, not only those that the pruner takes for comparable.
+    fn every_trial(&self) -> bool {
+        false
+    }
+
     /// How many more trials are of any use; `None` when there is no end.
     fn remaining(&self, request: &Request<'_>) -> Option<usize> {
         let _ = request;
         None
     }
+}
+
+/// The trials of a study that the sampler sees when it suggests the one of this number: those that the pruner takes for comparable
+/// with it, unless the sampler wants all.
+pub fn seen<'a>(
+    sampler: &dyn Sampler,
+    pruner: &dyn Pruner,
+    study: &str,
+    trials: &'a [Trial],
+    number: i64,
+) -> Cow<'a, [Trial]> {
+    if sampler.every_trial() { Cow::Borrowed(trials) } else { pruner.comparable(study, trials, number) }
 }
 
 /// The parameters of a trial to be.
