@@ -29,6 +29,7 @@ mod truncnorm;
 mod widths;
 
 pub use cmaes::CmaEs;
+pub(crate) use cmaes::{ATTR_PROMISING, promising};
 pub use columns::Columns;
 pub use gp::Gp;
 pub use grid::Grid;
