@@ -76,18 +76,13 @@ impl PyValue {
             (Self::Text(a), Self::Text(b)) => a == b,
             (Self::Units(a), Self::Units(b)) => a == b,
             (Self::List(a), Self::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b)),
-            (Self::Object(a), Self::Object(_)) => {
+            (Self::Object(a), Self::Object(b)) => {
                 let same = |(key, value): &(String, Self)| other.get(key).is_some_and(|theirs| value.equals(theirs));
-                other.len() == self.len() && a.iter().all(same)
+                a.len() == b.len() && a.iter().all(same)
             }
             (Self::Float(a), Self::Float(b)) => a == b || (a.is_nan() && b.is_nan()),
             (a, b) => a.digits().is_some_and(|digits| b.digits().is_some_and(|other| digits == other)),
         }
-    }
-
-    /// Entries of an object.
-    fn len(&self) -> usize {
-        if let Self::Object(entries) = self { entries.len() } else { 0 }
     }
 
     /// Of a number without a fraction: doubles hold few large integers, so that only their digits tell whether they are the same.
