@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from cmaes import CMA, CMAwM, SepCMA
+from cmaes import CMA, CMAwM, SepCMA, get_warm_start_mgd
 
 
 def ellipsoid(x):
@@ -68,7 +68,18 @@ def case(kind, function, mean, generations, seed, popsize=None, steps=None, adap
     return document
 
 
+def warm_start(n, count, seed):
+    """Solutions with ties, and the distribution that a search begins with after them."""
+    rng = np.random.RandomState(seed)
+    solutions = [(x, round(ellipsoid(x), 1)) for x in rng.rand(count, n)]
+    mean, sigma, covariance = get_warm_start_mgd(solutions)
+    document = {"solutions": [[x.tolist(), value] for x, value in solutions], "mean": mean.tolist()}
+    return document | {"sigma": float(sigma), "covariance": covariance.tolist()}
+
+
 def main():
+    warm = [warm_start(1, 30, 1), warm_start(3, 10, 2), warm_start(4, 119, 3), warm_start(7, 60, 4)]
+    (Path(sys.argv[1]) / "cmaes_warm.json").write_text(json.dumps({"cases": warm}, separators=(",", ":")) + "\n")
     cases = [
         case("full", ellipsoid, [0.5] * 4, 24, 1),
         case("full", rosenbrock, [0.5] * 3, 24, 2, popsize=9),

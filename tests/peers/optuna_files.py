@@ -10,6 +10,7 @@ Needs optuna 5.0.0.
 import sys
 
 import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -25,6 +26,7 @@ def objective(trial):
     if kind is None:
         trial.suggest_float("depends", -1.0, 1.0)
     trial.set_user_attr("note", {"of": [trial.number, float("nan")], "text": "NaN"})
+    trial.set_user_attr("odd", [2**64 - 1, -(2**200), "\ud800", "\\json:1", {"\udc00": 1e400}])
     for step, value in enumerate([float("nan"), float("inf"), x]):
         trial.report(value, step)
     if trial.number % 5 == 3:
@@ -43,6 +45,15 @@ def make(file):
     study.set_user_attr("about", ["a study", 1e300])
     study.set_metric_names(["f1"])
     study.optimize(objective, n_trials=14)
+    wide = {
+        "open": FloatDistribution(0.0, float("inf")),
+        "wide": IntDistribution(0, 2**64),
+        "seed": CategoricalDistribution([2**64 - 1, "\ud800", True]),
+    }
+    for seed in wide["seed"].choices:
+        params = {"open": 1e300, "wide": 2**63, "seed": seed}
+        failed = optuna.trial.TrialState.FAIL
+        study.add_trial(optuna.trial.create_trial(state=failed, params=params, distributions=wide))
     study.ask()
     study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
     study.enqueue_trial({"x": 0.25}, user_attrs={"queued": True})

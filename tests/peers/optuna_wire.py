@@ -442,6 +442,41 @@ def test_a_whole_study_of_optuna_works(storage):
     assert {t.state for t in pruned.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
 
 
+def test_domains_are_as_wide_as_optuna_takes_them(storage, study):
+    wide = {
+        "open": (1e300, FloatDistribution(0.0, math.inf)),
+        "all": (-1.0, FloatDistribution(-math.inf, math.inf)),
+        "log": (2.0, FloatDistribution(1.0, math.inf, log=True)),
+        "int": (float(2**63), IntDistribution(0, 2**64)),
+        "huge": (7.0, IntDistribution(1, 2**200, log=True)),
+        "seed": (0.0, CategoricalDistribution([2**64 - 1, 1])),
+        "text": (0.0, CategoricalDistribution(["\ud800", "\udc00x"])),
+    }
+    trial = storage.create_new_trial(study)
+    for name, (value, distribution) in wide.items():
+        storage.set_trial_param(trial, name, value, distribution)
+    for frozen in (storage.get_trial(trial), connect().get_all_trials(study)[0]):
+        for name, (value, distribution) in wide.items():
+            assert distribution_to_json(frozen.distributions[name]) == distribution_to_json(distribution)
+            assert frozen.params[name] == distribution.to_external_repr(value)
+        assert type(frozen.params["seed"]) is int
+
+
+def test_choices_that_are_equal_in_python_are_the_same(storage, study):
+    for name, choices, others in [
+        ("flag", [True, False], [1, 0]),
+        ("n", [1, 2], [1.0, 2.0]),
+        ("nan", [math.nan, None], [math.nan, None]),
+    ]:
+        for given in (choices, others):
+            trial = storage.create_new_trial(study)
+            storage.set_trial_param(trial, name, 1, CategoricalDistribution(given))
+            frozen = storage.get_trial(trial).distributions[name]
+            assert distribution_to_json(frozen) == distribution_to_json(CategoricalDistribution(given))
+        with pytest.raises(ValueError):
+            storage.set_trial_param(trial, name, 0, CategoricalDistribution([*choices, "another"]))
+
+
 def test_choices_may_be_lists_as_optuna_allows_with_a_warning(storage):
     study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(seed=2))
     choices = [[64, 64], [128]]

@@ -55,32 +55,32 @@ fn a_study_goes_from_optuna_to_us_and_back_and_is_equal_in_every_trial() {
 
     // The server's own database is one that Optuna opens, and so is the file.
     let database = path(&sandbox.data_dir(), "hpo.db");
-    assert_eq!(optuna(&["compare", &theirs, NAME, &database, NAME]), "17");
+    assert_eq!(optuna(&["compare", &theirs, NAME, &database, NAME]), "20");
     let ours = path(&folder, "ours.db");
     hpo(&sandbox, &["export", NAME, &ours]).unwrap();
-    assert_eq!(optuna(&["compare", &theirs, NAME, &ours, NAME]), "17");
+    assert_eq!(optuna(&["compare", &theirs, NAME, &ours, NAME]), "20");
     let refused = hpo(&sandbox, &["export", NAME, &ours]).unwrap_err();
     assert!(refused.contains("exists"), "{refused}");
 
     // Its dashboard serves both.
-    assert_eq!(dashboard(&[&ours, NAME]), "17");
+    assert_eq!(dashboard(&[&ours, NAME]), "20");
     let address = sandbox.url().trim_start_matches("http://").to_owned();
-    assert_eq!(dashboard(&[&address, NAME]), "17");
-    assert_eq!(dashboard(&[&address, "renamed", "--change"]), "17");
+    assert_eq!(dashboard(&[&address, NAME]), "20");
+    assert_eq!(dashboard(&[&address, "renamed", "--change"]), "20");
 
     // Optuna goes on with ours; then we have it back, as a document too.
-    assert_eq!(optuna(&["go-on", &ours, NAME, "5"]), "21", "the queued trial is one of them");
+    assert_eq!(optuna(&["go-on", &ours, NAME, "5"]), "24", "the queued trial is one of them");
     hpo(&sandbox, &["import", &ours, "--name", "back"]).unwrap();
     let document = path(&folder, "back.json");
     hpo(&sandbox, &["export", "back", &document]).unwrap();
     hpo(&sandbox, &["delete", "back"]).unwrap();
     hpo(&sandbox, &["import", &document]).unwrap();
-    assert_eq!(optuna(&["compare", &ours, NAME, &database, "back"]), "21");
+    assert_eq!(optuna(&["compare", &ours, NAME, &database, "back"]), "24");
 
     let table = path(&folder, "back.csv");
     hpo(&sandbox, &["export", "back", &table]).unwrap();
     let rows = fs::read_to_string(&table).unwrap();
-    assert_eq!(rows.lines().count(), 22);
+    assert_eq!(rows.lines().count(), 25);
     assert!(rows.starts_with("number,value_f1,datetime_start,"), "{rows}");
 
     let plots: Vec<String> = ["history", "parallel", "slice", "importances", "pareto", "intermediate"]
@@ -97,7 +97,7 @@ fn a_study_goes_from_optuna_to_us_and_back_and_is_equal_in_every_trial() {
         assert!(png.starts_with(b"\x89PNG\r\n\x1a\n") && png.len() > 5000, "{kind}: {} bytes", png.len());
     }
     let json: Value = serde_json::from_str(&hpo(&sandbox, &["show", "back", "--output", "json"]).unwrap()).unwrap();
-    assert_eq!(json["trials"].as_array().unwrap().len(), 21);
+    assert_eq!(json["trials"].as_array().unwrap().len(), 24);
 }
 
 #[test]

@@ -13,10 +13,14 @@ pub enum PyValue {
     Bool(bool),
     /// A number without fraction and exponent that fits.
     Int(i64),
+    /// One that does not fit: its digits, with a sign when it is negative.
+    Big(String),
     /// Any other number, and `NaN`, `Infinity`, `-Infinity`.
     Float(f64),
-    /// A string; a lone surrogate becomes U+FFFD.
+    /// A string.
     Text(String),
+    /// A string with a lone surrogate, in UTF-16. In the key of an object it becomes U+FFFD.
+    Units(Vec<u16>),
     /// An array.
     List(Vec<PyValue>),
     /// An object, in the order of the text.
@@ -58,7 +62,37 @@ impl PyValue {
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Self::Int(value) => Some(*value as f64),
+            Self::Big(digits) => digits.parse().ok(),
             Self::Float(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// Whether both are equal in Python: `True == 1 == 1.0`, and the order of an object does not matter. NaN equals itself, as in
+    /// Optuna's comparison of choices.
+    pub fn equals(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Null, Self::Null) => true,
+            (Self::Text(a), Self::Text(b)) => a == b,
+            (Self::Units(a), Self::Units(b)) => a == b,
+            (Self::List(a), Self::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b)),
+            (Self::Object(a), Self::Object(b)) => {
+                let same = |(key, value): &(String, Self)| other.get(key).is_some_and(|theirs| value.equals(theirs));
+                a.len() == b.len() && a.iter().all(same)
+            }
+            (Self::Float(a), Self::Float(b)) => a == b || (a.is_nan() && b.is_nan()),
+            (a, b) => a.digits().is_some_and(|digits| b.digits().is_some_and(|other| digits == other)),
+        }
+    }
+
+    /// Of a number without a fraction: doubles hold few large integers, so that only their digits tell whether they are the same.
+    fn digits(&self) -> Option<String> {
+        match self {
+            Self::Bool(value) => Some(i32::from(*value).to_string()),
+            Self::Int(value) => Some(value.to_string()),
+            Self::Big(digits) => Some(digits.clone()),
+            // Without the sign of -0.0.
+            Self::Float(value) if value.fract() == 0.0 => Some(format!("{:.0}", value + 0.0)),
             _ => None,
         }
     }
@@ -75,8 +109,19 @@ impl PyValue {
             Self::Null => out.push_str("null"),
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
             Self::Int(value) => out.push_str(&value.to_string()),
+            Self::Big(digits) => out.push_str(digits),
             Self::Float(value) => out.push_str(&float_repr(*value)),
             Self::Text(value) => write_text(out, value),
+            Self::Units(units) => {
+                out.push('"');
+                for ch in char::decode_utf16(units.iter().copied()) {
+                    match ch {
+                        Ok(ch) => write_char(out, ch),
+                        Err(lone) => write_unit(out, lone.unpaired_surrogate()),
+                    }
+                }
+                out.push('"');
+            }
             Self::List(items) => {
                 out.push('[');
                 for (index, item) in items.iter().enumerate() {
@@ -132,24 +177,27 @@ pub fn float_repr(value: f64) -> String {
 
 fn write_text(out: &mut String, text: &str) {
     out.push('"');
-    for ch in text.chars() {
-        match ch {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            ' '..='~' => out.push(ch),
-            _ => {
-                for unit in ch.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(out, "\\u{unit:04x}");
-                }
-            }
-        }
-    }
+    text.chars().for_each(|ch| write_char(out, ch));
     out.push('"');
+}
+
+fn write_char(out: &mut String, ch: char) {
+    match ch {
+        '"' => out.push_str("\\\""),
+        '\\' => out.push_str("\\\\"),
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        '\t' => out.push_str("\\t"),
+        '\u{8}' => out.push_str("\\b"),
+        '\u{c}' => out.push_str("\\f"),
+        ' '..='~' => out.push(ch),
+        _ => ch.encode_utf16(&mut [0; 2]).iter().for_each(|unit| write_unit(out, *unit)),
+    }
+}
+
+fn write_unit(out: &mut String, unit: u16) {
+    // Writing to a string cannot fail.
+    let _ = write!(out, "\\u{unit:04x}");
 }
 
 /// Deeper nesting than this is refused rather than risking the stack.
@@ -199,7 +247,7 @@ impl Parser<'_> {
             }
         }
         match self.bytes.get(self.at) {
-            Some(b'"') => Ok(PyValue::Text(self.string()?)),
+            Some(b'"') => self.string(),
             Some(b'[') => self.list(depth),
             Some(b'{') => self.object(depth),
             Some(b'-' | b'0'..=b'9') => self.number(),
@@ -239,7 +287,11 @@ impl Parser<'_> {
             if self.bytes.get(self.at) != Some(&b'"') {
                 return Err(self.error("expected a key"));
             }
-            let key = self.string()?;
+            let key = match self.string()? {
+                PyValue::Text(key) => key,
+                PyValue::Units(units) => String::from_utf16_lossy(&units),
+                _ => return Err(self.error("expected a key")),
+            };
             self.space();
             if !self.eat(":") {
                 return Err(self.error("expected `:`"));
@@ -264,13 +316,20 @@ impl Parser<'_> {
         if let Ok(value) = digits.parse::<i64>() {
             return Ok(PyValue::Int(value));
         }
+        let unsigned = digits.strip_prefix('-').unwrap_or(digits);
+        if unsigned.starts_with(|first: char| matches!(first, '1'..='9'))
+            && unsigned.bytes().all(|b| b.is_ascii_digit())
+        {
+            return Ok(PyValue::Big(digits.to_owned()));
+        }
         digits.parse::<f64>().map(PyValue::Float).map_err(|_| ParseError { at: start, problem: "not a number" })
     }
 
-    fn string(&mut self) -> Result<String, ParseError> {
+    /// [`PyValue::Text`] or [`PyValue::Units`].
+    fn string(&mut self) -> Result<PyValue, ParseError> {
         self.at += 1;
         let mut units: Vec<u16> = Vec::new();
-        let mut out = String::new();
+        let mut out = Characters::default();
         loop {
             let rest = &self.text[self.at..];
             let Some(ch) = rest.chars().next() else { return Err(self.error("the string does not end")) };
@@ -281,11 +340,11 @@ impl Parser<'_> {
                 continue;
             }
             // Surrogate pairs come as two escapes: decode a run of escapes as a whole.
-            out.push_str(&String::from_utf16_lossy(&units));
+            out.extend(&units);
             units.clear();
             self.at += ch.len_utf8();
             match ch {
-                '"' => return Ok(out),
+                '"' => return Ok(out.value()),
                 '\\' => {
                     let escaped = match self.bytes.get(self.at) {
                         Some(b'n') => '\n',
@@ -303,6 +362,40 @@ impl Parser<'_> {
                 ch => out.push(ch),
             }
         }
+    }
+}
+
+/// A string while it is read.
+#[derive(Default)]
+struct Characters {
+    text: String,
+    /// Instead of the text, from the first lone surrogate on.
+    units: Vec<u16>,
+}
+
+impl Characters {
+    fn push(&mut self, ch: char) {
+        match self.units.is_empty() {
+            true => self.text.push(ch),
+            false => self.units.extend_from_slice(ch.encode_utf16(&mut [0; 2])),
+        }
+    }
+
+    /// Adds a run of escapes.
+    fn extend(&mut self, units: &[u16]) {
+        match String::from_utf16(units) {
+            Ok(text) if self.units.is_empty() => self.text.push_str(&text),
+            _ => {
+                if self.units.is_empty() {
+                    self.units.extend(self.text.encode_utf16());
+                }
+                self.units.extend_from_slice(units);
+            }
+        }
+    }
+
+    fn value(self) -> PyValue {
+        if self.units.is_empty() { PyValue::Text(self.text) } else { PyValue::Units(self.units) }
     }
 }
 
@@ -339,7 +432,11 @@ mod tests {
         let dumped = dump_text(text);
         assert_eq!(dumped, "\"a\\\"\\\\\\n\\u0001\\u00e9\\ud834\\udd1e\\u007f/\"");
         assert_eq!(PyValue::parse(&dumped).unwrap(), PyValue::Text(text.into()));
-        assert_eq!(PyValue::parse("\"\\ud800x\"").unwrap(), PyValue::Text("\u{fffd}x".into()));
+        // A pair, a lone one, text on both sides: as it was.
+        for text in [r#""\ud800x""#, r#""a\u00e9\ud834\udd1e\udd1e\"\u00e9""#, r#"["\ud834", "\udd1e"]"#] {
+            assert_eq!(PyValue::parse(text).unwrap().dump(), text);
+        }
+        assert_eq!(PyValue::parse("\"\\ud800x\"").unwrap(), PyValue::Units(vec![0xd800, u16::from(b'x')]));
     }
 
     #[test]
@@ -350,8 +447,43 @@ mod tests {
         assert_eq!(items[0], PyValue::Int(1));
         assert_eq!(items[1], PyValue::Float(1.0));
         assert!(items[3].as_f64().unwrap().is_nan());
-        assert_eq!(items[7], PyValue::Float(123456789012345678901.0));
+        assert_eq!(items[7], PyValue::Big("123456789012345678901".into()));
+        assert_eq!(items[7].as_f64(), Some(123456789012345678901.0));
+        for digits in ["18446744073709551615", "-9223372036854775809", "9223372036854775807"] {
+            assert_eq!(PyValue::parse(digits).unwrap().dump(), digits);
+        }
         assert_eq!(PyValue::parse(r#"["x", 1, {"y": 2.5}]"#).unwrap().dump(), r#"["x", 1, {"y": 2.5}]"#);
+    }
+
+    #[test]
+    fn values_are_equal_as_in_python() {
+        let equal = |a: &str, b: &str| {
+            let [a, b] = [a, b].map(|text| PyValue::parse(text).unwrap());
+            assert_eq!(a.equals(&b), b.equals(&a));
+            a.equals(&b)
+        };
+        for (a, b) in [
+            ("true", "1"),
+            ("0.0", "false"),
+            ("-0.0", "0"),
+            ("NaN", "NaN"),
+            ("1e20", "100000000000000000000"),
+            ("[1, {\"a\": 1, \"b\": 0}]", "[true, {\"b\": false, \"a\": 1.0}]"),
+        ] {
+            assert!(equal(a, b), "{a} {b}");
+        }
+        for (a, b) in [
+            ("1", "\"1\""),
+            ("null", "0"),
+            ("null", "false"),
+            ("9007199254740993", "9007199254740992.0"),
+            ("[]", "{}"),
+            ("{\"a\": 1}", "{\"b\": 1}"),
+            ("[1]", "[1, 1]"),
+            ("Infinity", "1e308"),
+        ] {
+            assert!(!equal(a, b), "{a} {b}");
+        }
     }
 
     #[test]

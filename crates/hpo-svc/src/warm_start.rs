@@ -14,6 +14,7 @@ use crate::{
     pareto,
     pyjson::{PyValue, dump_text},
     queued,
+    sampler::{ATTR_PROMISING, promising},
     space::{Distribution, Space},
     storage::{self, Attributes, NewTrial, Store, StudyAttributes},
     study::{Direction, State, Study, Trial},
@@ -35,6 +36,8 @@ const NEAR: f64 = 0.05;
 pub struct Transfer {
     studies: Vec<String>,
     n_trials: usize,
+    /// CMA-ES learns where to begin; whether it is the one with margin.
+    cmaes_margin: Option<bool>,
 }
 
 /// A study to learn from.
@@ -86,7 +89,11 @@ impl Transfer {
             Some(n_trials) => usize::try_from(n_trials).unwrap_or_default(),
             None => startup_trials(sampler).clamp(1, DEFAULT_TRIALS),
         };
-        Some(Self { studies: transfer.studies.clone(), n_trials })
+        let cmaes_margin = match sampler.and_then(|sampler| sampler.kind.as_ref()) {
+            Some(Kind::Cmaes(cmaes)) => Some(cmaes.with_margin && !cmaes.lr_adapt),
+            _ => None,
+        };
+        Some(Self { studies: transfer.studies.clone(), n_trials, cmaes_margin })
     }
 
     /// Asks for fewer trials.
@@ -180,8 +187,28 @@ impl Transfer {
         let planned = plan(space, &sources, self.n_trials);
         let trials = planned.iter().map(|configuration| (configuration.attribute(), configuration));
         let new = trials.filter(|(attribute, _)| !queued.contains(&attribute.as_str())).take(missing);
-        Ok(Ok(new.map(|(attribute, configuration)| configuration.trial(space, attribute)).collect()))
+        let mut new: Vec<NewTrial> =
+            new.map(|(attribute, configuration)| configuration.trial(space, attribute)).collect();
+        if let Some(text) = self.cmaes_margin.and_then(|margin| good(space, &sources, margin)) {
+            // At some of them, since a pruner with brackets hides trials of others.
+            for trial in new.iter_mut().take(DEFAULT_TRIALS) {
+                trial.system_attrs.insert(ATTR_PROMISING.to_owned(), text.clone());
+            }
+        }
+        Ok(Ok(new))
     }
+}
+
+/// Where CMA-ES is to begin.
+fn good<T: Borrow<Trial>>(space: &Space, sources: &[Source<'_, T>], margin: bool) -> Option<String> {
+    let sources: Vec<(Direction, Vec<&Trial>)> = sources
+        .iter()
+        .filter_map(|source| match source.directions {
+            [direction] => Some((*direction, source.trials.iter().map(of).collect())),
+            _ => None,
+        })
+        .collect();
+    promising(space, &sources, margin)
 }
 
 fn of<T: Borrow<Trial>>(trial: &T) -> &Trial {

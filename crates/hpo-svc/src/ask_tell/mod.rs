@@ -28,7 +28,7 @@ use crate::{
     pruner::{Judged, Judgement},
     pyjson::{dump_text, float_repr},
     queued,
-    sampler::{Request, Suggestion, suggest_from},
+    sampler::{Request, Suggestion, seen, suggest_from},
     space::ParamValue,
     storage::{Edit, Error, NewTrial, Store},
     study::{Param, State, Study, Trial},
@@ -364,7 +364,7 @@ impl Open {
         let trials = history.trials();
         let number = number.unwrap_or_else(|| history.next_number());
         let Search { space, directions, sampler, pruner, seed, .. } = &self.search;
-        let trials = pruner.comparable(&self.study.name, trials, number);
+        let trials = seen(&**sampler, &**pruner, &self.study.name, trials, number);
         let columns = matches!(trials, Cow::Borrowed(all) if all.len() == history.trials().len());
         let request = Request { space, directions, trials: &trials, number, seed: *seed };
         suggest_from(&**sampler, &request, columns.then(|| history.columns()), fixed)

@@ -50,7 +50,7 @@ impl Shared {
     }
 
     fn fits(&self, param: &Param) -> bool {
-        self.name == param.name && self.distribution == param.distribution
+        self.name == param.name && self.distribution.same_text(&param.distribution)
     }
 
     fn put(&self, value: f64, out: &mut Vec<u8>) {
@@ -214,6 +214,20 @@ mod tests {
                 assert_eq!((read.params[name], &read.distributions[name]), (*value, &distribution.to_json()));
             }
         }
+    }
+
+    #[test]
+    fn choices_that_are_only_equal_keep_their_texts() {
+        let with = |choice: ParamValue| {
+            let distribution = Distribution::categorical(vec![choice]).unwrap();
+            Trial { params: vec![Param { name: "n".into(), value: 0.0, distribution }], ..trial(0) }
+        };
+        let trials = [with(ParamValue::Int(1)), with(ParamValue::Float(1.0)), with(ParamValue::Int(1))];
+        let texts = Encoder::new().trials(&trials).into_iter().map(|bytes| {
+            let read = proto::Trial::decode(bytes).unwrap();
+            read.distributions["n"].rsplit_once(": ").unwrap().1.to_owned()
+        });
+        assert_eq!(texts.collect::<Vec<_>>(), ["[1]}}", "[1.0]}}", "[1]}}"]);
     }
 
     #[test]

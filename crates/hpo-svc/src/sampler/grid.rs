@@ -46,8 +46,13 @@ impl Sampler for Grid {
         Joint { values: plan.values(combination), ..Joint::default() }
     }
 
-    /// The combinations that no trial has. Those of failed trials are to be visited again; those that run are not counted, so that
-    /// this may rise again when one of them fails.
+    /// Some of the combinations may have been visited from other brackets than the trial's.
+    fn every_trial(&self) -> bool {
+        true
+    }
+
+    /// The combinations that no trial has. One that failed was visited too, as in Optuna: a combination that always fails would
+    /// otherwise be tried until the study ends, and whether failed trials are repeated is for the study to say.
     fn remaining(&self, request: &Request<'_>) -> Option<usize> {
         let plan = Plan::new(request.space, &self.points).ok()?;
         let left = plan.size() - visited(&plan, request).len() as u64;
@@ -75,9 +80,8 @@ impl Grid {
 
 /// The combinations that trials have.
 fn visited(plan: &Plan<'_>, request: &Request<'_>) -> BTreeSet<u64> {
-    use crate::study::State;
-    let counts = |trial: &&crate::study::Trial| trial.state != State::Fail && trial.number != request.number;
-    request.trials.iter().filter(counts).filter_map(|trial| plan.combination(trial)).collect()
+    let others = request.trials.iter().filter(|trial| trial.number != request.number);
+    others.filter_map(|trial| plan.combination(trial)).collect()
 }
 
 /// A permutation of the numbers below a size, without a list of them: a Feistel network (Luby and Rackoff, 1988) over the next

@@ -3,12 +3,13 @@
 //! [`suggest`] is what callers use. It asks a [`Sampler`] for the parameters that it models together, then for each of the others
 //! by itself, and leaves out those whose condition does not hold.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha12Rng;
 
 use crate::{
+    pruner::Pruner,
     space::Space,
     study::{Direction, Param, State, Trial},
 };
@@ -28,6 +29,7 @@ mod truncnorm;
 mod widths;
 
 pub use cmaes::CmaEs;
+pub(crate) use cmaes::{ATTR_PROMISING, promising};
 pub use columns::Columns;
 pub use gp::Gp;
 pub use grid::Grid;
@@ -97,11 +99,28 @@ pub trait Sampler: Send + Sync + fmt::Debug {
         trials < 1000
     }
 
+    /// Whether it wants every trial of the study, not only those that the pruner takes for comparable.
+    fn every_trial(&self) -> bool {
+        false
+    }
+
     /// How many more trials are of any use; `None` when there is no end.
     fn remaining(&self, request: &Request<'_>) -> Option<usize> {
         let _ = request;
         None
     }
+}
+
+/// The trials of a study that the sampler sees when it suggests the one of this number: those that the pruner takes for comparable
+/// with it, unless the sampler wants all.
+pub fn seen<'a>(
+    sampler: &dyn Sampler,
+    pruner: &dyn Pruner,
+    study: &str,
+    trials: &'a [Trial],
+    number: i64,
+) -> Cow<'a, [Trial]> {
+    if sampler.every_trial() { Cow::Borrowed(trials) } else { pruner.comparable(study, trials, number) }
 }
 
 /// The parameters of a trial to be.
@@ -154,9 +173,16 @@ pub fn suggest_from(
     Suggestion { params: parameters.iter().zip(values).filter_map(param).collect(), system_attrs: joint.system_attrs }
 }
 
-/// Indices of the parameters, sorted by name, that every ended trial has with the same distribution, and that have more than one
-/// value: Optuna's intersection search space. Empty while no trial has ended.
+/// Indices of the parameters, sorted by name, that every COMPLETE trial has with the same distribution, and that have more than one
+/// value: Optuna's intersection search space. Empty while no trial has completed.
+///
+/// A trial that was pruned may have been stopped before its script came to the other parameters.
 fn intersection(request: &Request<'_>) -> Vec<usize> {
+    common(request, |state| state == State::Complete)
+}
+
+/// [`intersection`] of the PRUNED trials too, which only TPE wants in Optuna.
+fn intersection_with_pruned(request: &Request<'_>) -> Vec<usize> {
     common(request, |state| matches!(state, State::Complete | State::Pruned))
 }
 
@@ -226,6 +252,36 @@ mod tests {
             }
             assert_eq!(Vec::from_iter(seen), [2, 3, 4], "{sampler:?}");
         }
+    }
+
+    #[test]
+    fn a_pruned_trial_without_a_parameter_takes_it_from_no_sampler_but_tpe() {
+        let float = || Distribution::float(0.0, 1.0, false, None).unwrap();
+        let space = Space::of([("x", float()), ("y", float())]);
+        let mut trials: Vec<Trial> = Vec::new();
+        for number in 0..12 {
+            let mut ended = crate::study::tests::trial(number, State::Complete, Some(number as f64));
+            let param = |(name, value): (&str, f64)| Param { name: name.into(), value, distribution: float() };
+            ended.params = [("x", 0.1), ("y", 0.9)].map(param).to_vec();
+            ended.system_attrs.insert("cma:generation".into(), "0".into());
+            if number == 11 {
+                ended.state = State::Pruned;
+                ended.intermediate.insert(1, -9.0);
+                ended.params.pop();
+            }
+            trials.push(ended);
+        }
+        let request =
+            Request { space: &space, directions: &[Direction::Minimize], trials: &trials, number: 12, seed: 1 };
+        let modelled = |sampler: &dyn Sampler| {
+            let joint = sampler.joint(&request, &mut Generator::seed_from_u64(1));
+            joint.values.iter().filter(|value| value.is_some()).count()
+        };
+        let considers = CmaEs { consider_pruned_trials: true, ..CmaEs::default() };
+        for sampler in [&Gp::default() as &dyn Sampler, &CmaEs::default(), &considers] {
+            assert_eq!(modelled(sampler), 2, "{sampler:?}");
+        }
+        assert_eq!(modelled(&Tpe::default()), 1);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use quintet_proto::{
 };
 use runtime_core::status::{FieldViolation, violation};
 
-use super::{CmaEs, Crossover, Gp, Grid, NsgaII, Qmc, QmcType, Random, Sampler, Tpe};
+use super::{CmaEs, Crossover, Gp, Grid, Mutation, NsgaII, Qmc, QmcType, Random, Sampler, Tpe};
 use crate::space::{ParamValue, Space};
 
 /// The sampler of these settings for a study of so many objectives, TPE without any; what is wrong is added to `wrong` by its path
@@ -93,9 +93,27 @@ fn nsga2(settings: &v1::NsgaiiSampler, fields: &mut Fields<'_>) -> NsgaII {
             default.crossover
         }),
     };
+    let mutation = match settings.mutation.as_str() {
+        "" => None,
+        name => {
+            let known = Mutation::parse(name, settings.mutation_eta);
+            if known.is_none() {
+                fields.say("mutation", format!("`{name}` is not one of {}", Mutation::NAMES.join(", ")));
+            }
+            known
+        }
+    };
+    if let Some(eta) = settings.mutation_eta {
+        if !(eta.is_finite() && eta >= 0.0) {
+            fields.say("mutation_eta", format!("{eta} is not a number from 0 on"));
+        }
+        if settings.mutation.is_empty() {
+            fields.say("mutation_eta", "is for `mutation: polynomial`");
+        }
+    }
     NsgaII {
         population_size: fields.count("population_size", settings.population_size, 2, default.population_size),
-        mutation: None,
+        mutation,
         mutation_prob: fields.share("mutation_prob", settings.mutation_prob),
         crossover,
         crossover_prob: fields.share("crossover_prob", settings.crossover_prob).unwrap_or(default.crossover_prob),
@@ -181,5 +199,34 @@ fn gp(settings: &v1::GpSampler, fields: &mut Fields<'_>) -> Gp {
     Gp {
         n_startup_trials: fields.count("n_startup_trials", settings.n_startup_trials, 0, default.n_startup_trials),
         deterministic_objective: settings.deterministic_objective,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mutations_are_chosen_by_name_and_what_is_wrong_is_said() {
+        let of = |mutation: &str, mutation_eta| {
+            let settings =
+                v1::NsgaiiSampler { mutation: mutation.into(), mutation_eta, ..v1::NsgaiiSampler::default() };
+            let mut wrong = Vec::new();
+            let sampler = nsga2(&settings, &mut Fields { at: "sampler.nsga2".into(), wrong: &mut wrong });
+            (sampler.mutation, wrong.into_iter().map(|v| (v.field, v.description)).collect::<Vec<_>>())
+        };
+        assert_eq!(of("", None), (None, vec![]));
+        assert_eq!(of("polynomial", None), (Some(Mutation::Polynomial { eta: 20.0 }), vec![]));
+        assert_eq!(of("polynomial", Some(0.0)), (Some(Mutation::Polynomial { eta: 0.0 }), vec![]));
+        for (mutation, eta, field, word) in [
+            ("gaussian", None, "mutation", "not one of polynomial"),
+            ("polynomial", Some(-1.0), "mutation_eta", "-1"),
+            ("polynomial", Some(f64::NAN), "mutation_eta", "NaN"),
+            ("", Some(20.0), "mutation_eta", "polynomial"),
+        ] {
+            let (_, wrong) = of(mutation, eta);
+            let [(at, problem)] = &wrong[..] else { panic!("{wrong:?}") };
+            assert!(*at == format!("sampler.nsga2.{field}") && problem.contains(word), "{at}: {problem}");
+        }
     }
 }

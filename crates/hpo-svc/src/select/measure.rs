@@ -75,7 +75,7 @@ pub fn known<T: Borrow<Trial>>(study: &Study, trials: &[T]) -> BTreeSet<String> 
             Ok(PyValue::Object(entries)) if key == ATTR_TRIAL_METRICS => {
                 names.extend(entries.into_iter().filter(|(_, value)| value.as_f64().is_some()).map(|(name, _)| name));
             }
-            Ok(PyValue::Int(_) | PyValue::Float(_)) => drop(names.insert(key.clone())),
+            Ok(PyValue::Int(_) | PyValue::Big(_) | PyValue::Float(_)) => drop(names.insert(key.clone())),
             _ => {}
         }
     }

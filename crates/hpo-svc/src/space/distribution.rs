@@ -29,6 +29,9 @@ pub enum Distribution {
         log: bool,
         /// At least 1.
         step: i64,
+        /// Optuna's text of a domain that 64 bits do not hold, of which the other fields are as near as they come. Samplers never
+        /// see one, since no search space has it.
+        wide: Option<Arc<str>>,
     },
     /// One of the choices, unordered.
     Categorical {
@@ -37,10 +40,20 @@ pub enum Distribution {
     },
 }
 
-/// Whether the choices are the same; as a rule they are the same list.
-fn same(a: &Arc<[ParamValue]>, b: &Arc<[ParamValue]>) -> bool {
-    Arc::ptr_eq(a, b) || a == b
+type Choices = Arc<[ParamValue]>;
+
+/// Whether two lists have the same choices; as a rule they are the same list.
+fn same(a: &Choices, b: &Choices, equal: impl Fn(&ParamValue, &ParamValue) -> bool) -> bool {
+    Arc::ptr_eq(a, b) || (a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| equal(a, b)))
 }
+
+/// Whether Python finds both choices equal.
+fn equal(a: &ParamValue, b: &ParamValue) -> bool {
+    a.same_text(b) || a.to_py().equals(&b.to_py())
+}
+
+/// Doubles that are an `i64` when their fraction is cut off: from -2^63 to below 2^63.
+const WITHIN_64_BITS: std::ops::Range<f64> = i64::MIN as f64..-(i64::MIN as f64);
 
 /// Which rule a domain breaks: the field of the domain, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,16 +69,18 @@ fn refuse<T>(field: &'static str, problem: String) -> Result<T, DomainError> {
     Err(DomainError { field, problem })
 }
 
+/// As in Optuna: choices are equal when Python says so.
 impl PartialEq for Distribution {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Float { low, high, log, step }, Self::Float { low: low2, high: high2, log: log2, step: step2 }) => {
                 low == low2 && high == high2 && log == log2 && step == step2
             }
-            (Self::Int { low, high, log, step }, Self::Int { low: low2, high: high2, log: log2, step: step2 }) => {
-                low == low2 && high == high2 && log == log2 && step == step2
-            }
-            (Self::Categorical { choices }, Self::Categorical { choices: other }) => same(choices, other),
+            (
+                Self::Int { low, high, log, step, wide },
+                Self::Int { low: low2, high: high2, log: log2, step: step2, wide: wide2 },
+            ) => low == low2 && high == high2 && log == log2 && step == step2 && wide == wide2,
+            (Self::Categorical { choices }, Self::Categorical { choices: other }) => same(choices, other, equal),
             _ => false,
         }
     }
@@ -82,11 +97,24 @@ impl Distribution {
                 return refuse(field, format!("{value} is not a finite number"));
             }
         }
-        if low > high {
-            return refuse("low", format!("{low} is above high ({high}); low <= high must hold"));
-        }
+        let built = Self::any_float(low, high, log, step)?;
         if !(high - low).is_finite() {
             return refuse("high", format!("the range from {low} to {high} is too wide for a double"));
+        }
+        let Some(step) = step else { return Ok(built) };
+        if !step.is_finite() {
+            return refuse("step", format!("{step} is not a finite number"));
+        }
+        if decimal::last_on_grid(low, high, step).is_none() {
+            return refuse("step", format!("{step} is too fine for the range from {low} to {high}"));
+        }
+        Ok(built)
+    }
+
+    /// [`Distribution::float`] by the rules of Optuna alone: a range may be infinite. A comparison with NaN breaks none.
+    fn any_float(low: f64, high: f64, log: bool, step: Option<f64>) -> Result<Self, DomainError> {
+        if low > high {
+            return refuse("low", format!("{low} is above high ({high}); low <= high must hold"));
         }
         if log && low <= 0.0 {
             return refuse("low", format!("{low} has no logarithm; with log, low must be above 0"));
@@ -95,12 +123,10 @@ impl Distribution {
         if log {
             return refuse("step", format!("{step} was given together with log; only one of them is allowed"));
         }
-        if !(step.is_finite() && step > 0.0) {
+        if step <= 0.0 {
             return refuse("step", format!("{step} is not above 0"));
         }
-        let Some(high) = decimal::last_on_grid(low, high, step) else {
-            return refuse("step", format!("{step} is too fine for the range from {low} to {high}"));
-        };
+        let high = decimal::last_on_grid(low, high, step).unwrap_or(high);
         Ok(Self::Float { low, high, log, step: Some(step) })
     }
 
@@ -132,7 +158,20 @@ impl Distribution {
             return refuse("step", format!("{step} was given together with log; only 1 is allowed then"));
         }
         let beyond = (i128::from(high) - i128::from(low)) % i128::from(step);
-        Ok(Self::Int { low, high: i64::try_from(i128::from(high) - beyond).unwrap_or(high), log, step })
+        let high = i64::try_from(i128::from(high) - beyond).unwrap_or(high);
+        Ok(Self::Int { low, high, log, step, wide: None })
+    }
+
+    /// A domain that Optuna has, as one of a search space.
+    ///
+    /// # Errors
+    /// Those of [`Distribution::float`], and integers beyond 64 bits.
+    pub fn sampled(self) -> Result<Self, DomainError> {
+        match self {
+            Self::Float { low, high, log, step } => Self::float(low, high, log, step),
+            Self::Int { wide: Some(text), .. } => refuse("high", format!("{text} has integers beyond 64 bits")),
+            other => Ok(other),
+        }
     }
 
     /// A choice among values.
@@ -155,7 +194,7 @@ impl Distribution {
     pub fn single(&self) -> bool {
         match self {
             Self::Float { low, high, .. } => low == high,
-            Self::Int { low, high, .. } => low == high,
+            Self::Int { low, high, wide, .. } => low == high && wide.is_none(),
             Self::Categorical { choices } => choices.len() == 1,
         }
     }
@@ -173,6 +212,9 @@ impl Distribution {
     pub fn external(&self, internal: f64) -> ParamValue {
         match self {
             Self::Float { .. } => ParamValue::Float(internal),
+            Self::Int { .. } if internal.is_finite() && !WITHIN_64_BITS.contains(&internal) => {
+                ParamValue::Other(PyValue::Big(format!("{internal:.0}")))
+            }
             Self::Int { .. } => ParamValue::Int(internal as i64),
             Self::Categorical { choices } => {
                 choices.get(internal.max(0.0) as usize).cloned().unwrap_or(ParamValue::Null)
@@ -204,13 +246,23 @@ impl Distribution {
         }
     }
 
-    /// Whether Optuna lets both stand under one name in a study: same kind, same `log`, same choices.
+    /// Whether Optuna lets both stand under one name in a study: same kind, same `log`, choices that are equal in Python.
     pub fn compatible(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Float { log, .. }, Self::Float { log: other, .. })
             | (Self::Int { log, .. }, Self::Int { log: other, .. }) => log == other,
-            (Self::Categorical { choices }, Self::Categorical { choices: other }) => same(choices, other),
+            (Self::Categorical { choices }, Self::Categorical { choices: other }) => same(choices, other, equal),
             _ => false,
+        }
+    }
+
+    /// Whether both have the same text: choices that are equal may be written differently.
+    pub fn same_text(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Categorical { choices }, Self::Categorical { choices: other }) => {
+                same(choices, other, ParamValue::same_text)
+            }
+            _ => self == other,
         }
     }
 
@@ -222,7 +274,8 @@ impl Distribution {
                 let (low, high) = (float_repr(*low), float_repr(*high));
                 ("FloatDistribution", format!(r#""step": {step}, "low": {low}, "high": {high}, "log": {log}"#))
             }
-            Self::Int { low, high, log, step } => {
+            Self::Int { wide: Some(text), .. } => return text.as_ref().to_owned(),
+            Self::Int { low, high, log, step, wide: None } => {
                 ("IntDistribution", format!(r#""log": {log}, "step": {step}, "low": {low}, "high": {high}"#))
             }
             Self::Categorical { choices } => {
@@ -233,7 +286,8 @@ impl Distribution {
         format!(r#"{{"name": "{name}", "attributes": {{{attributes}}}}}"#)
     }
 
-    /// Reads Optuna's text, the five deprecated names and the abbreviated form with `type` included.
+    /// Reads Optuna's text, the five deprecated names and the abbreviated form with `type` included, under Optuna's rules: they
+    /// are weaker than those of a search space, for which there is [`Distribution::sampled`].
     ///
     /// # Errors
     /// Says what the text lacks.
@@ -249,23 +303,38 @@ impl Distribution {
         let number = |key: &str| {
             attributes.get(key).and_then(PyValue::as_f64).ok_or_else(|| format!("{kind} needs the number `{key}`"))
         };
-        let integer = |key: &str| match attributes.get(key) {
+        let mut fits = true;
+        let mut integer = |key: &str, default: Option<i64>| match (attributes.get(key), default) {
             // Every digit of a large one.
-            Some(PyValue::Int(value)) => Ok(*value),
-            _ => number(key).map(|value| value as i64),
+            (Some(PyValue::Int(value)), _) => Ok(*value),
+            (None | Some(PyValue::Null), Some(default)) => Ok(default),
+            _ => number(key).and_then(|value| {
+                fits &= WITHIN_64_BITS.contains(&value);
+                if value.is_finite() { Ok(value as i64) } else { Err(format!("`{key}` of {kind} is {value}")) }
+            }),
         };
         let log = matches!(attributes.get("log"), Some(PyValue::Bool(true)));
         let step = attributes.get("step").and_then(PyValue::as_f64);
-        let int_step = step.map_or(1, |step| step as i64);
         let built = match kind {
-            "FloatDistribution" | "float" => Self::float(number("low")?, number("high")?, log, step),
-            "UniformDistribution" => Self::float(number("low")?, number("high")?, false, None),
-            "LogUniformDistribution" => Self::float(number("low")?, number("high")?, true, None),
-            "DiscreteUniformDistribution" => Self::float(number("low")?, number("high")?, false, Some(number("q")?)),
-            // Optuna has no bound for integers; what it stores may be above ours.
-            "IntDistribution" | "int" => Self::any_int(integer("low")?, integer("high")?, log, int_step),
-            "IntUniformDistribution" => Self::any_int(integer("low")?, integer("high")?, false, int_step),
-            "IntLogUniformDistribution" => Self::any_int(integer("low")?, integer("high")?, true, int_step),
+            "FloatDistribution" | "float" => Self::any_float(number("low")?, number("high")?, log, step),
+            "UniformDistribution" => Self::any_float(number("low")?, number("high")?, false, None),
+            "LogUniformDistribution" => Self::any_float(number("low")?, number("high")?, true, None),
+            "DiscreteUniformDistribution" => {
+                Self::any_float(number("low")?, number("high")?, false, Some(number("q")?))
+            }
+            "IntDistribution" | "int" | "IntUniformDistribution" | "IntLogUniformDistribution" => {
+                let log = match kind {
+                    "IntUniformDistribution" => false,
+                    "IntLogUniformDistribution" => true,
+                    _ => log,
+                };
+                let [low, high, step] = [integer("low", None)?, integer("high", None)?, integer("step", Some(1))?];
+                match Self::any_int(low, high, log, step) {
+                    // What is kept of it is its text.
+                    Ok(Self::Int { .. }) if !fits => Ok(Self::Int { low, high, log, step, wide: Some(text.into()) }),
+                    built => built,
+                }
+            }
             "CategoricalDistribution" | "categorical" => {
                 let Some(PyValue::List(items)) = attributes.get("choices") else {
                     return Err(format!("{kind} needs the list `choices`"));
@@ -284,123 +353,4 @@ impl Distribution {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_is_that_of_optuna() {
-        // Written by Optuna 5.0.0's distribution_to_json.
-        let cases = [
-            (
-                Distribution::float(1e-5, 1e-1, true, None).unwrap(),
-                r#"{"name": "FloatDistribution", "attributes": {"step": null, "low": 1e-05, "high": 0.1, "log": true}}"#,
-            ),
-            (
-                Distribution::float(0.0, 1.0, false, Some(0.3)).unwrap(),
-                r#"{"name": "FloatDistribution", "attributes": {"step": 0.3, "low": 0.0, "high": 0.9, "log": false}}"#,
-            ),
-            (
-                Distribution::int(8, 65, false, 8).unwrap(),
-                r#"{"name": "IntDistribution", "attributes": {"log": false, "step": 8, "low": 8, "high": 64}}"#,
-            ),
-            (
-                Distribution::categorical(vec![
-                    ParamValue::Text("é".into()),
-                    ParamValue::Int(16),
-                    ParamValue::Float(0.5),
-                    ParamValue::Bool(true),
-                    ParamValue::Null,
-                ])
-                .unwrap(),
-                r#"{"name": "CategoricalDistribution", "attributes": {"choices": ["\u00e9", 16, 0.5, true, null]}}"#,
-            ),
-        ];
-        for (distribution, text) in cases {
-            assert_eq!(distribution.to_json(), text);
-            assert_eq!(Distribution::from_json(text).unwrap(), distribution);
-        }
-    }
-
-    #[test]
-    fn old_and_short_forms_are_read() {
-        let cases = [
-            (
-                r#"{"name": "UniformDistribution", "attributes": {"low": 0, "high": 1}}"#,
-                Distribution::float(0.0, 1.0, false, None),
-            ),
-            (
-                r#"{"name": "DiscreteUniformDistribution", "attributes": {"low": 0, "high": 1, "q": 0.5}}"#,
-                Distribution::float(0.0, 1.0, false, Some(0.5)),
-            ),
-            (
-                r#"{"name": "IntLogUniformDistribution", "attributes": {"low": 1, "high": 9, "step": 1}}"#,
-                Distribution::int(1, 9, true, 1),
-            ),
-            (r#"{"type": "int", "low": 1, "high": 9}"#, Distribution::int(1, 9, false, 1)),
-            (
-                r#"{"type": "categorical", "choices": [NaN]}"#,
-                Distribution::categorical(vec![ParamValue::Float(f64::NAN)]),
-            ),
-        ];
-        for (text, distribution) in cases {
-            assert_eq!(Distribution::from_json(text), Ok(distribution.unwrap()), "{text}");
-        }
-        for text in ["", "{}", r#"{"name": "X", "attributes": {}}"#, r#"{"type": "float", "low": 1}"#] {
-            assert!(Distribution::from_json(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_optuna_stores_beyond_our_own_rules_comes_back_as_it_was() {
-        for text in [
-            r#"{"name": "CategoricalDistribution", "attributes": {"choices": [[64, 64], [128], {"a": [null, NaN]}, "x"]}}"#,
-            r#"{"name": "IntDistribution", "attributes": {"log": false, "step": 1, "low": -9223372036854775808, "high": 9223372036854775807}}"#,
-            r#"{"name": "IntDistribution", "attributes": {"log": true, "step": 1, "low": 1, "high": 9007199254740993}}"#,
-        ] {
-            let read = Distribution::from_json(text).unwrap();
-            assert_eq!(read.to_json(), text);
-            assert!(read.compatible(&read.clone()) && read == Distribution::from_json(text).unwrap());
-        }
-        let lists = Distribution::from_json(r#"{"type": "categorical", "choices": [[1, 2], [1, 2.5]]}"#).unwrap();
-        assert_eq!(lists.external(1.0).to_json(), serde_json::json!([1, 2.5]));
-        assert_eq!(lists.internal(&lists.external(1.0)), Some(1.0));
-        assert!(matches!(lists.external(0.0).to_proto().kind, Some(quintet_proto::types::value::Kind::ListValue(_))));
-    }
-
-    #[test]
-    fn domains_that_optuna_refuses_are_refused() {
-        let field = |result: Result<Distribution, DomainError>| result.unwrap_err().field;
-        assert_eq!(field(Distribution::float(2.0, 1.0, false, None)), "low");
-        assert_eq!(field(Distribution::float(0.0, 1.0, true, None)), "low");
-        assert_eq!(field(Distribution::float(1.0, 2.0, true, Some(0.5))), "step");
-        assert_eq!(field(Distribution::float(0.0, 1.0, false, Some(0.0))), "step");
-        assert_eq!(field(Distribution::float(0.0, f64::INFINITY, false, None)), "high");
-        assert_eq!(field(Distribution::float(f64::NAN, 1.0, false, None)), "low");
-        assert_eq!(field(Distribution::int(3, 2, false, 1)), "low");
-        assert_eq!(field(Distribution::int(0, 2, true, 1)), "low");
-        assert_eq!(field(Distribution::int(1, 8, true, 2)), "step");
-        assert_eq!(field(Distribution::int(1, 8, false, 0)), "step");
-        assert_eq!(field(Distribution::int(i64::MIN, 8, false, 1)), "low");
-        assert_eq!(field(Distribution::categorical(vec![])), "choices");
-        assert_eq!(field(Distribution::categorical(vec![ParamValue::Int(1), ParamValue::Float(1.0)])), "choices");
-    }
-
-    #[test]
-    fn values_go_inside_and_come_back() {
-        let choices = Distribution::categorical(vec![ParamValue::Null, ParamValue::Bool(false), ParamValue::Int(0)]);
-        let choices = choices.unwrap();
-        for index in 0..3 {
-            let internal = f64::from(index);
-            assert!(choices.contains(internal));
-            assert_eq!(choices.internal(&choices.external(internal)), Some(internal));
-        }
-        assert!(!choices.contains(3.0));
-        assert_eq!(choices.internal(&ParamValue::Text("null".into())), None);
-        let grid = Distribution::float(0.0, 1.0, false, Some(0.1)).unwrap();
-        assert!(grid.contains(0.30000000000000004) && !grid.contains(0.35) && !grid.contains(1.1));
-        let ints = Distribution::int(2, 10, false, 4).unwrap();
-        assert!(ints.contains(6.0) && !ints.contains(8.0));
-        assert!(ints.compatible(&Distribution::int(0, 5, false, 1).unwrap()));
-        assert!(!ints.compatible(&grid));
-    }
-}
+mod tests;

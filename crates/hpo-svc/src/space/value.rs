@@ -23,7 +23,8 @@ pub enum ParamValue {
     Float(f64),
     /// A text choice.
     Text(String),
-    /// A list or an object, which Optuna takes for a choice with a warning.
+    /// What the other kinds cannot hold: an integer beyond 64 bits, a text with a lone surrogate, and a list or an object, which
+    /// Optuna takes for a choice with a warning.
     Other(PyValue),
 }
 
@@ -50,7 +51,16 @@ impl ParamValue {
         match self {
             Self::Int(value) => Some(*value as f64),
             Self::Float(value) => Some(*value),
+            Self::Other(value) => value.as_f64(),
             _ => None,
+        }
+    }
+
+    /// Whether both have the same text in a distribution's JSON.
+    pub(super) fn same_text(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()),
+            (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b) && a == b,
         }
     }
 
@@ -75,7 +85,7 @@ impl ParamValue {
         to_proto(&self.to_py())
     }
 
-    /// The value as strict JSON; what is not finite becomes its word as text.
+    /// The value as strict JSON; what is not finite becomes its word as text, an integer beyond 64 bits its digits.
     pub fn to_json(&self) -> serde_json::Value {
         match self {
             Self::Null => serde_json::Value::Null,
@@ -88,6 +98,10 @@ impl ParamValue {
             Self::Other(PyValue::Object(entries)) => {
                 entries.iter().map(|(key, value)| (key.clone(), Self::choice(value).to_json())).collect()
             }
+            Self::Other(PyValue::Big(digits)) => {
+                digits.parse::<u64>().map_or_else(|_| json!(digits), |value| json!(value))
+            }
+            Self::Other(PyValue::Units(units)) => json!(String::from_utf16_lossy(units)),
             Self::Other(scalar) => Self::choice(scalar).to_json(),
         }
     }
@@ -117,6 +131,7 @@ impl ParamValue {
             PyValue::Int(value) => Self::Int(*value),
             PyValue::Float(value) => Self::Float(*value),
             PyValue::Text(value) => Self::Text(value.clone()),
+            PyValue::Big(_) | PyValue::Units(_) => Self::Other(value.clone()),
             PyValue::List(_) | PyValue::Object(_) => return None,
         })
     }
@@ -142,8 +157,9 @@ fn to_proto(value: &PyValue) -> types::Value {
         PyValue::Null => Kind::NullValue(0),
         PyValue::Bool(value) => Kind::BoolValue(*value),
         PyValue::Int(value) => Kind::NumberValue(*value as f64),
-        PyValue::Float(value) => Kind::NumberValue(*value),
+        PyValue::Big(_) | PyValue::Float(_) => Kind::NumberValue(value.as_f64().unwrap_or(f64::NAN)),
         PyValue::Text(value) => Kind::StringValue(value.clone()),
+        PyValue::Units(units) => Kind::StringValue(String::from_utf16_lossy(units)),
         PyValue::List(items) => Kind::ListValue(types::ListValue { values: items.iter().map(to_proto).collect() }),
         PyValue::Object(entries) => Kind::StructValue(types::Struct {
             fields: entries.iter().map(|(key, value)| (key.clone(), to_proto(value))).collect(),

@@ -31,7 +31,9 @@ impl Space {
         };
         let mut space = Self { parameters: Vec::with_capacity(entries.len()), notes: Vec::new() };
         for (key, value) in entries {
-            let distribution = Distribution::from_json(&value.dump()).map_err(|error| format!("{key}: {error}"))?;
+            let read = Distribution::from_json(&value.dump());
+            let sampled = read.and_then(|distribution| distribution.sampled().map_err(|error| error.to_string()));
+            let distribution = sampled.map_err(|error| format!("{key}: {error}"))?;
             let (name, condition) = space.split(&key);
             space.parameters.push(Parameter { name, distribution, condition });
         }
@@ -80,7 +82,7 @@ fn domain(distribution: &Distribution) -> Domain {
         Distribution::Float { low, high, log, step } => {
             Domain::Float(v1::FloatDomain { low: *low, high: *high, log: *log, step: *step })
         }
-        Distribution::Int { low, high, log, step } => {
+        Distribution::Int { low, high, log, step, .. } => {
             // The default is not written.
             let step = if *step == 1 { 0 } else { *step };
             Domain::Int(v1::IntDomain { low: *low, high: *high, log: *log, step })

@@ -24,6 +24,18 @@ fn params() -> Vec<Param> {
         param("z_lr", 1e-4, Distribution::float(1e-5, 1e-3, true, None).unwrap()),
         param("batch", 16.0, Distribution::int(8, 64, false, 8).unwrap()),
         param("act", 1.0, Distribution::categorical(vec![ParamValue::Null, ParamValue::Text("é".into())]).unwrap()),
+        // Of Optuna, and none of our search spaces.
+        param("open", 1e300, Distribution::from_json(r#"{"type": "float", "low": 0, "high": Infinity}"#).unwrap()),
+        param(
+            "wide",
+            1e19,
+            Distribution::from_json(r#"{"type": "int", "low": 0, "high": 18446744073709551616}"#).unwrap(),
+        ),
+        param(
+            "seed",
+            0.0,
+            Distribution::from_json(r#"{"type": "categorical", "choices": [18446744073709551615]}"#).unwrap(),
+        ),
     ]
 }
 
@@ -91,7 +103,7 @@ async fn what_is_not_allowed_changes_nothing(store: &Store) {
     edit(store, trial.id, Edit::param(param("new", 0.5, Distribution::float(0.0, 1.0, false, None).unwrap())), 1)
         .await
         .unwrap();
-    assert_eq!(store.trial(trial.id).await.unwrap().params.len(), 4);
+    assert_eq!(store.trial(trial.id).await.unwrap().params.len(), params().len() + 1);
 
     assert!(!edit(store, trial.id, Edit::state(State::Running, vec![]), 1).await.unwrap());
     let nan = edit(store, trial.id, Edit::state(State::Complete, vec![f64::NAN]), 1).await;

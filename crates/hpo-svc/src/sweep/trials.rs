@@ -19,7 +19,7 @@ use super::{
 use crate::{
     pyjson::dump_text,
     queued,
-    sampler::{Request, Suggestion, suggest},
+    sampler::{Request, Suggestion, seen, suggest},
     storage::{self, Attributes, Edit, NewTrial},
     study::{Param, State, Trial},
     warm_start::ATTR_TRANSFER,
@@ -58,9 +58,9 @@ impl Run {
 
     fn sample(&self, number: i64, fixed: &[Option<f64>]) -> Suggestion {
         let (space, directions) = (&self.sweep.space, &self.sweep.goals.directions()[..]);
-        let trials = self.sweep.pruner.comparable(&self.study.name, self.history.trials(), number);
-        let request = Request { space, directions, trials: &trials, number, seed: self.seed };
-        suggest(&*self.sweep.sampler, &request, fixed)
+        let sampler = &*self.sweep.sampler;
+        let trials = seen(sampler, &*self.sweep.pruner, &self.study.name, self.history.trials(), number);
+        suggest(sampler, &Request { space, directions, trials: &trials, number, seed: self.seed }, fixed)
     }
 
     /// What marks a trial as this sweep's.

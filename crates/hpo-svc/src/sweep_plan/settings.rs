@@ -36,6 +36,7 @@ pub(super) fn sampler(sampler: Option<&v1::Sampler>, objectives: usize) -> Plann
                 "crossover_prob": nsga2.crossover_prob,
                 "swapping_prob": nsga2.swapping_prob,
                 "mutation_prob": "auto",
+                "mutation": "uniform",
             })
         }
         "cmaes" => {

@@ -199,3 +199,20 @@ async fn studies_that_do_not_exist_or_share_nothing_are_named() {
         ]
     );
 }
+
+#[tokio::test]
+async fn cma_es_is_told_where_it_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&format!("sqlite://{}", folder.path().join("hpo.db").display())).unwrap();
+    let trials = (0..30).map(|number| tried(number, number as f64, "adam", 1e-3, None)).collect();
+    study(&store, "old", trials).await;
+    let cmaes = Sampler { kind: Some(Kind::Cmaes(CmaEsSampler::default())) };
+    let narrow = Space::of([("lr", Distribution::float(1e-5, 1e-1, true, None).unwrap())]);
+    let none: &[Trial] = &[];
+    for (sampler, known) in [(None, false), (Some(&cmaes), true)] {
+        let wished = wish(&["old"], Some(1));
+        let transfer = Transfer::from_proto(Some(&wished), sampler, &mut Vec::new()).unwrap();
+        let first = transfer.trials(&store, "new", &narrow, none).await.unwrap().unwrap();
+        assert_eq!(first[0].system_attrs.contains_key(ATTR_PROMISING), known);
+    }
+}

@@ -2,8 +2,9 @@
 
 use hpo_svc::{
     pareto,
+    select::objective_names,
     study::{Direction, State, Study, Trial, best},
-    sweep::{ATTR_ERROR, ATTR_JOB, ATTR_METRICS},
+    sweep::{ATTR_ERROR, ATTR_JOB},
     view::{
         importance::{Evaluator, Fanova, importances},
         sparkline::{Glyphs, history},
@@ -16,16 +17,25 @@ use crate::report::table;
 
 /// Characters of the sparkline.
 const WIDTH: usize = 64;
-/// Completed trials up to which a forest is grown for the importances; beyond, the quicker evaluator tells as well.
+/// Completed trials from which a forest is grown for the importances, evenly spread over the study: the time grows faster than their
+/// number, and more of them hardly tell more.
 const FOREST: usize = 2000;
 
 /// The whole text.
 pub(super) fn text(study: &Study, trials: &[Trial], storage: &str) -> String {
     let mut text = lines(&trial_table(trials));
     text += &match &study.directions[..] {
-        [direction] => one_objective(study, *direction, trials),
+        [direction] => best_trial(*direction, trials),
         directions => front(directions, trials),
     };
+    let names = objective_names(study);
+    for (objective, name) in names.iter().enumerate() {
+        text += &course(name, trials, &study.directions, objective);
+    }
+    for (objective, name) in names.iter().enumerate() {
+        let of = if names.len() > 1 { format!(" for {name}") } else { String::new() };
+        text += &mattered(&of, trials, &study.directions, objective, FOREST);
+    }
     if !storage.is_empty() {
         text += &format!("\noptuna.load_study(study_name={:?}, storage={storage:?})\n", study.name);
     }
@@ -56,44 +66,37 @@ fn parameters(trial: &Trial) -> Map<String, Value> {
     trial.params.iter().map(|param| (param.name.clone(), param.external().to_json())).collect()
 }
 
-fn one_objective(study: &Study, direction: Direction, trials: &[Trial]) -> String {
+fn best_trial(direction: Direction, trials: &[Trial]) -> String {
     let Some(best) = best(trials, direction) else { return "\nno trial has completed\n".into() };
-    let mut text =
-        format!("\nbest: trial {}, {}\n  {}\n", best.number, values(best), table::parameters(&parameters(best)));
-    let directions = [direction];
-    if let Some(course) = history(trials, &directions, 0, WIDTH, Glyphs::default()) {
-        let (low, high) = (table::number(course.low), table::number(course.high));
-        let scale = if course.log { ", logarithmic" } else { "" };
-        let name = metric(study);
-        text += &format!("\n{name} by trial ({low} to {high}{scale}), and the best so far\n");
-        text += &format!("  {}\n  {}\n", course.values, course.best);
-    }
-    text + &mattered(trials, &directions)
+    format!("\nbest: trial {}, {}\n  {}\n", best.number, values(best), table::parameters(&parameters(best)))
 }
 
-/// What the objective is called.
-fn metric(study: &Study) -> String {
-    let names = study.system_attrs.get(ATTR_METRICS).and_then(|json| serde_json::from_str::<Vec<String>>(json).ok());
-    names.and_then(|names| names.into_iter().next()).unwrap_or_else(|| "value".into())
+/// The history of an objective.
+fn course(name: &str, trials: &[Trial], directions: &[Direction], objective: usize) -> String {
+    let Some(course) = history(trials, directions, objective, WIDTH, Glyphs::default()) else { return String::new() };
+    let (low, high) = (table::number(course.low), table::number(course.high));
+    let scale = if course.log { ", logarithmic" } else { "" };
+    let head = format!("\n{name} by trial ({low} to {high}{scale}), and the best so far\n");
+    head + &format!("  {}\n  {}\n", course.values, course.best)
 }
 
-/// Which parameters mattered, as bars.
-fn mattered(trials: &[Trial], directions: &[Direction]) -> String {
+/// Which parameters mattered for an objective, as bars; a forest is grown from `most` trials.
+fn mattered(of: &str, trials: &[Trial], directions: &[Direction], objective: usize, most: usize) -> String {
     let complete = trials.iter().filter(|trial| trial.state == State::Complete).count();
-    let (evaluator, name) = match complete {
-        0..2 => return String::new(),
-        2..=FOREST => (Evaluator::Fanova(Fanova::default()), "fANOVA"),
-        _ => (Evaluator::default(), "PED-ANOVA"),
-    };
+    if complete < 2 {
+        return String::new();
+    }
+    let evaluator = Evaluator::Fanova(Fanova { max_trials: Some(most), ..Fanova::default() });
     // A study whose trials have no parameter in common has none to compare.
-    let Ok(found) = importances(&evaluator, trials, directions, None) else { return String::new() };
+    let Ok(found) = importances(&evaluator, trials, directions, Some(objective)) else { return String::new() };
     let width = found.iter().map(|importance| importance.name.chars().count()).max().unwrap_or_default();
     let mut text = String::new();
     for importance in &found {
         let bar = "#".repeat((importance.value * 40.0).round() as usize);
         text += &format!("  {:width$}  {:>4.0} %  {bar}\n", importance.name, importance.value * 100.0);
     }
-    if text.is_empty() { text } else { format!("\nimportance of the parameters ({name})\n{text}") }
+    let sample = if complete > most { format!(" of {most} of {complete} trials") } else { String::new() };
+    if text.is_empty() { text } else { format!("\nimportance of the parameters{of} (fANOVA{sample})\n{text}") }
 }
 
 /// The trials of which no other is better in everything.
@@ -160,10 +163,21 @@ mod tests {
     }
 
     #[test]
+    fn of_very_many_trials_the_importances_are_those_of_an_even_sample() {
+        let text = mattered("", &trials(30, 1), &[Direction::Minimize], 0, 20);
+        assert!(text.contains("(fANOVA of 20 of 30 trials)\n  x "), "{text}");
+    }
+
+    #[test]
     fn several_objectives_show_their_front_and_an_empty_study_says_so() {
         let directions = [Direction::Minimize, Direction::Minimize];
         let front = text(&study(&directions), &trials(3, 2), "");
         assert!(front.contains("Pareto front (3 of 3 trials)\n  trial 0: 0.5000, 0"), "{front}");
+        let front = text(&study(&directions), &trials(20, 2), "");
+        for name in ["values_0", "values_1"] {
+            assert!(front.contains(&format!("\n{name} by trial (")), "{front}");
+            assert!(front.contains(&format!("\nimportance of the parameters for {name} (fANOVA)\n  x ")), "{front}");
+        }
         assert!(text(&study(&directions), &[], "").contains("no trial has completed"));
         assert!(text(&study(&directions[..1]), &[], "").contains("no trial has completed"));
     }

@@ -88,7 +88,7 @@ impl Full {
     /// The distribution before the first generation; `adapt` is for learning rates that follow the noise.
     pub(super) fn new(start: Start, adapt: bool) -> Self {
         let n = start.mean.len();
-        Self {
+        let plain = Self {
             constants: Constants::new(n, start.population),
             generation: 0,
             mean: DVector::from_column_slice(&start.mean),
@@ -100,7 +100,10 @@ impl Full {
             scales: DVector::from_element(n, 1.0),
             learning: adapt.then(|| LearningRates::new(n)),
             start,
-        }
+        };
+        let Some(covariance) = plain.start.covariance.clone() else { return plain };
+        let mut shaped = Self { covariance, ..plain.clone() };
+        if shaped.decompose() { shaped } else { plain }
     }
 
     /// Members of a generation.

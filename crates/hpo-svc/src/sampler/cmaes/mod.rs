@@ -5,26 +5,33 @@
 
 use std::collections::BTreeMap;
 
+use nalgebra::DMatrix;
 use rand::RngExt as _;
 
 use super::{Generator, Joint, Request, Sampler, cube::Axis, intersection};
 use crate::study::{Direction, State, Trial};
 
+mod earlier;
 mod full;
 mod learning;
 mod margin;
 mod separable;
 
+use earlier::Promising;
+pub(crate) use earlier::{ATTR_PROMISING, promising};
 use full::Full;
 use margin::Margin;
 use separable::Separable;
 
 /// The sampler's settings; names are Optuna's.
 ///
-/// Modelled together are the parameters without a condition that are not categorical and that every ended trial has; the others are
-/// sampled uniformly, and so is everything in a study of several objectives. A generation ends when as many of its trials
+/// Modelled together are the parameters without a condition that are not categorical and that every COMPLETE trial has; the others
+/// are sampled uniformly, and so is everything in a study of several objectives. A generation ends when as many of its trials
 /// are COMPLETE as a population has; failed and pruned trials are replaced by the trials after them, and those that end later
 /// are not used.
+///
+/// A study that takes over trials of earlier ones begins with the distribution of their good trials, which Optuna calls
+/// `source_trials`; not with `x0` or `sigma0`, nor with `use_separable_cma`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CmaEs {
     /// Internal values by name where the search begins; the middle of the domain for others.
@@ -33,7 +40,7 @@ pub struct CmaEs {
     pub sigma0: Option<f64>,
     /// Trials before the strategy is used; sampling is uniform until then. At least one, to know what trials have in common.
     pub n_startup_trials: usize,
-    /// Use the last value of pruned trials as theirs.
+    /// Use the last value of pruned trials as theirs, of those that have all parameters which are modelled.
     pub consider_pruned_trials: bool,
     /// Trials of a generation, at least 2; `4 + floor(3 ln n)` for n parameters when `None`.
     pub popsize: Option<usize>,
@@ -62,6 +69,9 @@ impl Default for CmaEs {
     }
 }
 
+/// A smaller first step size is none.
+const LEAST_SIGMA: f64 = 1e-10;
+
 /// A point of a generation with its value, smaller is better.
 type Member = (Vec<f64>, f64);
 
@@ -74,6 +84,8 @@ struct Start {
     sigma: f64,
     /// At least 2.
     population: usize,
+    /// The identity when `None`.
+    covariance: Option<DMatrix<f64>>,
 }
 
 /// An evolution strategy over the unit cube.
@@ -135,7 +147,7 @@ impl Sampler for CmaEs {
         let axes: Vec<Axis<'_>> = distributions.map(|d| kind.axis(d)).collect();
         let names: Vec<&str> = joint.iter().map(|index| parameters[*index].name.as_str()).collect();
         let history = History::new(self, kind, request, &names, &axes);
-        let (strategy, told) = history.replay(self.strategy(kind, &names, &axes), &axes);
+        let (strategy, told) = history.replay(self.strategy(kind, &names, &axes, Promising::of(request)), &axes);
 
         let x = strategy.ask(generator);
         let mut values = vec![None; parameters.len()];
@@ -206,15 +218,27 @@ impl CmaEs {
         }
     }
 
-    /// The strategy before the first generation.
-    fn strategy(&self, kind: Kind, names: &[&str], axes: &[Axis<'_>]) -> Box<dyn Strategy> {
+    /// The strategy before the first generation; what is known of earlier studies counts unless the settings say where to begin.
+    fn strategy(
+        &self,
+        kind: Kind,
+        names: &[&str],
+        axes: &[Axis<'_>],
+        promising: Option<Promising>,
+    ) -> Box<dyn Strategy> {
         let middle = |(name, axis): (&&str, &Axis<'_>)| {
             self.x0.get(*name).and_then(|value| axis.coordinate(*value)).map_or(0.5, |mean| mean.clamp(0.0, 1.0))
         };
-        let sigma = self.sigma0.filter(|sigma0| *sigma0 > 1e-10 && sigma0.is_finite());
+        let sigma = self.sigma0.filter(|sigma0| *sigma0 > LEAST_SIGMA && sigma0.is_finite());
         let population = self.popsize.unwrap_or_else(|| 4 + (3.0 * (axes.len() as f64).ln()).floor() as usize);
         let mean = names.iter().zip(axes).map(middle).collect();
-        let start = Start { mean, sigma: sigma.unwrap_or(1.0 / 6.0), population: population.max(2) };
+        let given = !self.x0.is_empty() || self.sigma0.is_some() || kind == Kind::Separable;
+        let promising = promising.filter(|_| !given).and_then(|promising| promising.start(names));
+        let (mean, sigma, covariance) = match promising {
+            Some((mean, sigma, covariance)) => (mean, sigma.max(LEAST_SIGMA), Some(covariance)),
+            None => (mean, sigma.unwrap_or(1.0 / 6.0), None),
+        };
+        let start = Start { mean, sigma, population: population.max(2), covariance };
         match kind {
             Kind::Full { adapt } => Box::new(Full::new(start, adapt)),
             Kind::Separable => Box::new(Separable::new(start)),

@@ -67,10 +67,15 @@ fn strategies_adapt_as_the_python_package_does() {
             let unit = Distribution::float(0.0, 1.0, false, None).unwrap();
             let axes = vec![Axis::new(&unit); mean.len()];
             let names = vec!["x"; mean.len()];
-            let strategy = CmaEs::default().strategy(Kind::Full { adapt: false }, &names, &axes);
+            let strategy = CmaEs::default().strategy(Kind::Full { adapt: false }, &names, &axes, None);
             assert_eq!(Some(strategy.population()), sampler.popsize);
         }
-        let start = Start { mean, sigma: case["sigma"].as_f64().unwrap(), population: sampler.popsize.unwrap() };
+        let start = Start {
+            mean,
+            sigma: case["sigma"].as_f64().unwrap(),
+            population: sampler.popsize.unwrap(),
+            covariance: None,
+        };
         compared += match case["kind"].as_str().unwrap() {
             "full" => states(case, Full::new(start, case["adapt"].as_bool().unwrap()), known),
             "separable" => states(case, Separable::new(start), |s| {
@@ -342,7 +347,7 @@ proptest! {
 
     #[test]
     fn a_strategy_survives_points_of_any_size(points in proptest::collection::vec(-1e200f64..1e200, 24), tiny: bool) {
-        let start = Start { mean: vec![0.5; 2], sigma: if tiny { 1e-9 } else { 0.2 }, population: 4 };
+        let start = Start { mean: vec![0.5; 2], sigma: if tiny { 1e-9 } else { 0.2 }, population: 4, covariance: None };
         let steps = [Some(0.5), None];
         let strategies: [Box<dyn Strategy>; 4] = [
             Box::new(Full::new(start.clone(), false)),

@@ -30,7 +30,7 @@ impl Dimension {
             Distribution::Float { low, high, log, step } => {
                 Self { scale: scale(*log), low: *low, high: *high, step: step.unwrap_or(0.0) }
             }
-            Distribution::Int { low, high, log, step } => {
+            Distribution::Int { low, high, log, step, .. } => {
                 Self { scale: scale(*log), low: *low as f64, high: *high as f64, step: *step as f64 }
             }
             Distribution::Categorical { choices } => {

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    sampler::suggest,
+    pruner::Hyperband,
+    sampler::{Random, seen, suggest},
     space::{Condition, Distribution, ParamValue},
     study::{Direction, Param, State, Trial, tests::trial},
 };
@@ -103,19 +104,37 @@ fn every_combination_comes_once_and_then_any() {
 }
 
 #[test]
-fn failed_combinations_come_again_and_parallel_trials_keep_apart() {
+fn what_failed_was_visited_and_parallel_trials_keep_apart() {
     let (grid, space) = conditional();
     let mut trials = Vec::new();
-    let failed = step(&grid, &space, &mut trials, State::Fail, 1);
-    let mut seen = BTreeSet::new();
-    for _ in 0..42 {
-        assert!(seen.insert(step(&grid, &space, &mut trials, State::Complete, 1)));
+    let mut seen = BTreeSet::from([step(&grid, &space, &mut trials, State::Fail, 1)]);
+    for left in (0..42).rev() {
+        assert_eq!(grid.remaining(&request(&space, &trials, trials.len() as i64, 1)), Some(left));
+        if left > 0 {
+            assert!(seen.insert(step(&grid, &space, &mut trials, State::Complete, 1)));
+        }
     }
-    assert!(seen.contains(&failed));
     // None of them knows of the others.
     let blind: BTreeSet<_> =
         (0..42).map(|number| key(&suggest(&grid, &request(&space, &[], number, 1), &[]).params)).collect();
     assert_eq!(blind.len(), 42);
+}
+
+#[test]
+fn brackets_of_a_pruner_do_not_hide_what_was_visited() {
+    let (grid, space) = conditional();
+    let hyperband = Hyperband { max_resource: Some(27), ..Hyperband::default() };
+    let mut trials: Vec<Trial> = Vec::new();
+    let mut visited = BTreeSet::new();
+    for number in 0..42 {
+        let shown = seen(&grid, &hyperband, "study", &trials, number);
+        let params = suggest(&grid, &request(&space, &shown, number, 2), &[]).params;
+        assert!(visited.insert(key(&params)), "trial {number} repeats a combination");
+        let mut next = trial(number, State::Complete, Some(0.0));
+        next.params = params;
+        trials.push(next);
+    }
+    assert!(seen(&Random, &hyperband, "study", &trials, 42).len() < 42, "others see the trials of their bracket");
 }
 
 #[test]

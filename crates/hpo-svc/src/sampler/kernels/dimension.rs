@@ -114,7 +114,7 @@ impl Dimension {
                 return Self::Categorical(Categorical::new(choices.len(), &observations));
             }
             Distribution::Float { low, high, log, step } => (*low, *high, *step, *log),
-            Distribution::Int { low, high, log, step } => (*low as f64, *high as f64, Some(*step as f64), *log),
+            Distribution::Int { low, high, log, step, .. } => (*low as f64, *high as f64, Some(*step as f64), *log),
         };
         Self::Numeric(Box::new(Numeric::new((low, high), step, log, observations)))
     }

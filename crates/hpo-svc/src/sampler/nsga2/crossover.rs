@@ -193,6 +193,16 @@ fn normal(generator: &mut Generator) -> f64 {
 }
 
 impl Mutation {
+    /// All of them.
+    pub const NAMES: [&str; 1] = ["polynomial"];
+    /// Optuna's.
+    const DEFAULT_ETA: f64 = 20.0;
+
+    /// The mutation of that name: that of Optuna's class in lower case, without `Mutation`.
+    pub fn parse(name: &str, eta: Option<f64>) -> Option<Self> {
+        (name == "polynomial").then(|| Self::Polynomial { eta: eta.unwrap_or(Self::DEFAULT_ETA) })
+    }
+
     /// A place near `x`, within the bounds.
     pub(super) fn mutate(self, x: f64, (low, high): (f64, f64), generator: &mut Generator) -> f64 {
         let Self::Polynomial { eta } = self;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt as _;
 
-use super::{Generator, Joint, Request, Sampler, common};
+use super::{Generator, Joint, Request, Sampler, intersection};
 use crate::{
     pareto,
     pyjson::PyValue,
@@ -68,7 +68,7 @@ impl Sampler for NsgaII {
         let mut values = Vec::new();
         if !parents.is_empty() {
             values = vec![None; request.space.parameters().len()];
-            let joint = common(request, |state| state == State::Complete);
+            let joint = intersection(request);
             for (index, value) in joint.iter().zip(self.child(&joint, &parents, request, generator)) {
                 values[*index] = value;
             }

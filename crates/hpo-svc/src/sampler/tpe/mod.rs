@@ -4,7 +4,9 @@
 //! Bergstra et al., "Algorithms for hyper-parameter optimization" (2011), and for several objectives Ozaki et al., "Multiobjective
 //! tree-structured Parzen estimator" (2022); constants and rules are those of Optuna 5.0.0.
 
-use super::{Generator, Joint, Request, Sampler, columns::Columns, intersection, kernels::Mixture, random::uniform};
+use super::{
+    Generator, Joint, Request, Sampler, columns::Columns, intersection_with_pruned, kernels::Mixture, random::uniform,
+};
 use crate::{
     pyjson::PyValue,
     space::{Distribution, ParamValue, Parameter},
@@ -154,7 +156,9 @@ impl Tpe {
                 .filter(|index| !parameters[*index].distribution.single())
                 .map(|i| vec![i])
                 .collect(),
-            (true, false) => Some(intersection(request)).filter(|joint| !joint.is_empty()).into_iter().collect(),
+            (true, false) => {
+                Some(intersection_with_pruned(request)).filter(|joint| !joint.is_empty()).into_iter().collect()
+            }
             (true, true) => partition(request),
         }
     }

@@ -164,7 +164,7 @@ impl Writer<'_> {
             Distribution::Float { low, high, step: Some(step), .. } if low < high => {
                 Some(float_grid(*low, *high, *step))
             }
-            Distribution::Int { low, high, log, step } if low < high => Some(int_grid(*low, *high, *log, *step)),
+            Distribution::Int { low, high, log, step, .. } if low < high => Some(int_grid(*low, *high, *log, *step)),
             Distribution::Float { .. } | Distribution::Int { .. } | Distribution::Categorical { .. } => None,
         };
         if let Some(grid) = grid.as_ref().filter(|grid| grid.exact) {

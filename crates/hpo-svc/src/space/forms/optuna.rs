@@ -15,7 +15,8 @@ pub fn from_optuna(document: &Value) -> Read {
     for (name, given) in entries.into_iter().flatten() {
         let path = format!("{ROOT}.{name}");
         let text = given.as_str().map_or_else(|| given.to_string(), str::to_owned);
-        match Distribution::from_json(&text) {
+        let read = Distribution::from_json(&text);
+        match read.and_then(|distribution| distribution.sampled().map_err(|error| error.to_string())) {
             Ok(distribution) => {
                 if let Some((field, value)) = fraction(given, &distribution) {
                     draft.say(format!("{path}.{field}"), format!("{value} is no integer, of which {name} is made"));

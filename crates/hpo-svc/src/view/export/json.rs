@@ -1,9 +1,11 @@
 //! A study with its trials as one document of strict JSON, and back.
 //!
 //! Parameters are the user's values beside their distributions; attributes are JSON values. JSON has no word for numbers that are not
-//! finite: they are the strings `NaN`, `Infinity` and `-Infinity`. Where any value may stand, in attributes and among choices, a text
-//! that reads so has a backslash before it, and one more for each that it had. Integers beyond 64 bits become floats, and of equal
-//! choices the first one is read back.
+//! finite: they are the strings `NaN`, `Infinity` and `-Infinity`. What no strict parser reads as it is, such as an integer beyond
+//! 64 bits or a lone surrogate, is its JSON text after the word `\json:`; so is the whole of an attribute that would not come back
+//! as the same text otherwise, but for its white space. Where any value may stand, in attributes and among choices, a text that
+//! reads as one of these words has a backslash before it, and one more for each that it had. Of equal choices the first one is read
+//! back.
 
 use std::{borrow::Borrow, collections::BTreeMap};
 
@@ -68,31 +70,44 @@ fn trial(trial: &Trial) -> Value {
 }
 
 fn parameter(param: &Param) -> Value {
-    match param.distribution {
-        // Not an `i64`: what was stored beside the domain stays what it is.
-        Distribution::Int { .. } if param.value.fract() != 0.0 => number(param.value),
-        _ => match param.external() {
-            ParamValue::Float(value) if !matches!(param.distribution, Distribution::Categorical { .. }) => {
-                number(value)
-            }
-            value => strict(&value.to_py()),
-        },
+    match (&param.distribution, param.external()) {
+        (Distribution::Categorical { .. }, choice) => strict(&choice.to_py()),
+        // What was stored beside the domain stays what it is.
+        (Distribution::Int { .. }, ParamValue::Int(value)) if param.value.fract() == 0.0 => json!(value),
+        _ => number(param.value),
     }
 }
 
 fn attributes(attributes: &BTreeMap<String, String>) -> Value {
-    // Text that is no JSON, which nothing writes, is kept as a string.
-    let value = |text: &String| PyValue::parse(text).unwrap_or_else(|_| PyValue::Text(text.clone()));
-    attributes.iter().map(|(key, text)| (key.clone(), strict(&value(text)))).collect::<Map<_, _>>().into()
+    attributes.iter().map(|(key, text)| (key.clone(), attribute(text))).collect::<Map<_, _>>().into()
+}
+
+fn attribute(text: &str) -> Value {
+    if let Ok(parsed) = PyValue::parse(text) {
+        let value = strict(&parsed);
+        // As Python writes it, and as we do.
+        if plain(&value).dump() == text || value.to_string() == text {
+            return value;
+        }
+    }
+    raw(text)
+}
+
+/// Before a JSON text that is kept as it is.
+const RAW: &str = "\\json:";
+
+fn raw(text: &str) -> Value {
+    Value::String(format!("{RAW}{text}"))
 }
 
 fn number(value: f64) -> Value {
     Number::from_f64(value).map_or_else(|| Value::String(float_repr(value)), Value::Number)
 }
 
-/// Whether a text, without backslashes before it, is the word for a number that is not finite.
+/// Whether a text, without backslashes before it, is the word for a number that is not finite, or begins as [`RAW`] does.
 fn is_word(text: &str) -> bool {
-    matches!(text.trim_start_matches('\\'), "NaN" | "Infinity" | "-Infinity")
+    let bare = text.trim_start_matches('\\');
+    matches!(bare, "NaN" | "Infinity" | "-Infinity") || (bare.starts_with("json:") && bare.len() < text.len())
 }
 
 fn strict(value: &PyValue) -> Value {
@@ -100,7 +115,9 @@ fn strict(value: &PyValue) -> Value {
         PyValue::Null => Value::Null,
         PyValue::Bool(value) => Value::Bool(*value),
         PyValue::Int(value) => json!(value),
+        PyValue::Big(digits) => digits.parse::<u64>().map_or_else(|_| raw(digits), |value| json!(value)),
         PyValue::Float(value) => number(*value),
+        PyValue::Units(_) => raw(&value.dump()),
         PyValue::Text(text) if is_word(text) => Value::String(format!("\\{text}")),
         PyValue::Text(text) => Value::String(text.clone()),
         PyValue::List(items) => items.iter().map(strict).collect(),
@@ -189,7 +206,11 @@ impl<'a> At<'a> {
 
     fn attributes(&self) -> Result<BTreeMap<String, String>, ReadError> {
         let entries = self.entries()?.into_iter();
-        Ok(entries.map(|(key, at)| (key.to_owned(), plain(at.value).dump())).collect())
+        let text = |at: At<'a>| match at.value.as_str().and_then(|text| text.strip_prefix(RAW)) {
+            Some(raw) => raw.to_owned(),
+            None => plain(at.value).dump(),
+        };
+        Ok(entries.map(|(key, at)| (key.to_owned(), text(at))).collect())
     }
 
     fn moment(&self) -> Result<Option<Timestamp>, ReadError> {
@@ -244,16 +265,20 @@ fn plain(value: &Value) -> PyValue {
     match value {
         Value::Null => PyValue::Null,
         Value::Bool(value) => PyValue::Bool(*value),
-        Value::Number(number) => match number.as_i64() {
-            Some(integer) => PyValue::Int(integer),
-            None => PyValue::Float(number.as_f64().unwrap_or(f64::NAN)),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(integer), _) => PyValue::Int(integer),
+            (None, Some(integer)) => PyValue::Big(integer.to_string()),
+            (None, None) => PyValue::Float(number.as_f64().unwrap_or(f64::NAN)),
         },
         Value::String(text) => match text.as_str() {
             "NaN" => PyValue::Float(f64::NAN),
             "Infinity" => PyValue::Float(f64::INFINITY),
             "-Infinity" => PyValue::Float(f64::NEG_INFINITY),
-            text if is_word(text) => PyValue::Text(text[1..].to_owned()),
-            text => PyValue::Text(text.to_owned()),
+            text => match text.strip_prefix(RAW).map(|raw| PyValue::parse(raw)) {
+                Some(Ok(value)) => value,
+                _ if is_word(text) => PyValue::Text(text[1..].to_owned()),
+                _ => PyValue::Text(text.to_owned()),
+            },
         },
         Value::Array(items) => PyValue::List(items.iter().map(plain).collect()),
         Value::Object(entries) => PyValue::Object(entries.iter().map(|(k, v)| (k.clone(), plain(v))).collect()),
@@ -267,14 +292,28 @@ mod tests {
     use super::*;
 
     fn scalars() -> impl Strategy<Value = PyValue> {
-        let words =
-            prop::sample::select(vec!["NaN", "Infinity", "-Infinity", "\\NaN", "\\\\-Infinity", "", "\"\u{1}é"]);
+        let words = [
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "\\NaN",
+            "\\\\-Infinity",
+            "",
+            "\"\u{1}é",
+            "json:1",
+            "\\json:1",
+            "\\\\json:",
+        ];
+        let units = [vec![0xd800], vec![u16::from(b'a'), 0xdc00, 0xd834, 0xdd1e]];
+        let digits = ["18446744073709551615", "18446744073709551616", "-9223372036854775809"].map(String::from);
         prop_oneof![
             Just(PyValue::Null),
             any::<bool>().prop_map(PyValue::Bool),
             any::<i64>().prop_map(PyValue::Int),
             prop::num::f64::ANY.prop_map(PyValue::Float),
-            words.prop_map(|word| PyValue::Text(word.into())),
+            prop::sample::select(words.to_vec()).prop_map(|word| PyValue::Text(word.into())),
+            prop::sample::select(units.to_vec()).prop_map(PyValue::Units),
+            prop::sample::select(digits.to_vec()).prop_map(PyValue::Big),
             ".{0,6}".prop_map(PyValue::Text),
         ]
     }
@@ -290,7 +329,18 @@ mod tests {
     }
 
     fn attrs() -> impl Strategy<Value = BTreeMap<String, String>> {
-        prop::collection::btree_map(".{0,4}", values().prop_map(|value| value.dump()), 0..4)
+        let odd = [
+            r#"{"a":[1, 2 ]}"#,
+            r#"{"a": 1, "a": 2}"#,
+            r#"{"\udc00": 1e5}"#,
+            "1E400",
+            "-0",
+            "no json",
+            r"\json:1",
+            r#""\\json:1""#,
+        ];
+        let odd = prop::sample::select(odd.map(String::from).to_vec());
+        prop::collection::btree_map(".{0,4}", prop_oneof![values().prop_map(|value| value.dump()), odd], 0..4)
     }
 
     fn params() -> impl Strategy<Value = Vec<Param>> {

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     space::Distribution,
     study::{Direction, State, Trial},
+    view::course::spread,
 };
 
 /// The evaluator's settings; the defaults are Optuna's, and the seed is fixed.
@@ -24,13 +25,15 @@ pub struct Fanova {
     pub max_depth: usize,
     /// Measure logarithmic parameters by their logarithm. Optuna does not: to it, most of such a range are the largest values.
     pub transform_log: bool,
+    /// Grow the forest from so many trials at most, evenly spread over the study; Optuna takes all.
+    pub max_trials: Option<usize>,
     /// Of the forest's randomness.
     pub seed: u64,
 }
 
 impl Default for Fanova {
     fn default() -> Self {
-        Self { n_trees: 64, max_depth: 64, transform_log: false, seed: 0 }
+        Self { n_trees: 64, max_depth: 64, transform_log: false, max_trials: None, seed: 0 }
     }
 }
 
@@ -48,6 +51,8 @@ impl Fanova {
             (None, objectives) => return Err(Error::ChooseObjective { objectives }),
         };
         let complete: Vec<&Trial> = trials.iter().filter(|trial| trial.state == State::Complete).collect();
+        let some = spread(complete.len(), self.max_trials.unwrap_or(usize::MAX));
+        let complete: Vec<&Trial> = some.into_iter().map(|index| complete[index]).collect();
         let space = intersection(&complete);
         let encoding = Encoding::new(&space, self.transform_log);
         let target = |trial: &Trial| trial.values.get(objective).copied().filter(|value| value.is_finite());
@@ -149,7 +154,8 @@ impl Encoding {
             } else {
                 (value - low) / (high - low)
             };
-            row[group.start] = place.clamp(0.0, 1.0);
+            // Optuna has ranges without an end, in which nothing has a place.
+            row[group.start] = if place.is_nan() { 0.0 } else { place.clamp(0.0, 1.0) };
         }
         Some(row)
     }

@@ -22,7 +22,7 @@ pub(super) fn density(distribution: &Distribution, values: &[f64]) -> Vec<f64> {
             let steps = step.map_or(N_STEPS, |step| points((high - low) / step));
             numeric(&counts(on_grid((*low, *high), *log, steps, values), steps - 1))
         }
-        Distribution::Int { low, high, log, step } => {
+        Distribution::Int { low, high, log, step, .. } => {
             let (low, high) = (*low as f64, *high as f64);
             let steps =
                 if *log { points((high - low + 1.0).log2().ceil()) } else { points((high - low) / *step as f64) };

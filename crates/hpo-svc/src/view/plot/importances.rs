@@ -14,8 +14,9 @@ const MAX_BARS: usize = 40;
 const BAR: f64 = 20.0;
 const GAP: f64 = 10.0;
 
-/// A bar for each parameter, in the order given, with its share in words. As high as its bars need.
-pub fn importances(importances: &[Importance], options: &Options) -> String {
+/// A bar for each parameter, in the order given, with its share in words; `evaluator` is what they were found by. As high as its bars
+/// need.
+pub fn importances(importances: &[Importance], evaluator: &str, options: &Options) -> String {
     let title = options.title("Parameter importances");
     let all: Vec<&Importance> = importances.iter().filter(|importance| importance.value.is_finite()).collect();
     if all.is_empty() {
@@ -24,7 +25,7 @@ pub fn importances(importances: &[Importance], options: &Options) -> String {
     let bars = &all[..all.len().min(MAX_BARS)];
     let notes = [
         counted(all.len(), "parameter", "parameters"),
-        "shares of 100 %".to_owned(),
+        format!("shares of 100 % by {evaluator}"),
         thinned(bars.len(), all.len(), "parameters"),
     ];
     let width = options.size().0;

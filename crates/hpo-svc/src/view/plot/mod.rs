@@ -126,7 +126,7 @@ pub fn draw(kind: Kind, trials: &[Trial], directions: &[Direction], options: &Op
         Kind::Importances => {
             // The default evaluator has no settings that could be wrong, and knows any number of objectives.
             let found = importance::importances(&Evaluator::default(), trials, directions, None);
-            importances(&found.unwrap_or_default(), options)
+            importances(&found.unwrap_or_default(), "PED-ANOVA", options)
         }
         Kind::Pareto => pareto(trials, directions, options),
         Kind::Intermediate => intermediate(trials, directions, options),
