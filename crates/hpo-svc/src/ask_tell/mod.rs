@@ -216,7 +216,7 @@ impl AskTell {
                     trial.0
                 }
             };
-            history.merge(std::slice::from_ref(&made));
+            history.learn(&made, &self.store).await.map_err(|error| self.failed(&open, error))?;
         }
         Ok((open.study.clone(), trials))
     }

@@ -103,6 +103,12 @@ impl Mirror {
         *self = Self::new(self.skip_ids);
     }
 
+    /// Forgets a study whose making is undone, and what was done for it.
+    pub(super) fn unmake(&mut self, study: i64) {
+        self.forget(study);
+        self.skipped = false;
+    }
+
     /// Forgets a study.
     pub(super) fn forget(&mut self, study: i64) {
         self.studies.remove(&study);
@@ -237,10 +243,11 @@ impl Mirror {
             Trial { id: 0, number, state, values, params, intermediate, user_attrs, system_attrs, start, complete };
         if self.skip_ids && !self.skipped {
             write::skip_ids(tx)?;
-            self.skipped = true;
         }
         trial.id = write::insert_trial(tx, study, &trial)?;
-        if let Some(mirrored) = self.studies.get_mut(&study) {
+        self.skipped = self.skip_ids;
+        // Behind trials of others that are not read yet it would hide them: only what has a higher id is looked for.
+        if let Some(mirrored) = self.studies.get_mut(&study).filter(|mirrored| mirrored.next_number() == number) {
             self.owners.insert(trial.id, study);
             mirrored.put(trial.clone());
         }

@@ -279,14 +279,18 @@ impl Store {
             tx.begin()?;
             let Study { name, directions, user_attrs, system_attrs, .. } = study;
             let made = write::create_study(tx, name, directions, user_attrs, system_attrs)?;
-            for trial in trials {
+            let filled = trials.into_iter().try_for_each(|trial| {
                 let trial: NewTrial = trial.into();
                 let start = trial.past.as_ref().and_then(|past| past.start);
-                mirror.create(tx, made.id, trial, start.unwrap_or_default())?;
+                mirror.create(tx, made.id, trial, start.unwrap_or_default()).map(drop)
+            });
+            match filled {
+                // Should the transaction fail as a whole, nobody has seen it.
+                Ok(()) => mirror.forget(made.id),
+                // The next study gets its id.
+                Err(_) => mirror.unmake(made.id),
             }
-            // Should the transaction fail as a whole, nobody has seen it.
-            mirror.forget(made.id);
-            Ok(made)
+            filled.map(|()| made)
         })
         .await
     }

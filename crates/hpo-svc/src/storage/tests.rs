@@ -188,6 +188,61 @@ async fn others_write_too(url: &str) {
     assert_eq!(stores[1].trial(last).await, Err(Error::NoTrial(last)));
 }
 
+/// Neither sees less of the other's trials for having made one itself before it looked.
+async fn others_make_trials_between_ours(url: &str) {
+    let stores = [Store::open(url).unwrap(), Store::open(url).unwrap()];
+    let none = Attributes::new;
+    let study = stores[0].create_study("between", &[Direction::Minimize], none(), none()).await.unwrap().id;
+    let make = async |store: &Store| store.create_trial(study, NewTrial::default(), at(0)).await.unwrap();
+    for round in 1..4 {
+        for store in &stores {
+            assert_eq!(store.trials(study).await.unwrap().len(), 4 * (round - 1));
+        }
+        let mut made = Vec::new();
+        for store in [&stores[0], &stores[1], &stores[0], &stores[1]] {
+            made.push(make(store).await);
+        }
+        assert!(made.is_sorted_by_key(|trial| (trial.id, trial.number)));
+        for store in &stores {
+            let seen = store.trials(study).await.unwrap();
+            assert_eq!(seen[4 * (round - 1)..], made);
+            assert!(seen.iter().map(|trial| trial.number).eq(0..4 * round as i64));
+        }
+        // An ended trial is not read again by itself.
+        edit(&stores[1], made[1].id, Edit::state(State::Complete, vec![1.0]), 1).await.unwrap();
+    }
+    stores[0].delete_study(study).await.unwrap();
+}
+
+async fn a_failed_import_leaves_nothing(store: &Store) {
+    let past = |values| Past { values, ..Past::of(State::Complete) };
+    let trials = |last: f64| {
+        let values = [0.5, last];
+        let new = values.map(|value| NewTrial { past: Some(past(vec![value])), ..NewTrial::default() });
+        new.to_vec()
+    };
+    let study = |name: &str| Study {
+        id: 0,
+        name: name.into(),
+        directions: vec![Direction::Minimize],
+        user_attrs: Attributes::new(),
+        system_attrs: Attributes::new(),
+    };
+    assert_eq!(store.import(study("imported"), trials(f64::NAN)).await, Err(Error::NotANumber));
+    assert_eq!(store.find_study("imported").await.unwrap(), None);
+    let next = store.create_study("next", &[Direction::Minimize], Attributes::new(), Attributes::new()).await.unwrap();
+    assert_eq!(store.trials(next.id).await.unwrap(), []);
+    let trial = store.create_trial(next.id, NewTrial::default(), at(0)).await.unwrap();
+    assert_eq!(trial.number, 0);
+    assert_eq!(store.trials(next.id).await.unwrap(), [trial]);
+    let imported = store.import(study("imported"), trials(0.25)).await.unwrap();
+    let values: Vec<_> = store.trials(imported.id).await.unwrap().iter().map(|trial| trial.value()).collect();
+    assert_eq!(values, [Some(0.5), Some(0.25)]);
+    for study in [next, imported] {
+        store.delete_study(study.id).await.unwrap();
+    }
+}
+
 /// The syncs that a change takes: one or none.
 async fn syncs<T>(store: &Store, change: impl Future<Output = Result<T, Error>>) -> (T, u64) {
     let before = store.db().commits();
@@ -275,6 +330,8 @@ async fn contract(url: &str) {
     what_is_not_allowed_changes_nothing(&store).await;
     numbers_are_dense_and_ids_grow_under_concurrency(&store).await;
     others_write_too(url).await;
+    others_make_trials_between_ours(url).await;
+    a_failed_import_leaves_nothing(&store).await;
     // What was answered is there for the next process.
     drop(store);
     let store = Store::open(url).unwrap();
