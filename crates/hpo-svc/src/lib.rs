@@ -62,8 +62,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// How long a trial's job server may stay away before the attempt is given up.
     pub patience: Duration,
-    /// How long an Optuna client may stay away before its running trials fail; zero leaves them running.
-    pub trial_grace: Duration,
+    /// How long Optuna clients may stay away before their running trials fail.
+    pub trial_patience: optuna::Patience,
     /// Whether also what is written to trials that have not ended is on the disk before it is answered.
     pub sync_all: bool,
 }
@@ -124,7 +124,7 @@ impl Hpo {
 
     /// Optuna's storage proxy over the same studies.
     pub fn optuna_service(&self) -> StorageServiceServer<optuna::OptunaStorage> {
-        let storage = optuna::OptunaStorage::new(self.store.clone(), self.options.trial_grace);
+        let storage = optuna::OptunaStorage::new(self.store.clone(), self.options.trial_patience);
         storage.after_trials(self.after_trials.clone()).into_service()
     }
 
@@ -169,7 +169,11 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
         database: host.database_url("hpo")?,
         data_dir: host.config().data_path("")?,
         patience: PATIENCE,
-        trial_grace: host.config().lease.trial.into(),
+        trial_patience: optuna::Patience {
+            lost: host.config().lease.trial.into(),
+            idle: host.config().lease.idle_trial.into(),
+            idle_after: optuna::Patience::IDLE_AFTER,
+        },
         sync_all: host.config().hpo.sync == StudySync::All,
     };
     let limits = host.config().server_options()?;

@@ -18,8 +18,10 @@ pub struct Edit {
     pub system_attrs: Attributes,
     /// Replace earlier ones; empty: they stay.
     pub values: Vec<f64>,
-    /// The new state.
+    /// The new state; RUNNING only from WAITING.
     pub state: Option<State>,
+    /// Nothing changes unless the trial is in this state.
+    pub only: Option<State>,
 }
 
 impl Edit {

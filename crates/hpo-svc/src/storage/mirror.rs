@@ -254,19 +254,28 @@ impl Mirror {
         Ok(Arc::new(trial))
     }
 
-    /// Changes a trial that has not ended. `false` when it was to go to RUNNING and is not WAITING: then nothing has changed.
-    pub(super) fn edit(&mut self, tx: &mut dyn Tx, trial: i64, edit: &Edit, now: Timestamp) -> Result<bool, Error> {
+    /// Changes a trial that has not ended, and gives its state then. `None` when it was to go to RUNNING and is not WAITING, or is in
+    /// another state than the edit is for: then nothing has changed.
+    pub(super) fn edit(
+        &mut self,
+        tx: &mut dyn Tx,
+        trial: i64,
+        edit: &Edit,
+        now: Timestamp,
+    ) -> Result<Option<State>, Error> {
         let open = self.open(tx, trial)?;
-        if edit.state == Some(State::Running) && open.state != State::Waiting {
-            return Ok(false);
+        let taken = edit.state == Some(State::Running) && open.state != State::Waiting;
+        if taken || edit.only.is_some_and(|only| only != open.state) {
+            return Ok(None);
         }
+        let state = Some(edit.state.unwrap_or(open.state));
         for param in &edit.params {
             self.check_param(tx, open.study, param)?;
         }
         write::check_values(&edit.values)?;
         let now = write::stored_time(now);
         write::edit(tx, trial, edit, now)?;
-        let Some(mirrored) = self.studies.get_mut(&open.study) else { return Ok(true) };
+        let Some(mirrored) = self.studies.get_mut(&open.study) else { return Ok(state) };
         if tx.dialect() == Dialect::Postgres {
             // What else somebody has changed is not known: it is read again.
             mirrored.open.insert(trial);
@@ -279,7 +288,7 @@ impl Mirror {
             let number = known.number;
             edit.params.iter().for_each(|param| mirrored.refer(number, param));
         }
-        Ok(true)
+        Ok(state)
     }
 
     /// The trial, when it has not ended; nobody else changes it until the end of the transaction.

@@ -375,6 +375,14 @@ impl Store {
     /// # Errors
     /// [`Error::NoTrial`], [`Error::TrialFinished`], [`Error::Incompatible`], [`Error::NotANumber`], in this order; or the database's.
     pub async fn edit(&self, trial: i64, edit: Edit, now: Timestamp) -> Result<bool, Error> {
+        Ok(self.edit_state(trial, edit, now).await?.is_some())
+    }
+
+    /// Like [`Store::edit`], and gives the state that the trial has then; `None` when nothing has changed.
+    ///
+    /// # Errors
+    /// As [`Store::edit`].
+    pub async fn edit_state(&self, trial: i64, edit: Edit, now: Timestamp) -> Result<Option<State>, Error> {
         let durability = self.durability(edit.state);
         self.with_trials(durability, move |trials, tx| trials.edit(tx, trial, &edit, now)).await
     }
