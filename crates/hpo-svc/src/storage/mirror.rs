@@ -17,7 +17,9 @@ use jiff::Timestamp;
 use runtime_core::db::{Dialect, Tx, may_block};
 
 use super::{
-    Edit, Error, NewTrial, Past, check_compatible, read,
+    Edit, Error, NewTrial, Past, check_compatible,
+    ids::{self, Table},
+    read,
     trials::{self, Which},
     write,
 };
@@ -43,6 +45,8 @@ pub(super) struct Mirror {
     skip_ids: bool,
     /// They were.
     skipped: bool,
+    /// Whether the ids of new trials are ours to count, once that is known.
+    count_ids: Option<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -242,9 +246,14 @@ impl Mirror {
         let mut trial =
             Trial { id: 0, number, state, values, params, intermediate, user_attrs, system_attrs, start, complete };
         if self.skip_ids && !self.skipped {
-            write::skip_ids(tx)?;
+            ids::skip(tx)?;
         }
-        trial.id = write::insert_trial(tx, study, &trial)?;
+        let count = match self.count_ids {
+            Some(count) => count,
+            None => *self.count_ids.insert(Table::Trials.is_ours_to_count(tx)?),
+        };
+        let id = if count { Some(Table::Trials.next(tx)?) } else { None };
+        trial.id = write::insert_trial(tx, study, &trial, id)?;
         self.skipped = self.skip_ids;
         // Behind trials of others that are not read yet it would hide them: only what has a higher id is looked for.
         if let Some(mirrored) = self.studies.get_mut(&study).filter(|mirrored| mirrored.next_number() == number) {

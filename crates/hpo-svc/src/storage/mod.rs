@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod edit;
+mod ids;
 mod mirror;
 mod read;
 mod schema;

@@ -369,11 +369,66 @@ async fn another_revision_is_refused_and_ids_are_never_used_again() {
     assert!(matches!(store.trials(study.id).await, Err(Error::Corrupt(_))));
 }
 
+/// Makes the tables of a file as Optuna makes them: without AUTOINCREMENT.
+fn tables_of_optuna(path: &Path) -> rusqlite::Connection {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let tables = schema::MIGRATIONS[0].sqlite.replace(" AUTOINCREMENT", "");
+    connection.execute_batch(&tables).unwrap();
+    connection
+}
+
+#[tokio::test]
+async fn ids_are_never_used_again_in_a_file_that_optuna_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("studies.db");
+    let url = format!("sqlite://{}", path.display());
+    let optuna = tables_of_optuna(&path);
+    let newest = async |store: &Store| {
+        let none = Attributes::new;
+        let study = store.create_study("newest", &[Direction::Minimize], none(), none()).await.unwrap().id;
+        let first = store.create_trial(study, NewTrial::default(), at(0)).await.unwrap();
+        let second = store.create_trial(study, NewTrial::default(), at(0)).await.unwrap();
+        assert_eq!((first.number, second.number, second.id), (0, 1, first.id + 1));
+        assert_eq!(store.trials(study).await.unwrap(), [first, second.clone()]);
+        (study, second.id)
+    };
+    let store = Store::open(&url).unwrap();
+    let mut last = newest(&store).await;
+    assert_eq!(last, (1, 2), "as Optuna counts");
+    for round in 0..3 {
+        // Deleted by us, with a trial of Optuna's own; by Optuna; by us before the file is opened again.
+        let made = "INSERT INTO trials (number, study_id, state) VALUES (2, ?1, 'WAITING')";
+        optuna.execute(made, [last.0]).unwrap();
+        last.1 = optuna.last_insert_rowid();
+        match round {
+            1 => {
+                last.1 -= 1;
+                for table in ["trials", "study_directions", "studies"] {
+                    optuna.execute(&format!("DELETE FROM {table} WHERE study_id = ?1"), [last.0]).unwrap();
+                }
+            }
+            _ => store.delete_study(last.0).await.unwrap(),
+        }
+        let store = if round == 2 { Store::open(&url).unwrap() } else { store.clone() };
+        let next = newest(&store).await;
+        assert!(next.0 > last.0 && next.1 > last.1 + 1, "round {round}: {last:?}, then {next:?}");
+        last = next;
+    }
+}
+
 #[tokio::test]
 async fn ids_that_a_power_cut_may_have_taken_are_left_out() {
+    left_out_after_a_power_cut(false).await;
+    left_out_after_a_power_cut(true).await;
+}
+
+async fn left_out_after_a_power_cut(made_by_optuna: bool) {
     let folder = tempfile::tempdir().unwrap();
     let [path, after] = ["studies.db", "after.db"].map(|name| folder.path().join(name));
     let url = |path: &Path| format!("sqlite://{}", path.display());
+    if made_by_optuna {
+        tables_of_optuna(&path);
+    }
     let store = Store::open(&url(&path)).unwrap();
     let study = store.create_study("s", &[Direction::Minimize], Attributes::new(), Attributes::new()).await.unwrap().id;
     let kept = store.create_trial(study, NewTrial::default(), at(0)).await.unwrap();
