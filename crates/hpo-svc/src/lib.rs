@@ -5,10 +5,7 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use quintet_proto::{
-    optuna::storage_service_server::StorageServiceServer,
-    v1::{hpo_service_server::HpoServiceServer, job_spec::Kind},
-};
+use quintet_proto::v1::{hpo_service_server::HpoServiceServer, job_spec::Kind};
 use runtime_core::{
     backup::{BackupPolicy, Snapshots},
     client::{Connection, JobClient},
@@ -123,9 +120,9 @@ impl Hpo {
     }
 
     /// Optuna's storage proxy over the same studies.
-    pub fn optuna_service(&self) -> StorageServiceServer<optuna::OptunaStorage> {
+    pub fn optuna_storage(&self) -> optuna::OptunaStorage {
         let storage = optuna::OptunaStorage::new(self.store.clone(), self.options.trial_patience);
-        storage.after_trials(self.after_trials.clone()).into_service()
+        storage.after_trials(self.after_trials.clone())
     }
 
     /// What asks for a copy of the store.
@@ -194,12 +191,15 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
     let (snapshots, copying) = Snapshots::new(policy, BACKUP, hpo.store().db().clone(), host.drain());
     let hpo = hpo.with_snapshots(snapshots);
     let service = limited!(hpo.grpc_service(host.connection(Service::Hpo)?), limits);
-    let optuna = limited!(hpo.optuna_service(), limits);
+    let optuna = hpo.optuna_storage();
+    let left_behind = optuna.clone().free_left_behind(host.drain());
+    let optuna = limited!(optuna.into_service(), limits);
     let work = hpo.work(host.connection(Service::Hpo)?, host.drain());
     Ok(host
         .kind("sweep", validator())
         .service(service)
         .service(optuna)
         .task("sweeps", work)
+        .task("trials left behind", left_behind)
         .task("study backup", copying))
 }

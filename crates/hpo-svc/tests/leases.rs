@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use hpo_svc::{
     optuna::{OptunaStorage, Patience},
-    storage::{Attributes, Store},
+    storage::{Attributes, NewTrial, Store},
     study::{Direction, State},
 };
+use jiff::Timestamp;
 use quintet_proto::optuna::{
     CreateNewTrialRequest, SetTrialIntermediateValueRequest, SetTrialParameterRequest, SetTrialStateValuesRequest,
     SetTrialUserAttributeRequest, Trial, TrialState, storage_service_client::StorageServiceClient,
@@ -32,9 +33,19 @@ async fn serve(patience: Patience) -> Served {
     let store = Store::open(&format!("sqlite://{}", folder.path().join("studies.db").display())).unwrap();
     let none = Attributes::new;
     let study = store.create_study("s", &[Direction::Minimize], none(), none()).await.unwrap().id;
-    let service = OptunaStorage::new(store.clone(), patience).into_service();
-    let server = Server::builder(ServerOptions::default()).service(service).start().await.unwrap();
+    let server = start(&store, patience).await;
     Served { server, store, study, _folder: folder }
+}
+
+async fn start(store: &Store, patience: Patience) -> ServerHandle {
+    let storage = OptunaStorage::new(store.clone(), patience);
+    let server = Server::builder(ServerOptions::default());
+    let left_behind = storage.clone().free_left_behind(server.drain());
+    let left_behind = async move {
+        left_behind.await;
+        Ok(())
+    };
+    server.service(storage.into_service()).task("left behind", left_behind).start().await.unwrap()
 }
 
 impl Served {
@@ -79,7 +90,7 @@ impl Client {
     }
 
     async fn report(&mut self, trial_id: i64) {
-        let request = SetTrialIntermediateValueRequest { trial_id, step: 1, intermediate_value: 0.5 };
+        let request = SetTrialIntermediateValueRequest { trial_id, step: 1, intermediate_value: f64::NAN };
         self.stub.set_trial_intermediate_value(request).await.unwrap();
     }
 
@@ -158,4 +169,35 @@ async fn a_connection_that_was_idle_is_not_a_client_that_died() {
     tokio::time::sleep(idle_after + Duration::from_millis(10)).await;
     drop(client);
     served.fails(trial).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_died_with_the_server_before_holds_nothing_for_ever() {
+    let served = serve(Patience { lost: LONG, idle: LONG, idle_after: LONG }).await;
+    let mut client = served.client();
+    let [gone, returned, given_back] =
+        [client.create(None).await, client.create(None).await, client.create(None).await];
+    let claimed = client.create(Some(TrialState::Waiting)).await;
+    client.set_state(claimed, TrialState::Running).await;
+    client.report(claimed).await;
+    // One that no client of the proxy has begun.
+    let other = served.store.create_trial(served.study, NewTrial::default(), Timestamp::now()).await.unwrap().id;
+    let Served { server, store, study, _folder } = served;
+    server.shutdown().await.unwrap();
+
+    let idle = Duration::from_secs(2);
+    let server = start(&store, Patience { lost: LONG, idle, idle_after: LONG }).await;
+    let served = Served { server, store, study, _folder };
+    let mut client = served.client();
+    client.note(returned).await;
+    client.set_state(given_back, TrialState::Waiting).await;
+    assert_eq!(served.state(gone).await, State::Running);
+    served.fails(gone).await;
+    served.fails(claimed).await;
+    assert_eq!(served.state(returned).await, State::Running, "its client has come back");
+    // Until the next server.
+    let server = start(&served.store, Patience { lost: LONG, idle: SHORT, idle_after: LONG }).await;
+    served.fails(returned).await;
+    assert_eq!((served.state(other).await, served.state(given_back).await), (State::Running, State::Waiting));
+    server.shutdown().await.unwrap();
 }

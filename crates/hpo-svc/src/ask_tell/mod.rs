@@ -234,8 +234,8 @@ impl AskTell {
                             (self.store.trial(waiting.id).await?, ours)
                         }
                         None => {
-                            let new =
-                                NewTrial { params, user_attrs: mark.user_attrs.clone(), system_attrs, past: None };
+                            let user_attrs = mark.user_attrs.clone();
+                            let new = NewTrial { params, user_attrs, system_attrs, ..NewTrial::default() };
                             (self.store.create_trial(open.study.id, new, Timestamp::now()).await?, true)
                         }
                     };

@@ -6,6 +6,9 @@
 //!
 //! A connection that ends need not be a process that ends: gRPC's clients close one that has had no call for 30 minutes, and
 //! connect again for the next. Whoever trains for an hour without a report is such a client, so it gets much more time.
+//!
+//! Which trials such clients have begun is also stored: of those that run when a server starts, whoever has died with the one
+//! before holds some, and others will come back. They get as much time as idle clients.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,7 +22,7 @@ use runtime_core::server::{Lost, PeerConnection};
 use crate::{
     pyjson::dump_text,
     storage::{Edit, Error, Store},
-    study::State,
+    study::{State, Trial},
     sweep::ATTR_ERROR,
 };
 
@@ -59,6 +62,8 @@ struct Held {
     holders: HashMap<i64, PeerConnection>,
     /// Ids of connections whose end somebody waits for.
     watched: HashSet<u64>,
+    /// Trials that ran when this server started, as they were then, until somebody goes on with them.
+    left: HashMap<i64, Arc<Trial>>,
 }
 
 impl Leases {
@@ -74,6 +79,7 @@ impl Leases {
     pub(super) fn hold(&self, trial: i64, peer: Option<&PeerConnection>) {
         let Some(peer) = peer.filter(|_| !self.patience.lost.is_zero()) else { return };
         let mut held = self.held();
+        held.left.remove(&trial);
         held.holders.insert(trial, peer.clone());
         if held.watched.insert(peer.id()) {
             tokio::spawn(self.clone().watch(peer.clone()));
@@ -83,7 +89,9 @@ impl Leases {
     /// Somebody wrote to a trial who need not be the one that works on it, such as a dashboard: it only counts when the holder's
     /// connection has ended.
     pub(super) fn touch(&self, trial: i64, peer: Option<&PeerConnection>) {
-        let lost = self.held().holders.get(&trial).is_some_and(PeerConnection::is_lost);
+        let held = self.held();
+        let lost = held.left.contains_key(&trial) || held.holders.get(&trial).is_some_and(PeerConnection::is_lost);
+        drop(held);
         if lost {
             self.hold(trial, peer);
         }
@@ -91,7 +99,40 @@ impl Leases {
 
     /// A trial has ended, or waits for somebody else.
     pub(super) fn release(&self, trial: i64) {
-        self.held().holders.remove(&trial);
+        let mut held = self.held();
+        held.left.remove(&trial);
+        held.holders.remove(&trial);
+    }
+
+    /// Gives those who were clients of the server before as much time as idle ones, from now on.
+    pub(super) async fn free_left_behind(&self) {
+        if self.patience.lost.is_zero() || self.patience.idle.is_zero() {
+            return;
+        }
+        match self.store.leased().await {
+            Ok(trials) => {
+                for trial in trials {
+                    // It may have been deleted since.
+                    let Ok(found) = self.store.trial(trial).await else { continue };
+                    let mut held = self.held();
+                    if !held.holders.contains_key(&trial) {
+                        held.left.insert(trial, found);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the trials of earlier clients cannot be read: they are left running");
+            }
+        }
+        tokio::time::sleep(self.patience.idle).await;
+        let left = std::mem::take(&mut self.held().left);
+        for (trial, then) in left {
+            // Another server on the same studies may have heard of it.
+            if self.store.trial(trial).await.is_ok_and(|now| same(&now, &then)) {
+                self.free(trial, "the client that ran this trial was there before the server, and has not come back")
+                    .await;
+            }
+        }
     }
 
     async fn watch(self, peer: PeerConnection) {
@@ -107,13 +148,12 @@ impl Leases {
         };
         if patience.is_some() {
             for trial in trials {
-                self.free(trial).await;
+                self.free(trial, "the client that ran this trial has closed its connection and not come back").await;
             }
         }
     }
 
-    async fn free(&self, trial: i64) {
-        let problem = "the client that ran this trial has closed its connection and not come back";
+    async fn free(&self, trial: i64, problem: &str) {
         let attribute = Edit::user_attr(ATTR_ERROR, dump_text(problem));
         let end = Edit { state: Some(State::Fail), only: Some(State::Running), ..attribute };
         match self.store.edit(trial, end, Timestamp::now()).await {
@@ -123,6 +163,11 @@ impl Leases {
             Err(error) => tracing::error!(trial, %error, "the trial of a lost client could not be failed"),
         }
     }
+}
+
+/// Whether nothing has happened to a trial; one that has reported NaN is not equal to itself.
+fn same(now: &Trial, then: &Trial) -> bool {
+    format!("{now:?}") == format!("{then:?}")
 }
 
 #[cfg(test)]

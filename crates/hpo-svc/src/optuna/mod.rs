@@ -24,7 +24,11 @@ use quintet_proto::optuna::{
     SetTrialUserAttributeReply, SetTrialUserAttributeRequest,
     storage_service_server::{StorageService, StorageServiceServer},
 };
-use runtime_core::{db::may_block, server::PeerConnection, status};
+use runtime_core::{
+    db::may_block,
+    server::{Drain, PeerConnection},
+    status,
+};
 use tonic::{Request, Response, Status};
 
 pub use self::leases::Patience;
@@ -69,6 +73,14 @@ impl OptunaStorage {
     pub fn after_trials(mut self, after_trials: AfterTrials) -> Self {
         self.after_trials = after_trials;
         self
+    }
+
+    /// Frees the trials whose clients were there before this server, and do not come back.
+    pub async fn free_left_behind(self, drain: Drain) {
+        tokio::select! {
+            () = drain.begun() => {}
+            () = self.leases.free_left_behind() => {}
+        }
     }
 
     /// The service to mount on a server. Answers have no limit: a client takes a study's trials in one message.
@@ -248,7 +260,7 @@ impl StorageService for OptunaStorage {
             None if !request.template_trial_is_none => {
                 return Err(status::invalid_field("template_trial", "is missing"));
             }
-            _ => NewTrial::default(),
+            _ => NewTrial { leased: true, ..NewTrial::default() },
         };
         let trial = self.store.create_trial(request.study_id, new, Timestamp::now()).await?;
         if trial.state == State::Running {
@@ -292,7 +304,8 @@ impl StorageService for OptunaStorage {
         let peer = peer(&request);
         let request = request.into_inner();
         let state = wire::state(request.state)?;
-        let trial_updated = self.edit(request.trial_id, Edit::state(state, request.values)).await?.is_some();
+        let edit = Edit { leased: state == State::Running, ..Edit::state(state, request.values) };
+        let trial_updated = self.edit(request.trial_id, edit).await?.is_some();
         match state {
             State::Running if trial_updated => self.leases.hold(request.trial_id, peer.as_ref()),
             State::Running => {}

@@ -238,7 +238,7 @@ impl Mirror {
         for param in &new.params {
             self.check_param(tx, study, param)?;
         }
-        let NewTrial { params, user_attrs, system_attrs, past } = new;
+        let NewTrial { params, user_attrs, system_attrs, past, leased } = new;
         let past = past.unwrap_or_else(|| Past { start: Some(now), ..Past::of(State::Running) });
         write::check_values(&past.values)?;
         let [start, complete] = [past.start, past.complete].map(|at| at.map(write::stored_time));
@@ -254,6 +254,9 @@ impl Mirror {
         };
         let id = if count { Some(Table::Trials.next(tx)?) } else { None };
         trial.id = write::insert_trial(tx, study, &trial, id)?;
+        if leased && trial.state == State::Running {
+            write::lease(tx, trial.id)?;
+        }
         self.skipped = self.skip_ids;
         // Behind trials of others that are not read yet it would hide them: only what has a higher id is looked for.
         if let Some(mirrored) = self.studies.get_mut(&study).filter(|mirrored| mirrored.next_number() == number) {

@@ -102,6 +102,8 @@ pub struct NewTrial {
     pub system_attrs: Attributes,
     /// What it has behind it; a trial without is RUNNING and starts now.
     pub past: Option<Past>,
+    /// Whoever makes it is a client of the storage proxy, and works on it if it runs.
+    pub leased: bool,
 }
 
 /// What a new trial has behind it: of a queued one nothing, of one from elsewhere all.
@@ -123,7 +125,8 @@ pub struct Past {
 impl From<Trial> for NewTrial {
     fn from(trial: Trial) -> Self {
         let Trial { state, values, params, intermediate, user_attrs, system_attrs, start, complete, .. } = trial;
-        Self { params, user_attrs, system_attrs, past: Some(Past { state, values, intermediate, start, complete }) }
+        let past = Some(Past { state, values, intermediate, start, complete });
+        Self { params, user_attrs, system_attrs, past, leased: false }
     }
 }
 
@@ -410,6 +413,15 @@ impl Store {
             trials.trial(tx, trial.id)
         })
         .await
+    }
+
+    /// The running trials that clients of the storage proxy have begun.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn leased(&self) -> Result<Vec<i64>, Error> {
+        let options = WriteOptions { durability: Durability::Committed, ..WriteOptions::default() };
+        self.db.write_with(options, write::leased).await
     }
 
     /// Sets attributes of a study to JSON texts; those that are there are overwritten.

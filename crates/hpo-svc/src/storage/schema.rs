@@ -14,6 +14,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { name: "0001_optuna", sqlite: SQLITE, postgres: POSTGRES },
     Migration { name: "0002_trial_numbers", sqlite: TRIAL_NUMBERS, postgres: TRIAL_NUMBERS },
     Migration { name: "0003_ids", sqlite: IDS, postgres: "" },
+    Migration { name: "0004_leases", sqlite: LEASES_SQLITE, postgres: LEASES_POSTGRES },
 ];
 
 /// The next number of a study, and the first trial with a parameter, without a look at all its trials.
@@ -22,6 +23,10 @@ const TRIAL_NUMBERS: &str = "CREATE INDEX IF NOT EXISTS ix_quintet_trials_number
 /// The highest ids that there were, for tables that Optuna made.
 const IDS: &str =
     "CREATE TABLE quintet_ids (name VARCHAR(16) NOT NULL PRIMARY KEY, highest INTEGER NOT NULL) WITHOUT ROWID;";
+
+/// The trials that clients of the storage proxy have begun, with some that have ended since.
+const LEASES_SQLITE: &str = "CREATE TABLE quintet_leases (trial_id INTEGER NOT NULL PRIMARY KEY);";
+const LEASES_POSTGRES: &str = "CREATE TABLE quintet_leases (trial_id BIGINT NOT NULL PRIMARY KEY);";
 
 const SQLITE: &str = r#"
 CREATE TABLE IF NOT EXISTS studies (

@@ -45,7 +45,7 @@ async fn everything_comes_back(store: &Store) {
         params: params(),
         user_attrs: attributes(&[("job", "\"jobs/1\"")]),
         system_attrs: attributes(&[("k", "NaN")]),
-        past: None,
+        ..NewTrial::default()
     };
     let trial = store.create_trial(study.id, new, at(0)).await.unwrap();
     assert_eq!((trial.number, trial.state, trial.start), (0, State::Running, Some(at(0))));
@@ -243,6 +243,32 @@ async fn a_failed_import_leaves_nothing(store: &Store) {
     }
 }
 
+async fn what_clients_of_the_proxy_have_begun_is_known(store: &Store) {
+    let none = Attributes::new;
+    let study = store.create_study("leased", &[Direction::Minimize], none(), none()).await.unwrap().id;
+    let make = async |leased, state| {
+        let new = NewTrial { leased, past: Some(Past::of(state)), ..NewTrial::default() };
+        store.create_trial(study, new, at(0)).await.unwrap().id
+    };
+    let [first, ended, other] =
+        [make(true, State::Running).await, make(true, State::Running).await, make(false, State::Running).await];
+    let [queued, claimed] = [make(true, State::Waiting).await, make(false, State::Waiting).await];
+    let claim = Edit { leased: true, ..Edit::state(State::Running, vec![]) };
+    for trial in [claimed, first, other] {
+        assert_eq!(edit(store, trial, claim.clone(), 1).await, Ok(trial == claimed));
+    }
+    edit(store, ended, Edit::state(State::Fail, vec![]), 1).await.unwrap();
+    assert_eq!(store.leased().await.unwrap(), [first, claimed]);
+    // Whoever takes one that was given back works on it, and need not be a client of the proxy.
+    edit(store, first, Edit::state(State::Waiting, vec![]), 1).await.unwrap();
+    for trial in [first, queued] {
+        edit(store, trial, Edit::state(State::Running, vec![]), 2).await.unwrap();
+    }
+    assert_eq!(store.leased().await.unwrap(), [claimed]);
+    store.delete_study(study).await.unwrap();
+    assert!(store.leased().await.unwrap().is_empty());
+}
+
 /// The syncs that a change takes: one or none.
 async fn syncs<T>(store: &Store, change: impl Future<Output = Result<T, Error>>) -> (T, u64) {
     let before = store.db().commits();
@@ -332,6 +358,7 @@ async fn contract(url: &str) {
     others_write_too(url).await;
     others_make_trials_between_ours(url).await;
     a_failed_import_leaves_nothing(&store).await;
+    what_clients_of_the_proxy_have_begun_is_known(&store).await;
     // What was answered is there for the next process.
     drop(store);
     let store = Store::open(url).unwrap();

@@ -102,6 +102,7 @@ pub(super) fn delete_study(tx: &mut dyn Tx, study: i64) -> Result<(), Error> {
         "trial_values",
         "trial_intermediate_values",
         "trial_heartbeats",
+        "quintet_leases",
     ] {
         let sql = format!("DELETE FROM {table} WHERE trial_id IN (SELECT trial_id FROM trials WHERE study_id = $1)");
         tx.execute(&sql, &[study.into()])?;
@@ -194,6 +195,9 @@ pub(super) fn edit(tx: &mut dyn Tx, trial: i64, edit: &Edit, now: Timestamp) -> 
     upsert_attributes(tx, Owner::TrialUser(trial), &edit.user_attrs)?;
     upsert_attributes(tx, Owner::TrialSystem(trial), &edit.system_attrs)?;
     put_values(tx, trial, &edit.values)?;
+    if edit.leased {
+        lease(tx, trial)?;
+    }
     let Some(state) = edit.state else { return Ok(()) };
     let state_value = enumeration(tx, 2, "trialstate");
     let column = match state {
@@ -202,12 +206,29 @@ pub(super) fn edit(tx: &mut dyn Tx, trial: i64, edit: &Edit, now: Timestamp) -> 
         State::Waiting => {
             let sql = format!("UPDATE trials SET state = {state_value} WHERE trial_id = $1");
             tx.execute(&sql, &[trial.into(), state.as_str().into()])?;
+            // Whoever takes it next need not be a client of the proxy.
+            tx.execute("DELETE FROM quintet_leases WHERE trial_id = $1", &[trial.into()])?;
             return Ok(());
         }
     };
     let sql = format!("UPDATE trials SET state = {state_value}, {column} = {} WHERE trial_id = $1", moment(tx, 3));
     tx.execute(&sql, &[trial.into(), state.as_str().into(), time(now)])?;
     Ok(())
+}
+
+/// Remembers that a client of the storage proxy works on a trial.
+pub(super) fn lease(tx: &mut dyn Tx, trial: i64) -> Result<(), Error> {
+    tx.execute("INSERT INTO quintet_leases (trial_id) VALUES ($1) ON CONFLICT (trial_id) DO NOTHING", &[trial.into()])?;
+    Ok(())
+}
+
+/// The running trials that clients of the storage proxy have begun; the others are forgotten.
+pub(super) fn leased(tx: &mut dyn Tx) -> Result<Vec<i64>, Error> {
+    let ended =
+        "DELETE FROM quintet_leases WHERE trial_id NOT IN (SELECT trial_id FROM trials WHERE state = 'RUNNING')";
+    tx.execute(ended, &[])?;
+    let rows = tx.query("SELECT trial_id FROM quintet_leases ORDER BY trial_id", &[])?;
+    Ok(rows.iter().map(|row| row.int(0)).collect::<Result<_, _>>()?)
 }
 
 pub(super) fn set_study_attributes(
