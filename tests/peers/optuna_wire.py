@@ -189,6 +189,38 @@ def test_existence_is_checked_first_then_the_state_then_the_distribution(storage
         storage.set_trial_param(first, "x", 0, other)
     with pytest.raises(ValueError):
         storage.set_trial_param(first, "x", 0.5, FloatDistribution(0.1, 1.0, log=True))
+    # What a value or a name may be comes last as well.
+    one = CategoricalDistribution(["a"])
+    long = "k" * 513
+    for trial, error in ((missing, KeyError), (ended, UpdateFinishedTrialError), (first, ValueError)):
+        with pytest.raises(error):
+            storage.set_trial_param(trial, "new", math.nan, FLOAT)
+        with pytest.raises(error):
+            storage.set_trial_param(trial, "new", 0.5, one)
+        with pytest.raises(error):
+            storage.set_trial_param(trial, long, 0.5, FLOAT)
+        request = api_pb2.SetTrialParameterRequest(
+            trial_id=trial, param_name="new", param_value_internal=5.0, distribution=distribution_to_json(one)
+        )
+        expected = {
+            KeyError: grpc.StatusCode.NOT_FOUND,
+            UpdateFinishedTrialError: grpc.StatusCode.FAILED_PRECONDITION,
+            ValueError: grpc.StatusCode.INVALID_ARGUMENT,
+        }[error]
+        assert code(storage._stub.SetTrialParameter, request) == expected
+        # Of a text that nobody can read nothing is known.
+        request.distribution = "{"
+        assert code(storage._stub.SetTrialParameter, request) == grpc.StatusCode.INVALID_ARGUMENT
+    for write in (storage.set_trial_user_attr, storage.set_trial_system_attr):
+        with pytest.raises(KeyError):
+            write(missing, long, 1)
+        with pytest.raises(UpdateFinishedTrialError):
+            write(ended, long, 1)
+    for write in (storage.set_study_user_attr, storage.set_study_system_attr):
+        with pytest.raises(KeyError):
+            write(missing, long, 1)
+    with pytest.raises(KeyError):
+        storage.create_new_trial(missing, create_trial(value=1.0, user_attrs={long: 1}))
     # Another range, and a step, are compatible.
     storage.set_trial_param(first, "x", 5.0, FloatDistribution(4.0, 6.0, step=0.5))
     for write in (

@@ -41,6 +41,19 @@ impl History {
         Ok(())
     }
 
+    /// Takes over a trial that was just made, and what others have made before it since the last time.
+    ///
+    /// # Errors
+    /// As [`Store::trials_since`].
+    pub async fn learn(&mut self, made: &Arc<Trial>, store: &Store) -> Result<(), Error> {
+        // Only what has a higher id than the last is looked for.
+        if made.number > self.next_number() {
+            return self.update(store).await;
+        }
+        self.merge(std::slice::from_ref(made));
+        Ok(())
+    }
+
     /// Takes over trials that are known to have changed.
     pub fn merge(&mut self, changed: &[Arc<Trial>]) {
         for trial in changed {
@@ -109,5 +122,39 @@ impl History {
     pub fn open(&self) -> impl Iterator<Item = &Trial> {
         let place = |id: &i64| self.trials.binary_search_by_key(id, |known| known.id).ok();
         self.open.iter().filter_map(move |id| self.trials.get(place(id)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        space::Distribution,
+        storage::{Attributes, NewTrial, Past},
+        study::Direction,
+    };
+
+    #[tokio::test]
+    async fn a_trial_that_others_made_meanwhile_is_not_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}", folder.path().join("studies.db").display())).unwrap();
+        let none = Attributes::new;
+        let study = store.create_study("s", &[Direction::Minimize], none(), none()).await.unwrap().id;
+        let x = Distribution::float(0.0, 1.0, false, None).unwrap();
+        let mut history = History::new(study, Space::of([("x", x)]));
+        history.update(&store).await.unwrap();
+        let waiting = NewTrial { past: Some(Past::of(State::Waiting)), ..NewTrial::default() };
+        let theirs = store.create_trial(study, waiting, Timestamp::UNIX_EPOCH).await.unwrap();
+        let ours = store.create_trial(study, NewTrial::default(), Timestamp::UNIX_EPOCH).await.unwrap();
+        history.learn(&ours, &store).await.unwrap();
+        assert_eq!(history.waiting(), Some(&*theirs));
+        assert_eq!((history.trials().len(), history.next_number()), (2, 2));
+        let next = store.create_trial(study, NewTrial::default(), Timestamp::UNIX_EPOCH).await.unwrap();
+        history.learn(&next, &store).await.unwrap();
+        history.update(&store).await.unwrap();
+        let all = store.trials(study).await.unwrap();
+        assert!(history.trials().iter().eq(all.iter().map(|trial| &**trial)));
     }
 }

@@ -5,10 +5,7 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use quintet_proto::{
-    optuna::storage_service_server::StorageServiceServer,
-    v1::{hpo_service_server::HpoServiceServer, job_spec::Kind},
-};
+use quintet_proto::v1::{hpo_service_server::HpoServiceServer, job_spec::Kind};
 use runtime_core::{
     backup::{BackupPolicy, Snapshots},
     client::{Connection, JobClient},
@@ -62,8 +59,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// How long a trial's job server may stay away before the attempt is given up.
     pub patience: Duration,
-    /// How long an Optuna client may stay away before its running trials fail; zero leaves them running.
-    pub trial_grace: Duration,
+    /// How long Optuna clients may stay away before their running trials fail.
+    pub trial_patience: optuna::Patience,
     /// Whether also what is written to trials that have not ended is on the disk before it is answered.
     pub sync_all: bool,
 }
@@ -123,9 +120,9 @@ impl Hpo {
     }
 
     /// Optuna's storage proxy over the same studies.
-    pub fn optuna_service(&self) -> StorageServiceServer<optuna::OptunaStorage> {
-        let storage = optuna::OptunaStorage::new(self.store.clone(), self.options.trial_grace);
-        storage.after_trials(self.after_trials.clone()).into_service()
+    pub fn optuna_storage(&self) -> optuna::OptunaStorage {
+        let storage = optuna::OptunaStorage::new(self.store.clone(), self.options.trial_patience);
+        storage.after_trials(self.after_trials.clone())
     }
 
     /// What asks for a copy of the store.
@@ -169,7 +166,11 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
         database: host.database_url("hpo")?,
         data_dir: host.config().data_path("")?,
         patience: PATIENCE,
-        trial_grace: host.config().lease.trial.into(),
+        trial_patience: optuna::Patience {
+            lost: host.config().lease.trial.into(),
+            idle: host.config().lease.idle_trial.into(),
+            idle_after: optuna::Patience::IDLE_AFTER,
+        },
         sync_all: host.config().hpo.sync == StudySync::All,
     };
     let limits = host.config().server_options()?;
@@ -190,12 +191,15 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
     let (snapshots, copying) = Snapshots::new(policy, BACKUP, hpo.store().db().clone(), host.drain());
     let hpo = hpo.with_snapshots(snapshots);
     let service = limited!(hpo.grpc_service(host.connection(Service::Hpo)?), limits);
-    let optuna = limited!(hpo.optuna_service(), limits);
+    let optuna = hpo.optuna_storage();
+    let left_behind = optuna.clone().free_left_behind(host.drain());
+    let optuna = limited!(optuna.into_service(), limits);
     let work = hpo.work(host.connection(Service::Hpo)?, host.drain());
     Ok(host
         .kind("sweep", validator())
         .service(service)
         .service(optuna)
         .task("sweeps", work)
+        .task("trials left behind", left_behind)
         .task("study backup", copying))
 }

@@ -11,6 +11,10 @@ use hpo_svc::{
 };
 use jiff::Timestamp;
 use quintet_proto::{
+    optuna::{
+        DeleteStudyRequest as DeleteStudyOfProxy, GetStudyIdFromNameRequest,
+        storage_service_client::StorageServiceClient,
+    },
     types,
     v1::{
         self, CreateStudyRequest, DeleteStudyRequest, EnqueueTrialsRequest, GetStudyRequest, ReportTrialRequest,
@@ -239,5 +243,45 @@ async fn a_study_begins_with_the_best_of_earlier_ones() {
     assert_eq!(value(&trials[0], "x"), value(&best, "x"));
     assert!(value(&trials[0], "y").is_none() && value(&trials[0], "z").is_some());
     assert_eq!(trials.iter().map(|t| t.number).collect::<Vec<_>>(), [0, 1, 2]);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_study_that_was_made_again_elsewhere_is_found_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut client) = serve(folder.path()).await;
+    let mut proxy = StorageServiceClient::new(connect(&server.url(), None).unwrap());
+    let mut delete = async || {
+        let request = GetStudyIdFromNameRequest { study_name: "s".into() };
+        let study_id = proxy.get_study_id_from_name(request).await.unwrap().into_inner().study_id;
+        proxy.delete_study(DeleteStudyOfProxy { study_id }).await.unwrap();
+    };
+    create(&mut client, "s", spec()).await.unwrap();
+    let first = suggest(&mut client, "c", 2).await;
+    client.tell_trial(complete(&first[0], 0.5)).await.unwrap();
+    delete().await;
+    create(&mut client, "s", spec()).await.unwrap();
+    let again = suggest(&mut client, "c", 2).await;
+    assert_eq!(again.iter().map(|trial| trial.number).collect::<Vec<_>>(), [0, 1]);
+    assert!(again.iter().all(|trial| trial.state() == TrialState::TrialRunning));
+
+    delete().await;
+    create(&mut client, "s", spec()).await.unwrap();
+    let parameters = types::Struct { fields: [("x".to_owned(), types::Value::from(0.25))].into() };
+    let request = EnqueueTrialsRequest { study: "s".into(), parameters: vec![parameters] };
+    assert_eq!(client.enqueue_trials(request.clone()).await.unwrap().into_inner().trials[0].number, 0);
+    // A trial of the study that is gone is not one of the new one.
+    delete().await;
+    create(&mut client, "s", spec()).await.unwrap();
+    let told = client.tell_trial(complete(&again[1], 0.5)).await.unwrap_err();
+    assert!(told.code() == Code::NotFound && told.message().contains("trial"), "{told}");
+    delete().await;
+    create(&mut client, "s", spec()).await.unwrap();
+    let report = ReportTrialRequest { name: again[1].name.clone(), step: 1, value: 0.5 };
+    let told = client.report_trial(report).await.unwrap_err();
+    assert!(told.code() == Code::NotFound && told.message().contains("trial"), "{told}");
+    delete().await;
+    let gone = client.enqueue_trials(request).await.unwrap_err();
+    assert!(gone.code() == Code::NotFound && gone.message().contains("study `s`"), "{gone}");
     server.shutdown().await.unwrap();
 }

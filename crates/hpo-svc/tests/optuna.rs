@@ -171,4 +171,16 @@ async fn a_store_that_optuna_made_is_used_as_it_is() {
     let trial = store.create_trial(study.id, NewTrial::default(), at(0)).await.unwrap();
     assert_eq!(trial.number, 3);
     assert_eq!(optuna(&python, store.optuna_url(), 1)["trials"].as_array().unwrap().len(), 5);
+    // Optuna would give the ids of the newest study to the next.
+    let mut last = (study.id, trial.id + 1);
+    for _ in 0..2 {
+        let none = Attributes::new;
+        let newest = store.create_study("newest", &[Direction::Minimize], none(), none()).await.unwrap().id;
+        let trial = store.create_trial(newest, NewTrial::default(), at(1)).await.unwrap().id;
+        assert!(newest > last.0 && trial > last.1, "{:?} after {last:?}", (newest, trial));
+        last = (newest, trial);
+        store.delete_study(newest).await.unwrap();
+    }
+    assert_eq!(optuna(&python, store.optuna_url(), 1)["trials"].as_array().unwrap().len(), 6);
+    assert_eq!(store.trials(study.id).await.unwrap().len(), 6);
 }

@@ -6,27 +6,29 @@
 use std::{
     borrow::Cow,
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
 use quintet_proto::{
     types,
-    v1::{self, CreateStudyRequest, EnqueueTrialsRequest, ReportTrialRequest, SuggestTrialsRequest, TellTrialRequest},
+    v1::{CreateStudyRequest, EnqueueTrialsRequest, ReportTrialRequest, SuggestTrialsRequest, TellTrialRequest},
 };
 use runtime_core::status::{self, ErrorReason, FieldViolation, violation};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tonic::Status;
 
 mod spec;
+mod tell;
 
 pub use spec::{ATTR_SPEC, Search};
+use tell::{end, numbered};
 
 use crate::{
     after_trials::AfterTrials,
     history::History,
     pruner::{Judged, Judgement},
-    pyjson::{dump_text, float_repr},
+    pyjson::dump_text,
     queued,
     sampler::{Request, Suggestion, seen, suggest_from},
     space::ParamValue,
@@ -127,14 +129,41 @@ impl AskTell {
         })
     }
 
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Arc<Open>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Forgets a study that was deleted.
     pub fn forget(&self, name: &str) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.all().remove(name);
+    }
+
+    /// Answers a call on the study of that name. What was opened before may have been deleted since, by whomever, and made again:
+    /// then it is opened again.
+    async fn on<T, F>(&self, field: &str, name: &str, call: impl Fn(Arc<Open>) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Failed>>,
+    {
+        for _ in 0..2 {
+            let open = self.open(field, name).await?;
+            match call(open.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failed::Refused(status)) => return Err(status),
+                Err(Failed::Gone) => {
+                    let mut all = self.all();
+                    // Another call may have opened the new one.
+                    if all.get(&open.study.name).is_some_and(|known| Arc::ptr_eq(known, &open)) {
+                        all.remove(&open.study.name);
+                    }
+                }
+            }
+        }
+        Err(status::not_found("study", name))
     }
 
     async fn open(&self, field: &str, name: &str) -> Result<Arc<Open>, Status> {
         let bare = bare_name(field, name)?;
-        if let Some(open) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(bare) {
+        if let Some(open) = self.all().get(bare) {
             return Ok(open.clone());
         }
         let study = self.store.find_study(bare).await?.ok_or_else(|| status::not_found("study", name))?;
@@ -146,20 +175,12 @@ impl AskTell {
         })?;
         let history = Arc::new(AsyncMutex::new(History::new(study.id, search.space.clone())));
         let open = Arc::new(Open { study, search, history });
-        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all();
         if all.len() >= MOST_OPEN {
             // Those that nobody is using can be opened again.
             all.retain(|_, open| Arc::strong_count(open) > 1);
         }
         Ok(all.entry(bare.to_owned()).or_insert(open).clone())
-    }
-
-    /// An error of a call on an open study; one of a study that is gone makes it be looked for again.
-    fn failed(&self, open: &Open, error: Error) -> Status {
-        if matches!(error, Error::NoStudy(_)) {
-            self.forget(&open.study.name);
-        }
-        error.into()
     }
 
     /// Trials to run: the client's open ones, queued ones, then new ones.
@@ -171,14 +192,22 @@ impl AskTell {
         if request.count < 0 || count > MOST_AT_ONCE {
             return Err(status::invalid_field("count", format!("{} is not within 0 to {MOST_AT_ONCE}", request.count)));
         }
-        let open = self.open("study", &request.study).await?;
+        self.on("study", &request.study, |open| self.suggest_on(open, &request.client_id, count)).await
+    }
+
+    async fn suggest_on(
+        &self,
+        open: Arc<Open>,
+        client: &str,
+        count: usize,
+    ) -> Result<(Study, Vec<Arc<Trial>>), Failed> {
         let mut history = open.history.clone().lock_owned().await;
-        history.update(&self.store).await.map_err(|error| self.failed(&open, error))?;
-        let mut trials = theirs(&history, &request.client_id);
+        history.update(&self.store).await?;
+        let mut trials = theirs(&history, client);
         trials.truncate(count);
         let mut mark = Edit::default();
-        if !request.client_id.is_empty() {
-            mark = Edit::user_attr(ATTR_CLIENT, dump_text(&request.client_id));
+        if !client.is_empty() {
+            mark = Edit::user_attr(ATTR_CLIENT, dump_text(client));
         }
         while trials.len() < count {
             let waiting = history.waiting().cloned();
@@ -188,7 +217,8 @@ impl AskTell {
             let fixed = waiting.as_ref().map_or_else(|| Ok(Vec::new()), |w| queued::fixed(w, &open.search.space));
             let made = match (waiting, fixed) {
                 (Some(waiting), Err(problem)) => {
-                    let end = Edit { state: Some(State::Fail), ..Edit::user_attr(ATTR_ERROR, dump_text(&problem)) };
+                    let told = Edit::user_attr(ATTR_ERROR, dump_text(&problem));
+                    let end = Edit { state: Some(State::Fail), only: Some(State::Waiting), ..told };
                     self.take(waiting.id, end).await?;
                     self.store.trial(waiting.id).await?
                 }
@@ -204,10 +234,9 @@ impl AskTell {
                             (self.store.trial(waiting.id).await?, ours)
                         }
                         None => {
-                            let new =
-                                NewTrial { params, user_attrs: mark.user_attrs.clone(), system_attrs, past: None };
-                            let made = self.store.create_trial(open.study.id, new, Timestamp::now()).await;
-                            (made.map_err(|error| self.failed(&open, error))?, true)
+                            let user_attrs = mark.user_attrs.clone();
+                            let new = NewTrial { params, user_attrs, system_attrs, ..NewTrial::default() };
+                            (self.store.create_trial(open.study.id, new, Timestamp::now()).await?, true)
                         }
                     };
                     if trial.1 {
@@ -216,16 +245,16 @@ impl AskTell {
                     trial.0
                 }
             };
-            history.merge(std::slice::from_ref(&made));
+            history.learn(&made, &self.store).await?;
         }
         Ok((open.study.clone(), trials))
     }
 
     /// Changes a queued trial; false when somebody else was first.
-    async fn take(&self, trial: i64, edit: Edit) -> Result<bool, Status> {
+    async fn take(&self, trial: i64, edit: Edit) -> Result<bool, Error> {
         match self.store.edit(trial, edit, Timestamp::now()).await {
             Err(Error::TrialFinished { .. }) => Ok(false),
-            other => Ok(other?),
+            other => other,
         }
     }
 
@@ -234,7 +263,14 @@ impl AskTell {
     /// # Errors
     /// As [`AskTell::suggest`]; nothing is queued when a value is outside of its domain.
     pub async fn enqueue(&self, request: EnqueueTrialsRequest) -> Result<(Study, Vec<Arc<Trial>>), Status> {
-        let open = self.open("study", &request.study).await?;
+        self.on("study", &request.study, |open| self.enqueue_on(open, &request)).await
+    }
+
+    async fn enqueue_on(
+        &self,
+        open: Arc<Open>,
+        request: &EnqueueTrialsRequest,
+    ) -> Result<(Study, Vec<Arc<Trial>>), Failed> {
         let mut wrong: Vec<FieldViolation> = Vec::new();
         let mut queued = Vec::new();
         for (index, fields) in request.parameters.iter().enumerate() {
@@ -249,23 +285,13 @@ impl AskTell {
             queued.push(new);
         }
         if !wrong.is_empty() {
-            return Err(status::invalid_argument(wrong));
+            return Err(status::invalid_argument(wrong).into());
         }
         let mut trials = Vec::with_capacity(queued.len());
         for new in queued {
-            let made = self.store.create_trial(open.study.id, new, Timestamp::now()).await;
-            trials.push(made.map_err(|error| self.failed(&open, error))?);
+            trials.push(self.store.create_trial(open.study.id, new, Timestamp::now()).await?);
         }
         Ok((open.study.clone(), trials))
-    }
-
-    async fn named(&self, name: &str) -> Result<(Arc<Open>, i64), Status> {
-        let form = || {
-            status::invalid_field("name", format!("`{name}` is not of the form studies/{{study}}/trials/{{number}}"))
-        };
-        let (study, number) = name.rsplit_once("/trials/").ok_or_else(form)?;
-        let number: i64 = number.parse().map_err(|_| form())?;
-        Ok((self.open("name", study).await?, number))
     }
 
     /// Changes a trial that was suggested; the trial as it is then.
@@ -275,9 +301,8 @@ impl AskTell {
         number: i64,
         state: Option<State>,
         change: impl FnOnce(&Trial) -> Edit + Send + 'static,
-    ) -> Result<Arc<Trial>, Status> {
-        let edited = self.store.edit_numbered(open.study.id, number, state, change, Timestamp::now()).await;
-        edited.map_err(|error| self.failed(open, error))
+    ) -> Result<Arc<Trial>, Error> {
+        self.store.edit_numbered(open.study.id, number, state, change, Timestamp::now()).await
     }
 
     /// Stores an intermediate value; true when the trial should stop.
@@ -285,12 +310,15 @@ impl AskTell {
     /// # Errors
     /// `NOT_FOUND`, `FAILED_PRECONDITION` when the trial does not run, or the store's.
     pub async fn report(&self, request: ReportTrialRequest) -> Result<bool, Status> {
-        let (open, number) = self.named(&request.name).await?;
-        let reports = vec![(request.step, request.value)];
-        let trial = self.edit(&open, number, None, move |_| Edit::reports(reports)).await?;
+        let (study, number) = numbered(&request.name)?;
+        self.on("name", study, |open| self.report_on(open, number, request.step, request.value)).await
+    }
+
+    async fn report_on(&self, open: Arc<Open>, number: i64, step: i64, value: f64) -> Result<bool, Failed> {
+        let trial = self.edit(&open, number, None, move |_| Edit::reports(vec![(step, value)])).await?;
         let [direction] = open.search.directions[..] else { return Ok(false) };
         let mut history = open.history.lock().await;
-        history.update(&self.store).await.map_err(|error| self.failed(&open, error))?;
+        history.update(&self.store).await?;
         let judged = Judged { study: &open.study.name, direction, trials: history.trials(), trial: &trial };
         let Judgement { prune, system_attrs } = open.search.pruner.judge(&judged);
         if !system_attrs.is_empty() {
@@ -304,8 +332,17 @@ impl AskTell {
     /// # Errors
     /// `INVALID_ARGUMENT`, `NOT_FOUND`, `FAILED_PRECONDITION` when it has ended otherwise or never begun, or the store's.
     pub async fn tell(&self, request: TellTrialRequest) -> Result<(Study, Arc<Trial>), Status> {
-        let (open, number) = self.named(&request.name).await?;
-        let end = end(&request, &open.search)?;
+        let (study, number) = numbered(&request.name)?;
+        self.on("name", study, |open| self.tell_on(open, number, &request)).await
+    }
+
+    async fn tell_on(
+        &self,
+        open: Arc<Open>,
+        number: i64,
+        request: &TellTrialRequest,
+    ) -> Result<(Study, Arc<Trial>), Failed> {
+        let end = end(request, &open.search)?;
         let last_report = end.state == Some(State::Pruned) && end.values.is_empty();
         let told = end.clone();
         let change = move |trial: &Trial| {
@@ -323,12 +360,35 @@ impl AskTell {
             }
             Err(refused) => {
                 // The same may have been told before, and the answer lost.
-                let trial = self.store.numbered_trial(study.id, number).await.map_err(|_| refused.clone())?;
+                let Ok(trial) = self.store.numbered_trial(study.id, number).await else { return Err(refused.into()) };
                 let same = Some(trial.state) == told.state
                     && (last_report || trial.values == told.values)
                     && told.system_attrs.iter().all(|(key, json)| trial.system_attrs.get(key) == Some(json));
-                if same { Ok((study, trial)) } else { Err(refused) }
+                if same { Ok((study, trial)) } else { Err(refused.into()) }
             }
+        }
+    }
+}
+
+/// Why a call on an open study was not answered.
+enum Failed {
+    /// The study is not there any more, or not the one that was opened.
+    Gone,
+    Refused(Status),
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        Self::Refused(status)
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        match error {
+            // A trial that was there goes with its study.
+            Error::NoStudy(_) | Error::NoTrial(_) => Self::Gone,
+            other => Self::Refused(other.into()),
         }
     }
 }
@@ -379,45 +439,6 @@ fn theirs(history: &History, client: &str) -> Vec<Arc<Trial>> {
     let running = history.open().filter(|trial| trial.state == State::Running);
     let theirs = running.filter(|trial| trial.user_text(ATTR_CLIENT).as_deref() == Some(client));
     theirs.map(|trial| Arc::new(trial.clone())).collect()
-}
-
-/// How a trial ends.
-fn end(request: &TellTrialRequest, search: &Search) -> Result<Edit, Status> {
-    let mut wrong = Vec::new();
-    let state = match v1::TrialState::try_from(request.state) {
-        Ok(v1::TrialState::Unspecified | v1::TrialState::TrialComplete) => State::Complete,
-        Ok(v1::TrialState::TrialPruned) => State::Pruned,
-        Ok(v1::TrialState::TrialFail) => State::Fail,
-        _ => {
-            wrong.push(violation("state", "is not one of TRIAL_COMPLETE, TRIAL_PRUNED and TRIAL_FAIL"));
-            State::Fail
-        }
-    };
-    let (told, wanted) = (request.values.len(), search.directions.len());
-    let fits = match state {
-        State::Complete => told == wanted,
-        State::Pruned => told == 0 || told == wanted,
-        _ => told == 0,
-    };
-    if !fits {
-        wrong.push(violation("values", format!("{told} were told for {state}; the study has {wanted} objectives")));
-    }
-    for (index, _) in request.values.iter().enumerate().filter(|(_, value)| value.is_nan()) {
-        wrong.push(violation(format!("values[{index}]"), "is NaN; a trial without a result ends with TRIAL_FAIL"));
-    }
-    for (name, _) in request.constraints.iter().filter(|(_, value)| value.is_nan()) {
-        wrong.push(violation(format!("constraints[{name:?}]"), "is NaN"));
-    }
-    if !wrong.is_empty() {
-        return Err(status::invalid_argument(wrong));
-    }
-    let mut edit = Edit::state(state, request.values.clone());
-    if !request.error.is_empty() {
-        edit.user_attrs.insert(ATTR_ERROR.to_owned(), dump_text(&request.error));
-    }
-    let constraint = |(name, value): (&String, &f64)| (format!("constraints:{name}"), float_repr(*value));
-    edit.system_attrs.extend(request.constraints.iter().map(constraint));
-    Ok(edit)
 }
 
 fn unreadable(study: &Study, problem: &str) -> Status {

@@ -8,7 +8,7 @@ mod encode;
 mod leases;
 mod wire;
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use jiff::Timestamp;
 use quintet_proto::optuna::{
@@ -24,13 +24,18 @@ use quintet_proto::optuna::{
     SetTrialUserAttributeReply, SetTrialUserAttributeRequest,
     storage_service_server::{StorageService, StorageServiceServer},
 };
-use runtime_core::{db::may_block, server::PeerConnection, status};
+use runtime_core::{
+    db::may_block,
+    server::{Drain, PeerConnection},
+    status,
+};
 use tonic::{Request, Response, Status};
 
+pub use self::leases::Patience;
 use self::{encode::Encoder, leases::Leases};
 use crate::{
     after_trials::AfterTrials,
-    storage::{Attributes, Edit, NewTrial, Store, StudyAttributes},
+    storage::{Attributes, Edit, Error, NewTrial, Store, StudyAttributes},
     study::State,
 };
 
@@ -58,9 +63,9 @@ impl fmt::Debug for OptunaStorage {
 }
 
 impl OptunaStorage {
-    /// A service over a store. A running trial whose client has gone fails after `grace`; zero leaves it running.
-    pub fn new(store: Store, grace: Duration) -> Self {
-        Self { leases: Leases::new(store.clone(), grace), store, after_trials: AfterTrials::default() }
+    /// A service over a store. Running trials whose clients have gone fail when that patience has an end.
+    pub fn new(store: Store, patience: Patience) -> Self {
+        Self { leases: Leases::new(store.clone(), patience), store, after_trials: AfterTrials::default() }
     }
 
     /// What is to be told of trials that clients have ended.
@@ -70,18 +75,63 @@ impl OptunaStorage {
         self
     }
 
+    /// Frees the trials whose clients were there before this server, and do not come back.
+    pub async fn free_left_behind(self, drain: Drain) {
+        tokio::select! {
+            () = drain.begun() => {}
+            () = self.leases.free_left_behind() => {}
+        }
+    }
+
     /// The service to mount on a server. Answers have no limit: a client takes a study's trials in one message.
     pub fn into_service(self) -> StorageServiceServer<Self> {
         StorageServiceServer::new(self)
     }
 
     async fn set_study_attribute(&self, which: StudyAttributes, key: String, json: String) -> Result<(), Status> {
-        check_name("key", &key)?;
+        if let Err(problem) = check_name("key", &key) {
+            let (StudyAttributes::User(study) | StudyAttributes::System(study)) = which;
+            return Err(self.refuse_study(study, problem).await);
+        }
         Ok(self.store.set_study_attributes(which, Attributes::from([(key, json)])).await?)
     }
 
-    async fn edit(&self, trial: i64, edit: Edit) -> Result<bool, Status> {
-        Ok(self.store.edit(trial, edit, Timestamp::now()).await?)
+    /// Changes a trial; the state that it has then, or none when nothing has changed.
+    async fn edit(&self, trial: i64, edit: Edit) -> Result<Option<State>, Status> {
+        Ok(self.store.edit_state(trial, edit, Timestamp::now()).await?)
+    }
+
+    /// Sets an attribute of a trial for whoever is there.
+    async fn set_trial_attribute(
+        &self,
+        trial: i64,
+        key: &str,
+        edit: Edit,
+        peer: Option<PeerConnection>,
+    ) -> Result<(), Status> {
+        if let Err(problem) = check_name("key", key) {
+            return Err(self.refuse(trial, problem).await);
+        }
+        if self.edit(trial, edit).await? == Some(State::Running) {
+            self.leases.touch(trial, peer.as_ref());
+        }
+        Ok(())
+    }
+
+    /// Why a write to a trial with a problem is refused: that there is no such trial, or that it has ended, comes before the problem.
+    async fn refuse(&self, trial: i64, problem: Status) -> Status {
+        match self.store.trial(trial).await {
+            Ok(found) if found.state.finished() => {
+                Error::TrialFinished { number: found.number, state: found.state }.into()
+            }
+            Ok(_) => problem,
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Why a write to a study with a problem is refused: that there is no such study comes before the problem.
+    async fn refuse_study(&self, study: i64, problem: Status) -> Status {
+        self.store.study(study).await.map_or_else(Status::from, |_| problem)
     }
 }
 
@@ -196,18 +246,21 @@ impl StorageService for OptunaStorage {
         let request = request.into_inner();
         let new = match request.template_trial {
             Some(template) if !request.template_trial_is_none => {
-                let params = template.params.keys().map(|key| ("params", key));
-                let user = template.user_attributes.keys().map(|key| ("user_attributes", key));
-                let system = template.system_attributes.keys().map(|key| ("system_attributes", key));
-                for (field, key) in params.chain(user).chain(system) {
-                    check_name(&format!("template_trial.{field}"), key)?;
+                let new = wire::new_trial(template)?;
+                let params = new.params.iter().map(|param| ("params", &param.name));
+                let user = new.user_attrs.keys().map(|key| ("user_attributes", key));
+                let system = new.system_attrs.keys().map(|key| ("system_attributes", key));
+                let mut names = params.chain(user).chain(system);
+                let checked = names.try_for_each(|(field, key)| check_name(&format!("template_trial.{field}"), key));
+                if let Err(problem) = checked {
+                    return Err(self.refuse_study(request.study_id, problem).await);
                 }
-                wire::new_trial(template)?
+                new
             }
             None if !request.template_trial_is_none => {
                 return Err(status::invalid_field("template_trial", "is missing"));
             }
-            _ => NewTrial::default(),
+            _ => NewTrial { leased: true, ..NewTrial::default() },
         };
         let trial = self.store.create_trial(request.study_id, new, Timestamp::now()).await?;
         if trial.state == State::Running {
@@ -219,12 +272,19 @@ impl StorageService for OptunaStorage {
     async fn set_trial_parameter(&self, request: Request<SetTrialParameterRequest>) -> Answer<SetTrialParameterReply> {
         let peer = peer(&request);
         let request = request.into_inner();
-        check_name("param_name", &request.param_name)?;
+        // As in Optuna, a text that cannot be read is refused before anything is looked at.
         let distribution = wire::distribution("distribution", &request.distribution)?;
-        let param =
-            wire::param("param_value_internal", request.param_name, request.param_value_internal, distribution)?;
-        self.edit(request.trial_id, Edit::param(param)).await?;
-        self.leases.hold(request.trial_id, peer.as_ref());
+        let (name, value) = (request.param_name, request.param_value_internal);
+        let param = check_name("param_name", &name)
+            .and_then(|()| wire::param("param_value_internal", name, value, distribution));
+        let param = match param {
+            Ok(param) => param,
+            Err(problem) => return Err(self.refuse(request.trial_id, problem).await),
+        };
+        // A queued trial belongs to nobody.
+        if self.edit(request.trial_id, Edit::param(param)).await? == Some(State::Running) {
+            self.leases.hold(request.trial_id, peer.as_ref());
+        }
         Ok(Response::new(SetTrialParameterReply {}))
     }
 
@@ -244,7 +304,8 @@ impl StorageService for OptunaStorage {
         let peer = peer(&request);
         let request = request.into_inner();
         let state = wire::state(request.state)?;
-        let trial_updated = self.edit(request.trial_id, Edit::state(state, request.values)).await?;
+        let edit = Edit { leased: state == State::Running, ..Edit::state(state, request.values) };
+        let trial_updated = self.edit(request.trial_id, edit).await?.is_some();
         match state {
             State::Running if trial_updated => self.leases.hold(request.trial_id, peer.as_ref()),
             State::Running => {}
@@ -265,8 +326,9 @@ impl StorageService for OptunaStorage {
         let peer = peer(&request);
         let request = request.into_inner();
         let reports = vec![(request.step, request.intermediate_value)];
-        self.edit(request.trial_id, Edit::reports(reports)).await?;
-        self.leases.hold(request.trial_id, peer.as_ref());
+        if self.edit(request.trial_id, Edit::reports(reports)).await? == Some(State::Running) {
+            self.leases.hold(request.trial_id, peer.as_ref());
+        }
         Ok(Response::new(SetTrialIntermediateValueReply {}))
     }
 
@@ -276,9 +338,8 @@ impl StorageService for OptunaStorage {
     ) -> Answer<SetTrialUserAttributeReply> {
         let peer = peer(&request);
         let request = request.into_inner();
-        check_name("key", &request.key)?;
-        self.edit(request.trial_id, Edit::user_attr(&request.key, request.value)).await?;
-        self.leases.touch(request.trial_id, peer.as_ref());
+        let edit = Edit::user_attr(&request.key, request.value);
+        self.set_trial_attribute(request.trial_id, &request.key, edit, peer).await?;
         Ok(Response::new(SetTrialUserAttributeReply {}))
     }
 
@@ -288,9 +349,8 @@ impl StorageService for OptunaStorage {
     ) -> Answer<SetTrialSystemAttributeReply> {
         let peer = peer(&request);
         let request = request.into_inner();
-        check_name("key", &request.key)?;
-        self.edit(request.trial_id, Edit::system_attr(&request.key, request.value)).await?;
-        self.leases.touch(request.trial_id, peer.as_ref());
+        let edit = Edit::system_attr(&request.key, request.value);
+        self.set_trial_attribute(request.trial_id, &request.key, edit, peer).await?;
         Ok(Response::new(SetTrialSystemAttributeReply {}))
     }
 

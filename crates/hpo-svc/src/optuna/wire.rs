@@ -102,6 +102,7 @@ pub(super) fn new_trial(template: proto::Trial) -> Result<NewTrial, Status> {
             start: time("template_trial.datetime_start", &template.datetime_start)?,
             complete: time("template_trial.datetime_complete", &template.datetime_complete)?,
         }),
+        leased: true,
     })
 }
 

@@ -18,8 +18,12 @@ pub struct Edit {
     pub system_attrs: Attributes,
     /// Replace earlier ones; empty: they stay.
     pub values: Vec<f64>,
-    /// The new state.
+    /// The new state; RUNNING only from WAITING.
     pub state: Option<State>,
+    /// Nothing changes unless the trial is in this state.
+    pub only: Option<State>,
+    /// Whoever brings it is a client of the storage proxy, and works on the trial.
+    pub leased: bool,
 }
 
 impl Edit {

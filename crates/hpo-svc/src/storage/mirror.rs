@@ -17,7 +17,9 @@ use jiff::Timestamp;
 use runtime_core::db::{Dialect, Tx, may_block};
 
 use super::{
-    Edit, Error, NewTrial, Past, check_compatible, read,
+    Edit, Error, NewTrial, Past, check_compatible,
+    ids::{self, Table},
+    read,
     trials::{self, Which},
     write,
 };
@@ -43,6 +45,8 @@ pub(super) struct Mirror {
     skip_ids: bool,
     /// They were.
     skipped: bool,
+    /// Whether the ids of new trials are ours to count, once that is known.
+    count_ids: Option<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +105,12 @@ impl Mirror {
     /// Forgets everything: a commit has failed.
     pub(super) fn clear(&mut self) {
         *self = Self::new(self.skip_ids);
+    }
+
+    /// Forgets a study whose making is undone, and what was done for it.
+    pub(super) fn unmake(&mut self, study: i64) {
+        self.forget(study);
+        self.skipped = false;
     }
 
     /// Forgets a study.
@@ -228,7 +238,7 @@ impl Mirror {
         for param in &new.params {
             self.check_param(tx, study, param)?;
         }
-        let NewTrial { params, user_attrs, system_attrs, past } = new;
+        let NewTrial { params, user_attrs, system_attrs, past, leased } = new;
         let past = past.unwrap_or_else(|| Past { start: Some(now), ..Past::of(State::Running) });
         write::check_values(&past.values)?;
         let [start, complete] = [past.start, past.complete].map(|at| at.map(write::stored_time));
@@ -236,30 +246,48 @@ impl Mirror {
         let mut trial =
             Trial { id: 0, number, state, values, params, intermediate, user_attrs, system_attrs, start, complete };
         if self.skip_ids && !self.skipped {
-            write::skip_ids(tx)?;
-            self.skipped = true;
+            ids::skip(tx)?;
         }
-        trial.id = write::insert_trial(tx, study, &trial)?;
-        if let Some(mirrored) = self.studies.get_mut(&study) {
+        let count = match self.count_ids {
+            Some(count) => count,
+            None => *self.count_ids.insert(Table::Trials.is_ours_to_count(tx)?),
+        };
+        let id = if count { Some(Table::Trials.next(tx)?) } else { None };
+        trial.id = write::insert_trial(tx, study, &trial, id)?;
+        if leased && trial.state == State::Running {
+            write::lease(tx, trial.id)?;
+        }
+        self.skipped = self.skip_ids;
+        // Behind trials of others that are not read yet it would hide them: only what has a higher id is looked for.
+        if let Some(mirrored) = self.studies.get_mut(&study).filter(|mirrored| mirrored.next_number() == number) {
             self.owners.insert(trial.id, study);
             mirrored.put(trial.clone());
         }
         Ok(Arc::new(trial))
     }
 
-    /// Changes a trial that has not ended. `false` when it was to go to RUNNING and is not WAITING: then nothing has changed.
-    pub(super) fn edit(&mut self, tx: &mut dyn Tx, trial: i64, edit: &Edit, now: Timestamp) -> Result<bool, Error> {
+    /// Changes a trial that has not ended, and gives its state then. `None` when it was to go to RUNNING and is not WAITING, or is in
+    /// another state than the edit is for: then nothing has changed.
+    pub(super) fn edit(
+        &mut self,
+        tx: &mut dyn Tx,
+        trial: i64,
+        edit: &Edit,
+        now: Timestamp,
+    ) -> Result<Option<State>, Error> {
         let open = self.open(tx, trial)?;
-        if edit.state == Some(State::Running) && open.state != State::Waiting {
-            return Ok(false);
+        let taken = edit.state == Some(State::Running) && open.state != State::Waiting;
+        if taken || edit.only.is_some_and(|only| only != open.state) {
+            return Ok(None);
         }
+        let state = Some(edit.state.unwrap_or(open.state));
         for param in &edit.params {
             self.check_param(tx, open.study, param)?;
         }
         write::check_values(&edit.values)?;
         let now = write::stored_time(now);
         write::edit(tx, trial, edit, now)?;
-        let Some(mirrored) = self.studies.get_mut(&open.study) else { return Ok(true) };
+        let Some(mirrored) = self.studies.get_mut(&open.study) else { return Ok(state) };
         if tx.dialect() == Dialect::Postgres {
             // What else somebody has changed is not known: it is read again.
             mirrored.open.insert(trial);
@@ -272,7 +300,7 @@ impl Mirror {
             let number = known.number;
             edit.params.iter().for_each(|param| mirrored.refer(number, param));
         }
-        Ok(true)
+        Ok(state)
     }
 
     /// The trial, when it has not ended; nobody else changes it until the end of the transaction.

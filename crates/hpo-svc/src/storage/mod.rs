@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod edit;
+mod ids;
 mod mirror;
 mod read;
 mod schema;
@@ -101,6 +102,8 @@ pub struct NewTrial {
     pub system_attrs: Attributes,
     /// What it has behind it; a trial without is RUNNING and starts now.
     pub past: Option<Past>,
+    /// Whoever makes it is a client of the storage proxy, and works on it if it runs.
+    pub leased: bool,
 }
 
 /// What a new trial has behind it: of a queued one nothing, of one from elsewhere all.
@@ -122,7 +125,8 @@ pub struct Past {
 impl From<Trial> for NewTrial {
     fn from(trial: Trial) -> Self {
         let Trial { state, values, params, intermediate, user_attrs, system_attrs, start, complete, .. } = trial;
-        Self { params, user_attrs, system_attrs, past: Some(Past { state, values, intermediate, start, complete }) }
+        let past = Some(Past { state, values, intermediate, start, complete });
+        Self { params, user_attrs, system_attrs, past, leased: false }
     }
 }
 
@@ -279,14 +283,18 @@ impl Store {
             tx.begin()?;
             let Study { name, directions, user_attrs, system_attrs, .. } = study;
             let made = write::create_study(tx, name, directions, user_attrs, system_attrs)?;
-            for trial in trials {
+            let filled = trials.into_iter().try_for_each(|trial| {
                 let trial: NewTrial = trial.into();
                 let start = trial.past.as_ref().and_then(|past| past.start);
-                mirror.create(tx, made.id, trial, start.unwrap_or_default())?;
+                mirror.create(tx, made.id, trial, start.unwrap_or_default()).map(drop)
+            });
+            match filled {
+                // Should the transaction fail as a whole, nobody has seen it.
+                Ok(()) => mirror.forget(made.id),
+                // The next study gets its id.
+                Err(_) => mirror.unmake(made.id),
             }
-            // Should the transaction fail as a whole, nobody has seen it.
-            mirror.forget(made.id);
-            Ok(made)
+            filled.map(|()| made)
         })
         .await
     }
@@ -371,6 +379,14 @@ impl Store {
     /// # Errors
     /// [`Error::NoTrial`], [`Error::TrialFinished`], [`Error::Incompatible`], [`Error::NotANumber`], in this order; or the database's.
     pub async fn edit(&self, trial: i64, edit: Edit, now: Timestamp) -> Result<bool, Error> {
+        Ok(self.edit_state(trial, edit, now).await?.is_some())
+    }
+
+    /// Like [`Store::edit`], and gives the state that the trial has then; `None` when nothing has changed.
+    ///
+    /// # Errors
+    /// As [`Store::edit`].
+    pub async fn edit_state(&self, trial: i64, edit: Edit, now: Timestamp) -> Result<Option<State>, Error> {
         let durability = self.durability(edit.state);
         self.with_trials(durability, move |trials, tx| trials.edit(tx, trial, &edit, now)).await
     }
@@ -397,6 +413,15 @@ impl Store {
             trials.trial(tx, trial.id)
         })
         .await
+    }
+
+    /// The running trials that clients of the storage proxy have begun.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn leased(&self) -> Result<Vec<i64>, Error> {
+        let options = WriteOptions { durability: Durability::Committed, ..WriteOptions::default() };
+        self.db.write_with(options, write::leased).await
     }
 
     /// Sets attributes of a study to JSON texts; those that are there are overwritten.

@@ -2,7 +2,7 @@
 //!
 //! They are made as Optuna makes them, with differences that it does not notice: ids of studies and trials are never used again,
 //! since clients cache by id, integers are 64 bits wide on PostgreSQL, and an index finds a study's trials by their number. Tables
-//! that Optuna made are left as they are.
+//! that Optuna made are left as they are; what they lack for ids is kept beside them.
 
 use runtime_core::db::Migration;
 
@@ -13,10 +13,20 @@ pub(super) const REVISION: &str = "v3.2.0.a";
 pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { name: "0001_optuna", sqlite: SQLITE, postgres: POSTGRES },
     Migration { name: "0002_trial_numbers", sqlite: TRIAL_NUMBERS, postgres: TRIAL_NUMBERS },
+    Migration { name: "0003_ids", sqlite: IDS, postgres: "" },
+    Migration { name: "0004_leases", sqlite: LEASES_SQLITE, postgres: LEASES_POSTGRES },
 ];
 
 /// The next number of a study, and the first trial with a parameter, without a look at all its trials.
 const TRIAL_NUMBERS: &str = "CREATE INDEX IF NOT EXISTS ix_quintet_trials_number ON trials (study_id, number);";
+
+/// The highest ids that there were, for tables that Optuna made.
+const IDS: &str =
+    "CREATE TABLE quintet_ids (name VARCHAR(16) NOT NULL PRIMARY KEY, highest INTEGER NOT NULL) WITHOUT ROWID;";
+
+/// The trials that clients of the storage proxy have begun, with some that have ended since.
+const LEASES_SQLITE: &str = "CREATE TABLE quintet_leases (trial_id INTEGER NOT NULL PRIMARY KEY);";
+const LEASES_POSTGRES: &str = "CREATE TABLE quintet_leases (trial_id BIGINT NOT NULL PRIMARY KEY);";
 
 const SQLITE: &str = r#"
 CREATE TABLE IF NOT EXISTS studies (

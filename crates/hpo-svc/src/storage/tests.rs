@@ -57,7 +57,7 @@ async fn everything_comes_back(store: &Store) {
         params: params(),
         user_attrs: attributes(&[("job", "\"jobs/1\"")]),
         system_attrs: attributes(&[("k", "NaN")]),
-        past: None,
+        ..NewTrial::default()
     };
     let trial = store.create_trial(study.id, new, at(0)).await.unwrap();
     assert_eq!((trial.number, trial.state, trial.start), (0, State::Running, Some(at(0))));
@@ -200,6 +200,87 @@ async fn others_write_too(url: &str) {
     assert_eq!(stores[1].trial(last).await, Err(Error::NoTrial(last)));
 }
 
+/// Neither sees less of the other's trials for having made one itself before it looked.
+async fn others_make_trials_between_ours(url: &str) {
+    let stores = [Store::open(url).unwrap(), Store::open(url).unwrap()];
+    let none = Attributes::new;
+    let study = stores[0].create_study("between", &[Direction::Minimize], none(), none()).await.unwrap().id;
+    let make = async |store: &Store| store.create_trial(study, NewTrial::default(), at(0)).await.unwrap();
+    for round in 1..4 {
+        for store in &stores {
+            assert_eq!(store.trials(study).await.unwrap().len(), 4 * (round - 1));
+        }
+        let mut made = Vec::new();
+        for store in [&stores[0], &stores[1], &stores[0], &stores[1]] {
+            made.push(make(store).await);
+        }
+        assert!(made.is_sorted_by_key(|trial| (trial.id, trial.number)));
+        for store in &stores {
+            let seen = store.trials(study).await.unwrap();
+            assert_eq!(seen[4 * (round - 1)..], made);
+            assert!(seen.iter().map(|trial| trial.number).eq(0..4 * round as i64));
+        }
+        // An ended trial is not read again by itself.
+        edit(&stores[1], made[1].id, Edit::state(State::Complete, vec![1.0]), 1).await.unwrap();
+    }
+    stores[0].delete_study(study).await.unwrap();
+}
+
+async fn a_failed_import_leaves_nothing(store: &Store) {
+    let past = |values| Past { values, ..Past::of(State::Complete) };
+    let trials = |last: f64| {
+        let values = [0.5, last];
+        let new = values.map(|value| NewTrial { past: Some(past(vec![value])), ..NewTrial::default() });
+        new.to_vec()
+    };
+    let study = |name: &str| Study {
+        id: 0,
+        name: name.into(),
+        directions: vec![Direction::Minimize],
+        user_attrs: Attributes::new(),
+        system_attrs: Attributes::new(),
+    };
+    assert_eq!(store.import(study("imported"), trials(f64::NAN)).await, Err(Error::NotANumber));
+    assert_eq!(store.find_study("imported").await.unwrap(), None);
+    let next = store.create_study("next", &[Direction::Minimize], Attributes::new(), Attributes::new()).await.unwrap();
+    assert_eq!(store.trials(next.id).await.unwrap(), []);
+    let trial = store.create_trial(next.id, NewTrial::default(), at(0)).await.unwrap();
+    assert_eq!(trial.number, 0);
+    assert_eq!(store.trials(next.id).await.unwrap(), [trial]);
+    let imported = store.import(study("imported"), trials(0.25)).await.unwrap();
+    let values: Vec<_> = store.trials(imported.id).await.unwrap().iter().map(|trial| trial.value()).collect();
+    assert_eq!(values, [Some(0.5), Some(0.25)]);
+    for study in [next, imported] {
+        store.delete_study(study.id).await.unwrap();
+    }
+}
+
+async fn what_clients_of_the_proxy_have_begun_is_known(store: &Store) {
+    let none = Attributes::new;
+    let study = store.create_study("leased", &[Direction::Minimize], none(), none()).await.unwrap().id;
+    let make = async |leased, state| {
+        let new = NewTrial { leased, past: Some(Past::of(state)), ..NewTrial::default() };
+        store.create_trial(study, new, at(0)).await.unwrap().id
+    };
+    let [first, ended, other] =
+        [make(true, State::Running).await, make(true, State::Running).await, make(false, State::Running).await];
+    let [queued, claimed] = [make(true, State::Waiting).await, make(false, State::Waiting).await];
+    let claim = Edit { leased: true, ..Edit::state(State::Running, vec![]) };
+    for trial in [claimed, first, other] {
+        assert_eq!(edit(store, trial, claim.clone(), 1).await, Ok(trial == claimed));
+    }
+    edit(store, ended, Edit::state(State::Fail, vec![]), 1).await.unwrap();
+    assert_eq!(store.leased().await.unwrap(), [first, claimed]);
+    // Whoever takes one that was given back works on it, and need not be a client of the proxy.
+    edit(store, first, Edit::state(State::Waiting, vec![]), 1).await.unwrap();
+    for trial in [first, queued] {
+        edit(store, trial, Edit::state(State::Running, vec![]), 2).await.unwrap();
+    }
+    assert_eq!(store.leased().await.unwrap(), [claimed]);
+    store.delete_study(study).await.unwrap();
+    assert!(store.leased().await.unwrap().is_empty());
+}
+
 /// The syncs that a change takes: one or none.
 async fn syncs<T>(store: &Store, change: impl Future<Output = Result<T, Error>>) -> (T, u64) {
     let before = store.db().commits();
@@ -287,6 +368,9 @@ async fn contract(url: &str) {
     what_is_not_allowed_changes_nothing(&store).await;
     numbers_are_dense_and_ids_grow_under_concurrency(&store).await;
     others_write_too(url).await;
+    others_make_trials_between_ours(url).await;
+    a_failed_import_leaves_nothing(&store).await;
+    what_clients_of_the_proxy_have_begun_is_known(&store).await;
     // What was answered is there for the next process.
     drop(store);
     let store = Store::open(url).unwrap();
@@ -324,11 +408,66 @@ async fn another_revision_is_refused_and_ids_are_never_used_again() {
     assert!(matches!(store.trials(study.id).await, Err(Error::Corrupt(_))));
 }
 
+/// Makes the tables of a file as Optuna makes them: without AUTOINCREMENT.
+fn tables_of_optuna(path: &Path) -> rusqlite::Connection {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let tables = schema::MIGRATIONS[0].sqlite.replace(" AUTOINCREMENT", "");
+    connection.execute_batch(&tables).unwrap();
+    connection
+}
+
+#[tokio::test]
+async fn ids_are_never_used_again_in_a_file_that_optuna_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("studies.db");
+    let url = format!("sqlite://{}", path.display());
+    let optuna = tables_of_optuna(&path);
+    let newest = async |store: &Store| {
+        let none = Attributes::new;
+        let study = store.create_study("newest", &[Direction::Minimize], none(), none()).await.unwrap().id;
+        let first = store.create_trial(study, NewTrial::default(), at(0)).await.unwrap();
+        let second = store.create_trial(study, NewTrial::default(), at(0)).await.unwrap();
+        assert_eq!((first.number, second.number, second.id), (0, 1, first.id + 1));
+        assert_eq!(store.trials(study).await.unwrap(), [first, second.clone()]);
+        (study, second.id)
+    };
+    let store = Store::open(&url).unwrap();
+    let mut last = newest(&store).await;
+    assert_eq!(last, (1, 2), "as Optuna counts");
+    for round in 0..3 {
+        // Deleted by us, with a trial of Optuna's own; by Optuna; by us before the file is opened again.
+        let made = "INSERT INTO trials (number, study_id, state) VALUES (2, ?1, 'WAITING')";
+        optuna.execute(made, [last.0]).unwrap();
+        last.1 = optuna.last_insert_rowid();
+        match round {
+            1 => {
+                last.1 -= 1;
+                for table in ["trials", "study_directions", "studies"] {
+                    optuna.execute(&format!("DELETE FROM {table} WHERE study_id = ?1"), [last.0]).unwrap();
+                }
+            }
+            _ => store.delete_study(last.0).await.unwrap(),
+        }
+        let store = if round == 2 { Store::open(&url).unwrap() } else { store.clone() };
+        let next = newest(&store).await;
+        assert!(next.0 > last.0 && next.1 > last.1 + 1, "round {round}: {last:?}, then {next:?}");
+        last = next;
+    }
+}
+
 #[tokio::test]
 async fn ids_that_a_power_cut_may_have_taken_are_left_out() {
+    left_out_after_a_power_cut(false).await;
+    left_out_after_a_power_cut(true).await;
+}
+
+async fn left_out_after_a_power_cut(made_by_optuna: bool) {
     let folder = tempfile::tempdir().unwrap();
     let [path, after] = ["studies.db", "after.db"].map(|name| folder.path().join(name));
     let url = |path: &Path| format!("sqlite://{}", path.display());
+    if made_by_optuna {
+        tables_of_optuna(&path);
+    }
     let store = Store::open(&url(&path)).unwrap();
     let study = store.create_study("s", &[Direction::Minimize], Attributes::new(), Attributes::new()).await.unwrap().id;
     let kept = store.create_trial(study, NewTrial::default(), at(0)).await.unwrap();

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use runtime_core::db::{self, Dialect, Tx, Value};
 
-use super::{Attributes, Edit, Error, StudyAttributes, read};
+use super::{Attributes, Edit, Error, StudyAttributes, ids::Table, read};
 use crate::study::{Direction, Param, State, Study, Trial};
 
 /// Parameter `n` as a value of an enumeration: a type of its own on PostgreSQL, text on SQLite.
@@ -37,10 +37,14 @@ pub(super) fn create_study(
     user_attrs: Attributes,
     system_attrs: Attributes,
 ) -> Result<Study, Error> {
-    let rows = tx.query(
-        "INSERT INTO studies (study_name) VALUES ($1) ON CONFLICT (study_name) DO NOTHING RETURNING study_id",
-        &[name.as_str().into()],
-    )?;
+    let id = if Table::Studies.is_ours_to_count(tx)? { Some(Table::Studies.next(tx)?) } else { None };
+    let (column, value) = if id.is_some() { ("study_id, ", "$2, ") } else { ("", "") };
+    let sql = format!(
+        "INSERT INTO studies ({column}study_name) VALUES ({value}$1) \
+         ON CONFLICT (study_name) DO NOTHING RETURNING study_id"
+    );
+    let row: Vec<Value> = [name.as_str().into()].into_iter().chain(id.map(Value::from)).collect();
+    let rows = tx.query(&sql, &row)?;
     let Some(row) = rows.first() else { return Err(Error::StudyExists(name)) };
     let id = row.int(0)?;
     let sql = format!(
@@ -64,32 +68,19 @@ pub(super) fn lock_next_number(tx: &mut dyn Tx, study: i64) -> Result<i64, Error
     Ok(rows.first().map_or(Ok(0), |row| row.int(0))?)
 }
 
-/// Ids that a server may have given out, at most, since the last sync.
-const UNSYNCED_IDS: i64 = 10_000;
-
-/// Leaves out the ids of trials that are gone without anybody having deleted them (SQLite). Tables that Optuna made count by
-/// themselves.
-pub(super) fn skip_ids(tx: &mut dyn Tx) -> Result<(), Error> {
-    if tx.query("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'", &[])?.is_empty() {
-        return Ok(());
-    }
-    let known = "SELECT 'trials', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'trials')";
-    tx.execute(&format!("INSERT INTO sqlite_sequence (name, seq) {known}"), &[])?;
-    tx.execute("UPDATE sqlite_sequence SET seq = seq + $1 WHERE name = 'trials'", &[UNSYNCED_IDS.into()])?;
-    Ok(())
-}
-
-/// Writes a trial and returns its id.
-pub(super) fn insert_trial(tx: &mut dyn Tx, study: i64, trial: &Trial) -> Result<i64, Error> {
+/// Writes a trial and returns its id: the given one, or that of the database.
+pub(super) fn insert_trial(tx: &mut dyn Tx, study: i64, trial: &Trial, id: Option<i64>) -> Result<i64, Error> {
+    let (column, value) = if id.is_some() { ("trial_id, ", "$6, ") } else { ("", "") };
     let sql = format!(
-        "INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete) VALUES ($1, $2, {}, {}, {}) \
-         RETURNING trial_id",
+        "INSERT INTO trials ({column}number, study_id, state, datetime_start, datetime_complete) \
+         VALUES ({value}$1, $2, {}, {}, {}) RETURNING trial_id",
         enumeration(tx, 3, "trialstate"),
         moment(tx, 4),
         moment(tx, 5)
     );
     let [start, complete] = [trial.start, trial.complete].map(|at| at.map_or(Value::Null, time));
-    let row = [trial.number.into(), study.into(), trial.state.as_str().into(), start, complete];
+    let row: [Value; 5] = [trial.number.into(), study.into(), trial.state.as_str().into(), start, complete];
+    let row: Vec<Value> = row.into_iter().chain(id.map(Value::from)).collect();
     let rows = tx.query(&sql, &row)?;
     let id = rows.first().map_or(Err(db::Error::Statement("no id for the new trial".into())), |row| row.int(0))?;
     put_params(tx, id, &trial.params)?;
@@ -102,6 +93,8 @@ pub(super) fn insert_trial(tx: &mut dyn Tx, study: i64, trial: &Trial) -> Result
 
 pub(super) fn delete_study(tx: &mut dyn Tx, study: i64) -> Result<(), Error> {
     read::check_study(tx, study)?;
+    Table::Studies.keep(tx)?;
+    Table::Trials.keep(tx)?;
     for table in [
         "trial_user_attributes",
         "trial_system_attributes",
@@ -109,6 +102,7 @@ pub(super) fn delete_study(tx: &mut dyn Tx, study: i64) -> Result<(), Error> {
         "trial_values",
         "trial_intermediate_values",
         "trial_heartbeats",
+        "quintet_leases",
     ] {
         let sql = format!("DELETE FROM {table} WHERE trial_id IN (SELECT trial_id FROM trials WHERE study_id = $1)");
         tx.execute(&sql, &[study.into()])?;
@@ -201,6 +195,9 @@ pub(super) fn edit(tx: &mut dyn Tx, trial: i64, edit: &Edit, now: Timestamp) -> 
     upsert_attributes(tx, Owner::TrialUser(trial), &edit.user_attrs)?;
     upsert_attributes(tx, Owner::TrialSystem(trial), &edit.system_attrs)?;
     put_values(tx, trial, &edit.values)?;
+    if edit.leased {
+        lease(tx, trial)?;
+    }
     let Some(state) = edit.state else { return Ok(()) };
     let state_value = enumeration(tx, 2, "trialstate");
     let column = match state {
@@ -209,12 +206,29 @@ pub(super) fn edit(tx: &mut dyn Tx, trial: i64, edit: &Edit, now: Timestamp) -> 
         State::Waiting => {
             let sql = format!("UPDATE trials SET state = {state_value} WHERE trial_id = $1");
             tx.execute(&sql, &[trial.into(), state.as_str().into()])?;
+            // Whoever takes it next need not be a client of the proxy.
+            tx.execute("DELETE FROM quintet_leases WHERE trial_id = $1", &[trial.into()])?;
             return Ok(());
         }
     };
     let sql = format!("UPDATE trials SET state = {state_value}, {column} = {} WHERE trial_id = $1", moment(tx, 3));
     tx.execute(&sql, &[trial.into(), state.as_str().into(), time(now)])?;
     Ok(())
+}
+
+/// Remembers that a client of the storage proxy works on a trial.
+pub(super) fn lease(tx: &mut dyn Tx, trial: i64) -> Result<(), Error> {
+    tx.execute("INSERT INTO quintet_leases (trial_id) VALUES ($1) ON CONFLICT (trial_id) DO NOTHING", &[trial.into()])?;
+    Ok(())
+}
+
+/// The running trials that clients of the storage proxy have begun; the others are forgotten.
+pub(super) fn leased(tx: &mut dyn Tx) -> Result<Vec<i64>, Error> {
+    let ended =
+        "DELETE FROM quintet_leases WHERE trial_id NOT IN (SELECT trial_id FROM trials WHERE state = 'RUNNING')";
+    tx.execute(ended, &[])?;
+    let rows = tx.query("SELECT trial_id FROM quintet_leases ORDER BY trial_id", &[])?;
+    Ok(rows.iter().map(|row| row.int(0)).collect::<Result<_, _>>()?)
 }
 
 pub(super) fn set_study_attributes(

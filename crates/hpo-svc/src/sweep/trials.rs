@@ -74,7 +74,7 @@ impl Run {
         if number == 0 {
             self.preflight(&params).await?;
         }
-        let new = NewTrial { params, user_attrs: self.mark(), system_attrs, past: None };
+        let new = NewTrial { params, user_attrs: self.mark(), system_attrs, ..NewTrial::default() };
         self.runner.store.create_trial(self.study.id, new, Timestamp::now()).await.map_err(store_failure)
     }
 

@@ -87,7 +87,11 @@ fn an_error_names_where_and_what() {
     for (text, key, problem) in [
         ("listne = 'x'", "`listne`", "unknown key"),
         ("[lease]\nterm = 30", "`lease.term`", "`30` is not a duration"),
-        ("[lease]\nterm = '1s'\nextra = 1", "`lease.extra`", "unknown key; known here: term, check_interval, trial"),
+        (
+            "[lease]\nterm = '1s'\nextra = 1",
+            "`lease.extra`",
+            "unknown key; known here: term, check_interval, trial, idle_trial",
+        ),
         ("data_dir = 5", "`data_dir`", "expected"),
         ("listen = ", "", "line 1"),
     ] {

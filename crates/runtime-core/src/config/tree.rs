@@ -188,11 +188,20 @@ pub struct Lease {
     /// A running trial of an Optuna client whose connection has ended fails after this long, unless the client comes back; 0s
     /// leaves it running. Default 1m.
     pub trial: Duration,
+    /// The same for a client whose connection ended after 25 minutes without a call: gRPC closes such connections by itself and
+    /// connects again for the next call, so the client may be at work. Also for the trials of Optuna clients that ran when the
+    /// server was started. 0s leaves them running. Default 12h.
+    pub idle_trial: Duration,
 }
 
 impl Default for Lease {
     fn default() -> Self {
-        Self { term: Duration::from_secs(30), check_interval: Duration::from_secs(1), trial: Duration::from_secs(60) }
+        Self {
+            term: Duration::from_secs(30),
+            check_interval: Duration::from_secs(1),
+            trial: Duration::from_secs(60),
+            idle_trial: Duration::from_secs(12 * 60 * 60),
+        }
     }
 }
 

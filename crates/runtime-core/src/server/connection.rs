@@ -1,15 +1,5 @@
 //! The listener, its accept loop and the life of one connection: handshake, HTTP/1.1 or HTTP/2, age, drain, deadline.
-use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::{Request, Response};
@@ -22,15 +12,12 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream, lookup_host},
-    sync::watch,
-};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::TcpConnectInfo;
 
-use super::{App, Error};
+use super::{App, Error, peer::Peer};
 
 /// Connections that the system keeps for us while we are busy.
 const BACKLOG: u32 = 1024;
@@ -84,37 +71,6 @@ impl Listener {
     /// Where it listens, with the real port.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
-    }
-}
-
-/// The connection that a request came over, in the request's extensions.
-#[derive(Clone, Debug)]
-pub struct PeerConnection {
-    id: u64,
-    /// True once it is lost; closed without when this server ended it.
-    lost: watch::Receiver<bool>,
-}
-
-impl PeerConnection {
-    fn new() -> (watch::Sender<bool>, Self) {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let (sender, lost) = watch::channel(false);
-        (sender, Self { id: NEXT.fetch_add(1, Ordering::Relaxed), lost })
-    }
-
-    /// Unique in this process.
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// Whether the peer has closed it, or has gone without a word.
-    pub fn is_lost(&self) -> bool {
-        *self.lost.borrow()
-    }
-
-    /// Waits for its end; false when it was this server that ended it.
-    pub async fn lost(&self) -> bool {
-        self.lost.clone().wait_for(|lost| *lost).await.is_ok()
     }
 }
 
@@ -179,12 +135,16 @@ impl Acceptor {
 
     async fn http<I: Read + Write + Unpin + Send + 'static>(self, io: I, info: TcpConnectInfo) {
         let app = self.app;
-        let (lost, peer) = PeerConnection::new();
+        let (peer, connection) = Peer::new();
+        let requests = peer.requests();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(info.clone());
-            request.extensions_mut().insert(peer.clone());
-            let app = app.clone();
-            async move { Ok::<Response<Body>, Infallible>(app.answer(request.map(Body::new)).await) }
+            request.extensions_mut().insert(connection.clone());
+            let (app, open) = (app.clone(), requests.begin());
+            async move {
+                let answer = app.answer(request.map(Body::new)).await;
+                Ok::<Response<Body>, Infallible>(open.until_sent(answer))
+            }
         });
         let builder = protocol();
         let mut connection = pin!(builder.serve_connection(io, service));
@@ -197,8 +157,7 @@ impl Acceptor {
                         tracing::debug!(error = %error, "connection ended early");
                     }
                     if !asked && !aged {
-                        // Nobody may have kept it.
-                        let _ = lost.send(true);
+                        peer.has_gone();
                     }
                     return;
                 }

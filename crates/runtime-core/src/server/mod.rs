@@ -21,6 +21,7 @@ mod grpc;
 mod http;
 mod meters;
 mod options;
+mod peer;
 mod ready;
 mod run;
 pub mod signals;
@@ -49,10 +50,11 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Service;
 
 pub use self::http::RenderMetrics;
-pub use connection::{Listener, PeerConnection};
+pub use connection::Listener;
 pub use drain::Drain;
 pub use error::Error;
 pub use options::{ServerOptions, TlsOptions};
+pub use peer::{Lost, PeerConnection};
 
 use crate::status::ErrorReason;
 use auth::Auth;
