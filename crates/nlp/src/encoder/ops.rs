@@ -40,6 +40,7 @@ pub enum Activation {
 }
 
 /// Where [`Activation::Laplace`] is a half: sqrt(1/2), as `transformers` rounds it.
+#[expect(clippy::approx_constant, reason = "six digits, as there")]
 pub const LAPLACE_MEAN: f64 = 0.707_107;
 /// How slowly [`Activation::Laplace`] rises: sqrt(1 / (4 pi)), as `transformers` rounds it.
 pub const LAPLACE_DEVIATION: f64 = 0.282_095;

@@ -86,7 +86,8 @@ fn attribute(text: &str) -> Value {
     if let Ok(parsed) = PyValue::parse(text) {
         let value = strict(&parsed);
         // As Python writes it, and as we do.
-        if plain(&value).dump() == text || value.to_string() == text {
+        let compact = value.to_string();
+        if plain(&value).dump() == text || compact == text {
             return value;
         }
     }
@@ -274,7 +275,7 @@ fn plain(value: &Value) -> PyValue {
             "NaN" => PyValue::Float(f64::NAN),
             "Infinity" => PyValue::Float(f64::INFINITY),
             "-Infinity" => PyValue::Float(f64::NEG_INFINITY),
-            text => match text.strip_prefix(RAW).map(|raw| PyValue::parse(raw)) {
+            text => match text.strip_prefix(RAW).map(PyValue::parse) {
                 Some(Ok(value)) => value,
                 _ if is_word(text) => PyValue::Text(text[1..].to_owned()),
                 _ => PyValue::Text(text.to_owned()),
