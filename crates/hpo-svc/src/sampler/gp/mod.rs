@@ -2,9 +2,9 @@
 //!
 //! A process is fitted to the scores so far, and the next trial goes where the improvement that it promises is largest. Rules and
 //! constants are those of Optuna 5.0.0's `GPSampler`: running trials count by samples of what they may bring, constraints by the
-//! probability to keep them, several objectives by the hypervolume that they gain. Two things differ. Every fit begins at the same
-//! parameters, not at those of the trial before, so that a suggestion depends on the history alone. And a constraint may be missing
-//! in some trials: its model knows the others, and those trials do not count as feasible.
+//! probability to keep them, several objectives by the hypervolume that they gain. Three things differ. Every fit begins at the same
+//! parameters, not at those of the trial before, so that a suggestion depends on the history alone. The next trial is searched for
+//! more closely. And a constraint may be missing in some trials: its model knows the others, and those trials do not count as feasible.
 //!
 //! The cost grows with the cube of the number of trials, some seconds at a thousand; with more than four objectives the cells of
 //! the hypervolume become too many.

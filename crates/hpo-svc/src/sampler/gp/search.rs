@@ -24,8 +24,9 @@ pub(super) const LOCAL: usize = 10;
 const ROUNDS: usize = 100;
 /// Grids of at most so many values are looked through.
 const EXHAUSTIVE: u64 = 16;
-/// Optuna stops where the scaled gradient is below the root of its tolerance.
-const CLIMB: Limits = Limits { iterations: 200, gradient: 1e-2 };
+/// Optuna stops where the scaled gradient is below 1e-2. Closer to the top is better: with 1e-4 a study of 100 trials finds more than with
+/// 1e-2 in 59 % (52 to 65) of 204 pairs of `tests/bench/hpo_quality`.
+const CLIMB: Limits = Limits { iterations: 200, gradient: 1e-4 };
 
 /// The point with the largest value that was found, from quasi-random points and the given ones.
 pub(super) fn maximize(
