@@ -1,7 +1,7 @@
 //! Many clients suggest and tell while the server is killed again and again: what was acknowledged is there, numbers are dense.
 //!
-//! `QUINTET_TEST_CLIENTS=64 QUINTET_TEST_SECONDS=300 QUINTET_TEST_PAUSE=30 cargo nextest run -p quintet-tests -E 'binary(hpo_kills)'`
-//! does it for longer, with so many seconds between a start and the next kill.
+//! `QUINTET_TEST_CLIENTS=64 QUINTET_TEST_SECONDS=300 QUINTET_TEST_PAUSE=30 cargo test --workspace --test hpo_kills -- --nocapture` does it
+//! for longer (nextest ends a test after five minutes), with so many seconds between a start and the next kill.
 #![allow(clippy::unwrap_used)] // Helpers of tests panic like the tests themselves.
 
 use std::{
