@@ -64,6 +64,25 @@ impl Reader<'_> {
         self.raw.get(key).filter(|value| !value.is_null())
     }
 
+    /// A field that may be none, which null makes it; `start` is overwritten by `read`.
+    fn optional<T>(
+        &mut self,
+        key: &str,
+        value: &mut Option<T>,
+        mut start: T,
+        read: fn(&mut Self, &str, &mut T) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        *value = match self.raw.get(key) {
+            None => return Ok(()),
+            Some(Value::Null) => None,
+            Some(_) => {
+                read(self, key, &mut start)?;
+                Some(start)
+            }
+        };
+        Ok(())
+    }
+
     fn number(&self, key: &str) -> Result<Option<f64>, Error> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value.as_f64().map(Some).ok_or_else(|| self.error(key, format!("found {value}, expected a number")))
@@ -87,14 +106,7 @@ impl Visit for Reader<'_> {
     }
 
     fn optional_integer(&mut self, key: &str, value: &mut Option<usize>) -> Result<(), Error> {
-        if self.get(key).is_some() {
-            let mut found = 0;
-            self.integer(key, &mut found)?;
-            *value = Some(found);
-        } else if self.raw.contains_key(key) {
-            *value = None;
-        }
-        Ok(())
+        self.optional(key, value, 0, Self::integer)
     }
 
     fn signed(&mut self, key: &str, value: &mut i64) -> Result<(), Error> {
@@ -117,12 +129,7 @@ impl Visit for Reader<'_> {
     }
 
     fn optional_probability(&mut self, key: &str, value: &mut Option<f64>) -> Result<(), Error> {
-        if self.get(key).is_some() {
-            let mut found = 0.0;
-            self.probability(key, &mut found)?;
-            *value = Some(found);
-        }
-        Ok(())
+        self.optional(key, value, 0.0, Self::probability)
     }
 
     fn positive(&mut self, key: &str, value: &mut f64) -> Result<(), Error> {
@@ -136,14 +143,7 @@ impl Visit for Reader<'_> {
     }
 
     fn optional_positive(&mut self, key: &str, value: &mut Option<f64>) -> Result<(), Error> {
-        if self.get(key).is_some() {
-            let mut found = 1.0;
-            self.positive(key, &mut found)?;
-            *value = Some(found);
-        } else if self.raw.contains_key(key) {
-            *value = None;
-        }
-        Ok(())
+        self.optional(key, value, 1.0, Self::positive)
     }
 
     fn flag(&mut self, key: &str, value: &mut bool) -> Result<(), Error> {
