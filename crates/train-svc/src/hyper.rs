@@ -335,14 +335,8 @@ impl Hyper {
             fields.out_of_range("metric_for_best_model", format!("`{name}`"), range);
         }
         if self.crf {
-            // The likelihood of a sequence has no terms by label that these could change.
-            let others = [
-                ("label_smoothing_factor", self.label_smoothing_factor > 0.0),
-                ("class_weights", !self.class_weights.is_empty()),
-                ("balanced_class_weights", self.balanced_class_weights),
-                ("focal_gamma", self.focal_gamma > 0.0),
-            ];
-            for (other, _) in others.into_iter().filter(|(_, given)| *given) {
+            // The likelihood of a sequence has no terms by label.
+            for other in self.of_terms_by_label() {
                 fields.excluded("crf", other);
             }
         }
@@ -355,6 +349,17 @@ impl Hyper {
             let range = format!("at least max_length, {}: one row must fit", self.max_length);
             fields.out_of_range("tokens_per_batch", budget, &range);
         }
+    }
+
+    /// The settings in use that change a loss label by label, which not every loss has.
+    pub fn of_terms_by_label(&self) -> impl Iterator<Item = &'static str> {
+        let settings = [
+            ("label_smoothing_factor", self.label_smoothing_factor > 0.0),
+            ("class_weights", !self.class_weights.is_empty()),
+            ("balanced_class_weights", self.balanced_class_weights),
+            ("focal_gamma", self.focal_gamma > 0.0),
+        ];
+        settings.into_iter().filter_map(|(name, used)| used.then_some(name))
     }
 
     /// The rate of a weight over that of the schedule. `depth` is 0 for the embeddings, the number of the layer from 1, and above

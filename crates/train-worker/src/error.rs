@@ -12,7 +12,7 @@ pub enum Error {
     /// Fields of the specification are out of their range.
     #[error(transparent)]
     Fields(#[from] FieldErrors),
-    /// The loss or the gradient is no number any more.
+    /// The loss, the gradient or the scores are no numbers any more.
     #[error(
         "training diverged at step {step}: {what} is not finite; rows of the batch: {rows}{}; try a lower learning_rate",
         .kept.as_ref().map(|epoch| epoch.kept()).unwrap_or_default()
@@ -20,9 +20,9 @@ pub enum Error {
     Diverged {
         /// Step of the run, counted from 1.
         step: usize,
-        /// `loss` or `gradient norm`.
+        /// `loss`, `gradient norm` or, in an evaluation, `score`.
         what: &'static str,
-        /// Lines of the batch's rows in the training file.
+        /// Lines of the batch's rows in the file of their split.
         rows: String,
         /// The best epoch before, when its checkpoint was written.
         kept: Option<Box<EpochReport>>,

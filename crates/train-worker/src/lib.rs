@@ -16,6 +16,7 @@ mod evaluate;
 mod lora;
 mod loss;
 mod loss_scale;
+mod memory;
 mod model;
 mod observer;
 mod optimizer;

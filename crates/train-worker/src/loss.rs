@@ -15,6 +15,9 @@ use crate::{
     crf::{Chains, Crf},
 };
 
+/// The least that focal loss takes 1 - probability for.
+const DOUBT: f64 = 1e-12;
+
 /// The targets of a batch on the device.
 pub(crate) enum Wanted {
     /// Label ids [rows * length]; [`IGNORED`] where the loss looks away.
@@ -100,8 +103,7 @@ impl Loss {
                     )?;
                     // Probability of what is right, label by label.
                     let right = logits.f_sigmoid()?.f_sub(&wanted.f_neg()?.f_add_scalar(1.0)?)?.f_abs()?;
-                    let factor = right.f_neg()?.f_add_scalar(1.0)?.f_pow_tensor_scalar(self.gamma)?;
-                    terms.f_mul(&factor)?.f_sum(Kind::Float)?
+                    terms.f_mul(&self.focus(&right)?)?.f_sum(Kind::Float)?
                 } else {
                     logits.f_binary_cross_entropy_with_logits::<&Tensor>(&smooth, None, weights, Reduction::Sum)?
                 }
@@ -116,8 +118,13 @@ impl Loss {
         let terms = logits.f_cross_entropy_loss(wanted, weights, Reduction::None, IGNORED, self.smoothing)?;
         // Without weights and smoothing, cross-entropy is minus the logarithm of that probability.
         let surprise = logits.f_cross_entropy_loss::<Tensor>(wanted, None, Reduction::None, IGNORED, 0.0)?;
-        let factor = surprise.f_neg()?.f_exp()?.f_neg()?.f_add_scalar(1.0)?.f_clamp_min(0.0)?;
-        Ok(terms.f_mul(&factor.f_pow_tensor_scalar(self.gamma)?)?.f_sum(Kind::Float)?)
+        Ok(terms.f_mul(&self.focus(&surprise.f_neg()?.f_exp()?)?)?.f_sum(Kind::Float)?)
+    }
+
+    /// (1 - probability) ^ gamma. What is certain keeps a trace of doubt: the slope of a power below 1 has no end at 0.
+    fn focus(&self, right: &Tensor) -> Result<Tensor, Error> {
+        let doubt = right.f_neg()?.f_add_scalar(1.0)?.f_clamp_min(DOUBT)?;
+        Ok(doubt.f_pow_tensor_scalar(self.gamma)?)
     }
 
     /// What a row adds to that by which the sum is divided for the mean: the number of its terms, or the weights of its right labels, as
@@ -261,6 +268,19 @@ mod tests {
         let (one, count) = sum(vec![1, IGNORED]);
         assert_eq!(count, 1.0);
         assert!(one > 0.0 && one < sum(vec![1, 1]).0);
+    }
+
+    #[test]
+    fn what_is_certain_has_a_gradient_whatever_the_focus() {
+        let loss = loss(Hyperparameters { focal_gamma: Some(0.5), ..Default::default() }, &[]).unwrap();
+        let certain = || Tensor::from_slice(&[40f32, 0.0, 1.0]).view([1, 3]).set_requires_grad(true);
+        for targets in [Targets::Class(vec![0]), Targets::Classes(vec![1.0, 0.0, 0.0])] {
+            let logits = certain();
+            let sum = loss.sum(&logits, &Wanted::new(&targets, 1, None, Device::Cpu).unwrap()).unwrap();
+            sum.backward();
+            let gradient = Vec::<f32>::try_from(logits.grad().view([-1])).unwrap();
+            assert!(gradient.iter().all(|value| value.is_finite()), "{targets:?}: {gradient:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tch::Kind;
 use train_svc::predict::{PREDICTIONS, PredictRequest};
 
 use crate::{
-    Directive, Error, Observer, device,
+    Directive, Error, Observer, device, memory,
     model::Model,
     parameters::{Parameters, elements},
 };
@@ -21,9 +21,11 @@ impl Scorer for TorchScorer {
     type Error = Error;
 
     fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>, Error> {
-        let input = self.0.input(batch)?;
-        let logits = tch::no_grad(|| self.0.logits(&input, None, false))?;
-        elements(&logits.f_to_kind(Kind::Float)?)
+        let scores = || -> Result<Vec<f32>, Error> {
+            let input = self.0.input(batch)?;
+            elements(&self.0.logits(&input, None, false)?.f_to_kind(Kind::Float)?)
+        };
+        tch::no_grad(scores).map_err(|error| memory::told(error, batch.rows, batch.length))
     }
 }
 

@@ -46,7 +46,8 @@ pub struct Calibration {
 /// Collects predictions one by one.
 #[derive(Debug, Clone, Default)]
 pub struct Calibrator {
-    confidences: Vec<(f64, bool)>,
+    /// 8 bytes a prediction, of which there may be millions.
+    confidences: Vec<(f32, bool)>,
     brier: f64,
     nll: f64,
 }
@@ -54,9 +55,9 @@ pub struct Calibrator {
 impl Calibrator {
     /// One prediction: probabilities by label, the right label and the predicted one.
     pub fn add(&mut self, probabilities: &[f32], gold: usize, predicted: usize) {
-        let probability = |label: usize| probabilities.get(label).map_or(0.0, |p| f64::from(*p));
+        let probability = |label: usize| probabilities.get(label).copied().unwrap_or(0.0);
         self.confidences.push((probability(predicted), gold == predicted));
-        self.nll += negative_log(probability(gold));
+        self.nll += negative_log(f64::from(probability(gold)));
         let off = |(label, p): (usize, &f32)| (f64::from(*p) - f64::from(u8::from(label == gold))).powi(2);
         self.brier += probabilities.iter().enumerate().map(off).sum::<f64>();
     }
@@ -67,10 +68,10 @@ impl Calibrator {
         if count == 0 {
             return None;
         }
-        let mut members: Vec<Vec<(f64, bool)>> = vec![Vec::new(); BINS];
+        let mut members: Vec<Vec<(f32, bool)>> = vec![Vec::new(); BINS];
         for (confidence, right) in &self.confidences {
             // Open below and closed above, so that 1 is in the last bin.
-            let bin = ((confidence * BINS as f64).ceil() as usize).clamp(1, BINS) - 1;
+            let bin = ((f64::from(*confidence) * BINS as f64).ceil() as usize).clamp(1, BINS) - 1;
             members[bin].push((*confidence, *right));
         }
         let bins: Vec<Bin> = members
@@ -125,10 +126,10 @@ pub(crate) fn negative_log(probability: f64) -> f64 {
 }
 
 /// Mean confidence and accuracy; 0 of nothing.
-fn means(members: &[(f64, bool)]) -> (f64, f64) {
+fn means(members: &[(f32, bool)]) -> (f64, f64) {
     let count = members.len().max(1) as f64;
     let right = members.iter().filter(|(_, right)| *right).count() as f64;
-    (members.iter().map(|(confidence, _)| confidence).sum::<f64>() / count, right / count)
+    (members.iter().map(|(confidence, _)| f64::from(*confidence)).sum::<f64>() / count, right / count)
 }
 
 #[cfg(test)]

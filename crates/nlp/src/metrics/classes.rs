@@ -1,12 +1,10 @@
 //! Classes of words or texts: the confusion matrix, and precision, recall and F1 averaged as scikit-learn does.
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
 use crate::seqeval::{Counts, Scores, average, ratio};
 
 /// How often each class was taken for each other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confusion {
     /// Names of the classes.
     pub labels: Vec<String>,
@@ -44,22 +42,22 @@ impl Confusion {
         Self { labels, counts }
     }
 
-    /// The matrix of tags, its classes those found, sorted.
-    pub fn of_tags<S: AsRef<str>>(gold: &[Vec<S>], predicted: &[Vec<S>]) -> Self {
-        let pairs = || gold.iter().flatten().zip(predicted.iter().flatten());
-        let names: BTreeSet<&str> = pairs().flat_map(|(gold, predicted)| [gold.as_ref(), predicted.as_ref()]).collect();
-        let mut matrix = Self::new(names.into_iter().map(str::to_owned).collect());
-        for (gold, predicted) in pairs() {
-            if let (Some(gold), Some(predicted)) = (matrix.position(gold.as_ref()), matrix.position(predicted.as_ref()))
-            {
-                matrix.add(gold, predicted);
-            }
-        }
-        matrix
+    /// Counts a pair of names in a matrix whose classes are those found, sorted: a new name becomes a class.
+    pub fn add_named(&mut self, gold: &str, predicted: &str) {
+        self.class(gold);
+        let predicted = self.class(predicted);
+        // Looked up again: the other name may have come before it.
+        let gold = self.class(gold);
+        self.add(gold, predicted);
     }
 
-    fn position(&self, label: &str) -> Option<usize> {
-        self.labels.binary_search_by(|name| name.as_str().cmp(label)).ok()
+    fn class(&mut self, name: &str) -> usize {
+        self.labels.binary_search_by(|label| label.as_str().cmp(name)).unwrap_or_else(|place| {
+            self.labels.insert(place, name.to_owned());
+            self.counts.iter_mut().for_each(|row| row.insert(place, 0));
+            self.counts.insert(place, vec![0; self.labels.len()]);
+            place
+        })
     }
 
     /// Counts one item; classes that do not exist are left out.

@@ -69,11 +69,11 @@ fn words_equal_scikit_learn() {
         let labels: Vec<String> = serde_json::from_value(case["labels"].clone()).unwrap();
         let predictions = TokenPredictions { labels: &labels, gold: &gold, predicted: &predicted, probabilities: None };
         let report = evaluate_tokens(&predictions, &QUIET).unwrap();
-        assert_eq!(report.token_confusion.labels, labels);
-        assert_eq!(serde_json::json!(report.token_confusion.counts), case["confusion"], "{place}");
-        classes(&report.tokens, &case["classes"], &place);
-        averages(&report.tokens, &case["averages"], &place);
-        averages(&report.tokens_without_outside, &case["averages_without_outside"], &place);
+        assert_eq!(report.scores.token_confusion.labels, labels);
+        assert_eq!(serde_json::json!(report.scores.token_confusion.counts), case["confusion"], "{place}");
+        classes(&report.scores.tokens, &case["classes"], &place);
+        averages(&report.scores.tokens, &case["averages"], &place);
+        averages(&report.scores.tokens_without_outside, &case["averages_without_outside"], &place);
         close(report.metrics["accuracy"], &case["accuracy"], &place);
         close(report.metrics[canonical("macro-f1")], &case["macro_f1_of_gold"], &place);
     }

@@ -1,6 +1,6 @@
 //! Partial matches of entities as MUC-5 and SemEval-2013 task 9.1 (Segura-Bedmar et al. 2013) count them, in the reading of the
 //! Python package `nervaluate` 1.2.1.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -73,27 +73,30 @@ pub struct PartialReport {
     pub entities: Vec<TypeMatches>,
 }
 
-/// Compares tags, one list a sentence, as many on both sides. Entities are those of seqeval's default mode.
-pub fn evaluate<S: AsRef<str>>(gold: &[Vec<S>], predicted: &[Vec<S>]) -> PartialReport {
-    let pairs: Vec<(Vec<Entity<'_>>, Vec<Entity<'_>>)> = gold
-        .iter()
-        .zip(predicted)
-        .map(|(gold, predicted)| (entities(gold, Mode::Default), entities(predicted, Mode::Default)))
-        .collect();
-    let labels: BTreeSet<&str> =
-        pairs.iter().flat_map(|(gold, predicted)| gold.iter().chain(predicted)).map(|entity| entity.label).collect();
-    let of_type = |label: &str| {
-        let mut scores = SchemaScores::default();
-        for (gold, predicted) in &pairs {
-            scores.add(&only(gold, label), &only(predicted, label));
+/// A comparison sentence by sentence. Entities are those of seqeval's default mode.
+#[derive(Debug, Clone, Default)]
+pub struct PartialTally {
+    overall: SchemaScores,
+    types: BTreeMap<String, SchemaScores>,
+}
+
+impl PartialTally {
+    /// Compares the tags of a sentence, as many on both sides.
+    pub fn add<S: AsRef<str>>(&mut self, gold: &[S], predicted: &[S]) {
+        let (gold, predicted) = (entities(gold, Mode::Default), entities(predicted, Mode::Default));
+        self.overall.add(&gold, &predicted);
+        let labels: BTreeSet<&str> = gold.iter().chain(&predicted).map(|entity| entity.label).collect();
+        for label in labels {
+            let scores = self.types.entry(label.to_owned()).or_default();
+            scores.add(&only(&gold, label), &only(&predicted, label));
         }
-        TypeMatches { label: label.to_owned(), scores: scores.finish() }
-    };
-    let mut overall = SchemaScores::default();
-    for (gold, predicted) in &pairs {
-        overall.add(gold, predicted);
     }
-    PartialReport { overall: overall.finish(), entities: labels.into_iter().map(of_type).collect() }
+
+    /// What came out.
+    pub fn report(self) -> PartialReport {
+        let of_type = |(label, scores): (String, SchemaScores)| TypeMatches { label, scores: scores.finish() };
+        PartialReport { overall: self.overall.finish(), entities: self.types.into_iter().map(of_type).collect() }
+    }
 }
 
 fn only<'a>(all: &[Entity<'a>], label: &str) -> Vec<Entity<'a>> {
@@ -197,7 +200,11 @@ mod tests {
             lines.iter().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
         };
         for (number, case) in cases.iter().enumerate() {
-            let report = evaluate(&tags(&case["gold"]), &tags(&case["predicted"]));
+            let mut tally = PartialTally::default();
+            for (gold, predicted) in tags(&case["gold"]).iter().zip(&tags(&case["predicted"])) {
+                tally.add(gold, predicted);
+            }
+            let report = tally.report();
             all_equal(&report.overall, &case["overall"], &format!("case {number}"));
             let rows = case["entities"].as_object().unwrap();
             assert_eq!(report.entities.len(), rows.len());

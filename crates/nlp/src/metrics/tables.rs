@@ -129,15 +129,16 @@ fn number(value: f64) -> String {
 impl TokenReport {
     /// The report in Markdown under a title.
     pub fn markdown(&self, title: &str) -> String {
-        let mut page = Page(format!("# {title}\n\n{} sentences, {} words.\n", self.sentences, self.words));
+        let mut page =
+            Page(format!("# {title}\n\n{} sentences, {} words.\n", self.scores.sentences, self.scores.words));
         page.heading("Entities (seqeval, default mode)");
-        page.entities(&self.default);
+        page.entities(&self.scores.default);
         page.heading("Entities (seqeval, strict mode, IOB2)");
-        page.entities(&self.strict);
+        page.entities(&self.scores.strict);
         page.intervals(&self.intervals);
         page.heading("Partial matches (SemEval-2013)");
         page.head(&["schema", "correct", "incorrect", "partial", "missed", "spurious", "precision", "recall", "F1"]);
-        let schemas = &self.partial.overall;
+        let schemas = &self.scores.partial.overall;
         for (name, scores) in [
             ("strict", &schemas.strict),
             ("exact", &schemas.exact),
@@ -157,11 +158,11 @@ impl TokenReport {
         page.heading("By length of sentence");
         page.lengths(&self.by_sentence_length);
         page.heading("Words by tag");
-        page.classes(&self.tokens);
-        if let Some(calibration) = &self.calibration {
+        page.classes(&self.scores.tokens);
+        if let Some(calibration) = &self.scores.calibration {
             page.calibration("Calibration of all words", calibration);
         }
-        if let Some(calibration) = &self.calibration_entities {
+        if let Some(calibration) = &self.scores.calibration_entities {
             page.calibration("Calibration of words in entities", calibration);
         }
         page.0

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bootstrap, Calibration, ClassReport, Confusion, Interval, LengthScores, PartialReport, RowCounts,
-    calibration::Calibrator, partial, spans,
+    Bootstrap, Calibration, ClassReport, Confusion, Interval, LengthScores, PartialReport, PartialTally, RowCounts,
+    calibration::Calibrator, spans,
 };
 use crate::{
     Error,
-    seqeval::{self, Counts, Mode, Report, average, entities, ratio},
+    seqeval::{Counts, Mode, Report, Tally, average, entities, ratio},
 };
 
 /// Tags of words, gold and predicted.
@@ -26,9 +26,9 @@ pub struct TokenPredictions<'a> {
     pub probabilities: Option<&'a [Vec<f32>]>,
 }
 
-/// The report of a split.
+/// Scores of tagged words, whatever their number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TokenReport {
+pub struct TokenScores {
     /// Sentences.
     pub sentences: usize,
     /// Words.
@@ -45,16 +45,24 @@ pub struct TokenReport {
     pub tokens_without_outside: ClassReport,
     /// Which tags were taken for which.
     pub token_confusion: Confusion,
+    /// Of all words that the model saw.
+    pub calibration: Option<Calibration>,
+    /// Of those whose gold or predicted tag is not `O`.
+    pub calibration_entities: Option<Calibration>,
+}
+
+/// The report of a split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenReport {
+    /// The scores.
+    #[serde(flatten)]
+    pub scores: TokenScores,
     /// Which entity types were taken for which.
     pub type_confusion: Confusion,
     /// Entities by their length in words.
     pub by_entity_length: Vec<LengthScores>,
     /// Entities by the length of their sentence in words.
     pub by_sentence_length: Vec<LengthScores>,
-    /// Of all words that the model saw.
-    pub calibration: Option<Calibration>,
-    /// Of those whose gold or predicted tag is not `O`.
-    pub calibration_entities: Option<Calibration>,
     /// Bootstrap intervals over sentences, by the name of the metric.
     pub intervals: BTreeMap<String, Interval>,
     /// Every metric by name.
@@ -63,69 +71,117 @@ pub struct TokenReport {
 
 /// Compares predicted with gold tags. Sentences and words must be as many in all lists, and tags be among the labels.
 pub fn evaluate_tokens(predictions: &TokenPredictions<'_>, bootstrap: &Bootstrap) -> Result<TokenReport, Error> {
-    let TokenPredictions { gold, predicted, .. } = *predictions;
-    let default = seqeval::evaluate(gold, predicted, Mode::Default)?;
-    let strict = seqeval::evaluate(gold, predicted, Mode::Strict)?;
-    let (calibration, calibration_entities) = calibrate(predictions)?;
-    let token_confusion = Confusion::of_tags(gold, predicted);
-    let mut report = TokenReport {
-        sentences: gold.len(),
-        words: token_confusion.total(),
-        intervals: intervals(gold, predicted, &default, bootstrap),
-        default,
-        strict,
-        partial: partial::evaluate(gold, predicted),
-        tokens: token_confusion.report(|_| true),
-        tokens_without_outside: token_confusion.report(|label| label != "O"),
+    let TokenPredictions { labels, gold, predicted, probabilities } = *predictions;
+    let counts = [("predicted", Some(predicted.len())), ("probabilities", probabilities.map(<[_]>::len))];
+    for (field, count) in counts {
+        if let Some(count) = count.filter(|count| *count != gold.len()) {
+            let problem = format!("{count} sentences, but the gold tags have {}", gold.len());
+            return Err(Error::argument(field, problem));
+        }
+    }
+    let mut tally = TokenTally::new(labels);
+    for (sentence, (gold, predicted)) in gold.iter().zip(predicted).enumerate() {
+        tally.add(gold, predicted, probabilities.map(|probabilities| probabilities[sentence].as_slice()))?;
+    }
+    let scores = tally.finish();
+    Ok(TokenReport {
         type_confusion: spans::type_confusion(gold, predicted),
         by_entity_length: spans::by_entity_length(gold, predicted),
         by_sentence_length: spans::by_sentence_length(gold, predicted),
-        calibration,
-        calibration_entities,
-        metrics: BTreeMap::new(),
-        token_confusion,
-    };
-    report.metrics = report.scalars();
-    Ok(report)
+        intervals: intervals(gold, predicted, &scores.default, bootstrap),
+        metrics: scores.metrics(),
+        scores,
+    })
 }
 
-fn calibrate(predictions: &TokenPredictions<'_>) -> Result<(Option<Calibration>, Option<Calibration>), Error> {
-    let TokenPredictions { labels, gold, predicted, probabilities } = *predictions;
-    let Some(probabilities) = probabilities else { return Ok((None, None)) };
-    if probabilities.len() != gold.len() {
-        let problem = format!("{} sentences, but the gold tags have {}", probabilities.len(), gold.len());
-        return Err(Error::argument("probabilities", problem));
+/// A comparison sentence by sentence, for more of them than memory holds.
+#[derive(Debug, Clone)]
+pub struct TokenTally<'a> {
+    labels: &'a [String],
+    ids: HashMap<&'a str, usize>,
+    sentences: usize,
+    default: Tally,
+    strict: Tally,
+    partial: PartialTally,
+    tokens: Confusion,
+    all: Calibrator,
+    inside: Calibrator,
+}
+
+impl<'a> TokenTally<'a> {
+    /// Nothing compared yet; labels by id.
+    pub fn new(labels: &'a [String]) -> Self {
+        Self {
+            labels,
+            ids: labels.iter().enumerate().map(|(id, label)| (label.as_str(), id)).collect(),
+            sentences: 0,
+            default: Tally::new(Mode::Default),
+            strict: Tally::new(Mode::Strict),
+            partial: PartialTally::default(),
+            tokens: Confusion::default(),
+            all: Calibrator::default(),
+            inside: Calibrator::default(),
+        }
     }
-    let ids: HashMap<&str, usize> = labels.iter().enumerate().map(|(id, label)| (label.as_str(), id)).collect();
-    let id = |tag: &str| {
-        let unknown = || Error::argument("labels", format!("`{tag}` is not among {}", labels.join(", ")));
-        ids.get(tag).copied().ok_or_else(unknown)
-    };
-    let (mut all, mut inside) = (Calibrator::default(), Calibrator::default());
-    for (sentence, values) in probabilities.iter().enumerate() {
-        let (gold, predicted) = (&gold[sentence], &predicted[sentence]);
-        if values.len() != gold.len() * labels.len() {
-            let (words, labels) = (gold.len(), labels.len());
-            let problem = format!(
-                "sentence {sentence} has {} values, expected {words} words times {labels} labels",
-                values.len()
-            );
+
+    /// Compares the tags of a sentence; probabilities as in [`TokenPredictions`].
+    pub fn add(&mut self, gold: &[String], predicted: &[String], probabilities: Option<&[f32]>) -> Result<(), Error> {
+        self.default.add(gold, predicted)?;
+        self.strict.add(gold, predicted)?;
+        self.partial.add(gold, predicted);
+        for (gold, predicted) in gold.iter().zip(predicted) {
+            self.tokens.add_named(gold, predicted);
+        }
+        if let Some(probabilities) = probabilities {
+            self.calibrate(gold, predicted, probabilities)?;
+        }
+        self.sentences += 1;
+        Ok(())
+    }
+
+    fn calibrate(&mut self, gold: &[String], predicted: &[String], probabilities: &[f32]) -> Result<(), Error> {
+        let (words, labels, sentence) = (gold.len(), self.labels.len(), self.sentences);
+        if probabilities.len() != words * labels {
+            let count = probabilities.len();
+            let problem =
+                format!("sentence {sentence} has {count} values, expected {words} words times {labels} labels");
             return Err(Error::argument("probabilities", problem));
         }
-        for ((gold, predicted), row) in gold.iter().zip(predicted).zip(values.chunks_exact(labels.len().max(1))) {
+        for ((gold, predicted), row) in gold.iter().zip(predicted).zip(probabilities.chunks_exact(labels.max(1))) {
             check_row(row, sentence)?;
             let unseen = row.iter().all(|p| *p == 0.0);
             if unseen {
                 continue;
             }
-            let (gold_id, predicted_id) = (id(gold)?, id(predicted)?);
-            all.add(row, gold_id, predicted_id);
+            let (gold_id, predicted_id) = (self.id(gold)?, self.id(predicted)?);
+            self.all.add(row, gold_id, predicted_id);
             if gold != "O" || predicted != "O" {
-                inside.add(row, gold_id, predicted_id);
+                self.inside.add(row, gold_id, predicted_id);
             }
         }
+        Ok(())
     }
-    Ok((all.finish(), inside.finish()))
+
+    fn id(&self, tag: &str) -> Result<usize, Error> {
+        let unknown = || Error::argument("labels", format!("`{tag}` is not among {}", self.labels.join(", ")));
+        self.ids.get(tag).copied().ok_or_else(unknown)
+    }
+
+    /// What came out.
+    pub fn finish(self) -> TokenScores {
+        TokenScores {
+            sentences: self.sentences,
+            words: self.tokens.total(),
+            default: self.default.report(),
+            strict: self.strict.report(),
+            partial: self.partial.report(),
+            tokens: self.tokens.report(|_| true),
+            tokens_without_outside: self.tokens.report(|label| label != "O"),
+            token_confusion: self.tokens,
+            calibration: self.all.finish(),
+            calibration_entities: self.inside.finish(),
+        }
+    }
 }
 
 /// Refuses what is no probability: a model that has diverged must not look well calibrated.
@@ -179,8 +235,9 @@ fn intervals(
     names.zip(values).collect()
 }
 
-impl TokenReport {
-    fn scalars(&self) -> BTreeMap<String, f64> {
+impl TokenScores {
+    /// Every metric by name.
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
         let mut metrics = BTreeMap::new();
         // First what carries the name of a type, so that a type's name never hides a metric.
         for row in &self.default.entities {
@@ -255,7 +312,7 @@ mod tests {
         for name in report.metrics.keys() {
             assert!(super::super::greater_is_better(name).is_some(), "{name}");
         }
-        assert_eq!((report.sentences, report.words), (3, 8));
+        assert_eq!((report.scores.sentences, report.scores.words), (3, 8));
         for (name, interval) in &report.intervals {
             let value = report.metrics[name];
             assert!((interval.value - value).abs() < 1e-12, "{name}: {interval:?}, {value}");
@@ -266,7 +323,7 @@ mod tests {
         assert!((report.metrics["f1_type"] - 6.0 / 7.0).abs() < 1e-12);
         let ece = report.metrics["ece"];
         assert!((ece - (6.0 / 8.0 - 0.7)).abs() < 1e-6, "{ece}");
-        assert_eq!(report.calibration_entities.as_ref().unwrap().count, 5);
+        assert_eq!(report.scores.calibration_entities.as_ref().unwrap().count, 5);
         let back: TokenReport = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         assert_eq!(back, report);
     }
@@ -281,8 +338,8 @@ mod tests {
             evaluate_tokens(&predictions, &Bootstrap { resamples: 0, ..Bootstrap::default() })
         };
         let report = of(&probabilities).unwrap();
-        assert_eq!(report.calibration.unwrap().count, 1);
-        assert!(report.calibration_entities.is_none() && report.intervals.is_empty());
+        assert_eq!(report.scores.calibration.unwrap().count, 1);
+        assert!(report.scores.calibration_entities.is_none() && report.intervals.is_empty());
         for wrong in [vec![], vec![vec![0.5; 4]], vec![vec![f32::NAN; 8]], vec![vec![1.5; 8]]] {
             assert!(matches!(of(&wrong), Err(Error::Argument { field: "probabilities", .. })), "{wrong:?}");
         }

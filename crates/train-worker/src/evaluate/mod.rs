@@ -1,18 +1,20 @@
 //! Predictions and scores of a split, whatever the task and however large: rows are read in chunks and forgotten.
+mod names;
 mod texts;
 mod tokens;
 
 use quintet_nlp::{align::Encoded, batch, data::Sentence, prepare::Part, rows::Rows, task::Task};
 use tch::{Kind, Tensor};
 
-use crate::{Directive, Error, Observer, SplitReport, loss::Loss, model::Model, parameters::elements};
+pub(crate) use self::names::metric_names;
+use crate::{Directive, Error, Observer, SplitReport, loss::Loss, memory, model::Model, parameters::elements};
 
 /// Sub-tokens, padding included, in one batch of an evaluation.
 const TOKENS: usize = 4096;
 /// Rows read at a time.
 const CHUNK: usize = 2048;
-/// Documents that get the whole report with intervals, calibration and worst examples; of more, the scores of all are told and the
-/// rest is of the first ones.
+/// Documents that get the whole report with intervals and worst examples; of more, the metrics are of all and the report is of the
+/// first ones.
 const DETAILED: usize = 20_000;
 
 /// How far an evaluation goes.
@@ -120,12 +122,17 @@ impl Evaluation<'_> {
                 stop => return Ok(stop),
             }
             let padded = batch::pad(members.iter().map(|row| &chunk[*row]), 0, self.pad_token_id);
-            let input = self.model.input(&padded)?;
-            let (sum, values) = tch::no_grad(|| -> Result<(f64, Vec<f32>), Error> {
+            let scores = || -> Result<(f64, Vec<f32>), Error> {
+                let input = self.model.input(&padded)?;
                 let logits = self.model.logits(&input, None, false)?;
                 let sum = losses.loss.sum(&logits, &input.wanted)?.f_double_value(&[])?;
                 Ok((sum, elements(&logits)?))
-            })?;
+            };
+            let scored = tch::no_grad(scores);
+            let (sum, values) = scored.map_err(|error| memory::told(error, members.len(), longest))?;
+            if !sum.is_finite() || values.iter().any(|value| !value.is_finite()) {
+                return Err(self.diverged(members.iter().map(|row| done + row)));
+            }
             losses.sum += sum;
             losses.terms += padded.targets.count();
             let width = values.len() / members.len().max(1);
@@ -138,6 +145,20 @@ impl Evaluation<'_> {
         }
         Ok(Directive::Continue)
     }
+
+    /// The error of scores that are no numbers: the last steps have spoilt the weights.
+    fn diverged(&self, rows: impl Iterator<Item = usize>) -> Error {
+        let split: &dyn Rows = self.part.rows.as_ref();
+        let rows = format!("{} lines {}", self.part.name, lines(split, rows));
+        let step = usize::try_from(self.place.0).unwrap_or(usize::MAX);
+        Error::Diverged { step, what: "score", rows, kept: None }
+    }
+}
+
+/// The lines of rows in the file of their split. A row that cannot be read again has none; this is for errors, which it must not hide.
+pub(crate) fn lines(split: &dyn Rows, rows: impl Iterator<Item = usize>) -> String {
+    let line = |row| split.example(split.document(row)).ok().map(|example| example.line().to_string());
+    rows.filter_map(line).collect::<Vec<_>>().join(", ")
 }
 
 /// Logits [rows, length, labels] of rows padded to `length`, without dropout.

@@ -10,7 +10,7 @@ use super::{DETAILED, Depth, Details, Evaluated, Evaluation, First, LossSum, Wor
 use crate::{Directive, Error, Observer, SplitReport, report::Scores};
 
 /// A label of several is predicted from this probability on.
-const THRESHOLD: f64 = 0.5;
+pub(super) const THRESHOLD: f64 = 0.5;
 
 /// What is right, by text.
 #[derive(Default)]

@@ -1,11 +1,8 @@
-//! Tagged words: tags of documents put together from their windows, entities counted sentence by sentence.
-use std::collections::BTreeMap;
-
+//! Tagged words: tags of documents put together from their windows, all scored sentence by sentence.
 use quintet_nlp::{
     align::{Encoded, IGNORED},
-    metrics::{Bootstrap, Limits, TokenPredictions, evaluate_tokens, worst_sentences},
+    metrics::{Bootstrap, Limits, TokenPredictions, TokenTally, evaluate_tokens, worst_sentences},
     rows::Example,
-    seqeval::{Mode, Tally},
     task::Target,
     windows::word_labels,
 };
@@ -32,7 +29,7 @@ pub(super) fn run(
     let named = |ids: Vec<usize>| -> Vec<String> { ids.iter().filter_map(|id| labels.get(*id).cloned()).collect() };
     let decoder = evaluation.model.decoder(labels.len())?;
     let mut losses = LossSum::default();
-    let (mut default, mut strict) = (Tally::new(Mode::Default), Tally::new(Mode::Strict));
+    let mut tally = TokenTally::new(labels);
     let mut kept = Kept::default();
     let mut first = First::default();
     let mut start = 0;
@@ -42,9 +39,7 @@ pub(super) fn run(
         let mut shares: Vec<Vec<f32>> = vec![Vec::new(); chunk.len()];
         let stop = evaluation.logits(&chunk, start, &mut losses, observer, |row, logits| {
             chosen[row] = decoder.decode(&chunk[row], logits);
-            if depth == Depth::Whole && kept.gold.len() < DETAILED {
-                shares[row] = decoder.probabilities(&chunk[row], logits);
-            }
+            shares[row] = decoder.probabilities(&chunk[row], logits);
         })?;
         if stop != Directive::Continue {
             return Ok(Err(stop));
@@ -58,18 +53,16 @@ pub(super) fn run(
             };
             let windows = (at..end).map(|row| (&chunk[row], chosen[row].as_slice()));
             let predicted = named(word_labels(windows, outside));
-            default.add(&sentence.tags, &predicted)?;
-            strict.add(&sentence.tags, &predicted)?;
-            if kept.gold.len() < DETAILED {
-                if depth == Depth::Whole {
-                    let rows = (at..end).map(|row| (&chunk[row], shares[row].as_slice()));
-                    kept.probabilities.push(word_shares(rows, sentence.words.len(), labels.len()));
-                    first.predicted.push(named(word_labels([(&chunk[at], chosen[at].as_slice())], outside)));
-                    first.rows.push(chunk[at].clone());
-                    first.sentences.push(sentence.clone());
-                    kept.words.push(sentence.words);
-                    kept.lines.push(sentence.line);
-                }
+            let rows = (at..end).map(|row| (&chunk[row], shares[row].as_slice()));
+            let probabilities = word_shares(rows, sentence.words.len(), labels.len());
+            tally.add(&sentence.tags, &predicted, Some(&probabilities))?;
+            if depth == Depth::Whole && kept.gold.len() < DETAILED {
+                first.predicted.push(named(word_labels([(&chunk[at], chosen[at].as_slice())], outside)));
+                first.rows.push(chunk[at].clone());
+                first.sentences.push(sentence.clone());
+                kept.probabilities.push(probabilities);
+                kept.words.push(sentence.words);
+                kept.lines.push(sentence.line);
                 kept.gold.push(sentence.tags);
                 kept.predicted.push(predicted);
             }
@@ -77,38 +70,22 @@ pub(super) fn run(
         }
         start += chunk.len();
     }
-    let whole = part.rows.documents() <= DETAILED;
-    let (default, strict) = (default.report(), strict.report());
-    let mut metrics: BTreeMap<String, f64> = BTreeMap::new();
-    let mut details = None;
-    if depth == Depth::Whole || whole {
-        let bootstrap =
-            if depth == Depth::Whole { Bootstrap::default() } else { Bootstrap { resamples: 0, ..Default::default() } };
-        let probabilities = (depth == Depth::Whole).then_some(kept.probabilities.as_slice());
-        let predictions = TokenPredictions { labels, gold: &kept.gold, predicted: &kept.predicted, probabilities };
-        let report = evaluate_tokens(&predictions, &bootstrap)?;
-        if whole {
-            metrics.clone_from(&report.metrics);
-        }
-        if depth == Depth::Whole {
-            let words: Vec<&[String]> = kept.words.iter().map(Vec::as_slice).collect();
-            let worst = Worst::Sentences(worst_sentences(&predictions, &words, &kept.lines, &Limits::default()));
+    let details = match depth {
+        Depth::Metrics => None,
+        Depth::Whole => {
+            let Kept { gold, predicted, probabilities, words, lines } = &kept;
+            let predictions = TokenPredictions { labels, gold, predicted, probabilities: Some(probabilities) };
+            let report = evaluate_tokens(&predictions, &Bootstrap::default())?;
+            let words: Vec<&[String]> = words.iter().map(Vec::as_slice).collect();
+            let worst = Worst::Sentences(worst_sentences(&predictions, &words, lines, &Limits::default()));
             let report = serde_json::to_value(report).map_err(|_| Error::Internal("a report that is no JSON"))?;
-            details = Some(Details { report, worst });
+            Some(Details { report, worst })
         }
-    }
-    metrics.extend(
-        [
-            ("f1", default.micro.f1),
-            ("precision", default.micro.precision),
-            ("recall", default.micro.recall),
-            ("f1_strict", strict.micro.f1),
-            ("accuracy", default.accuracy),
-            ("loss", losses.mean()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value)),
-    );
-    let scores = Scores::Entities { default, strict };
+    };
+    let scores = tally.finish();
+    let mut metrics = scores.metrics();
+    metrics.insert("loss".to_owned(), losses.mean());
+    let scores = Scores::Entities { default: scores.default, strict: scores.strict };
     let report = SplitReport { split: part.name.to_owned(), loss: losses.mean(), metrics, scores };
     Ok(Ok(Evaluated { report, first, details }))
 }

@@ -1,4 +1,4 @@
-//! Adafactor (Shazeer and Stern 2018): second moments of a matrix kept as the means of its rows and columns, updates clipped by their
+//! Adafactor (Shazeer and Stern 2018): second moments of a matrix, or of each of a stack, kept as the means of its rows and columns, updates clipped by their
 //! root mean square; with a given rate and without momentum, as the Trainer of `transformers` sets it up.
 use tch::{Kind, Tensor};
 
@@ -17,7 +17,7 @@ const DECAY: f64 = -0.8;
 
 /// Second moments of a weight.
 enum Second {
-    /// Means over the columns [rows] and over the rows [columns].
+    /// Means over the columns [..., rows] and over the rows [..., columns].
     Factored {
         rows: Tensor,
         columns: Tensor,
@@ -43,15 +43,14 @@ impl Adafactor {
         let (leaf, slots): (Vec<usize>, Vec<Slot>) = weights.unzip();
         let mut second = Vec::with_capacity(slots.len());
         for slot in &slots {
-            second.push(match slot.shape.as_slice() {
-                [rows, columns] => Second::Factored {
-                    rows: Tensor::f_zeros([*rows as i64], options)?,
-                    columns: Tensor::f_zeros([*columns as i64], options)?,
+            let shape: Vec<i64> = slot.shape.iter().map(|size| *size as i64).collect();
+            let zeros = |shape: &[i64]| Tensor::f_zeros(shape, options);
+            second.push(match shape.as_slice() {
+                [stack @ .., rows, columns] => Second::Factored {
+                    rows: zeros(&[stack, &[*rows]].concat())?,
+                    columns: zeros(&[stack, &[*columns]].concat())?,
                 },
-                shape => {
-                    let shape: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
-                    Second::Full(Tensor::f_zeros(shape.as_slice(), options)?)
-                }
+                shape => Second::Full(zeros(shape)?),
             });
         }
         Ok(Self { settings, second, leaf, slots })
@@ -137,7 +136,10 @@ impl Second {
                 let _ = columns.f_mul_scalar_(beta)?;
                 let fresh = square.f_mean_dim(dims(-2).as_slice(), false, Kind::Float)?;
                 let _ = columns.f_add_(&fresh.f_mul_scalar(1.0 - beta)?)?;
-                let row_factor = rows.f_div(&rows.f_mean(Kind::Float)?)?.f_rsqrt()?.f_unsqueeze(-1)?;
+                let row_factor = rows
+                    .f_div(&rows.f_mean_dim(dims(-1).as_slice(), true, Kind::Float)?)?
+                    .f_rsqrt()?
+                    .f_unsqueeze(-1)?;
                 gradient.f_mul(&row_factor)?.f_mul(&columns.f_rsqrt()?.f_unsqueeze(-2)?)?
             }
             Self::Full(full) => {
@@ -146,5 +148,32 @@ impl Second {
                 gradient.f_mul(&full.f_rsqrt()?)?
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_stack_is_as_its_matrices() {
+        let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+        let factored = |stack: &[i64]| Second::Factored {
+            rows: zeros(&[stack, &[3]].concat()),
+            columns: zeros(&[stack, &[4]].concat()),
+        };
+        let (mut whole, mut parts) = (factored(&[2]), [factored(&[]), factored(&[])]);
+        for step in 1..3 {
+            let gradient =
+                (Tensor::arange(24, (Kind::Float, Device::Cpu)) * 0.7 + f64::from(step)).sin().view([2, 3, 4]);
+            let update = whole.update(&gradient, 0.5).unwrap();
+            for (index, part) in (0..).zip(&mut parts) {
+                let expected = part.update(&gradient.get(index), 0.5).unwrap();
+                let off = f64::try_from((update.get(index) - expected).abs().max()).unwrap();
+                assert!(off < 1e-6, "step {step}, matrix {index}: {off}");
+            }
+        }
     }
 }

@@ -122,8 +122,8 @@ impl Optimizer {
         })
     }
 
-    /// One step, counted from 1; gives the gradient's norm before clipping (none where reading it would stall the device). A norm
-    /// that is not finite leaves the weights as they are.
+    /// One step, counted from 1; gives the gradient's norm before clipping. One that is not finite leaves the weights as they are.
+    /// None where reading it would stall the device: there the loss of the next step tells.
     pub(crate) fn step(
         &mut self,
         parameters: &mut Parameters,

@@ -10,7 +10,7 @@ use quintet_nlp::{
 use super::{Run, report_epoch};
 use crate::{
     Directive, EpochReport, Error, Observer, SplitReport,
-    evaluate::{Depth, Evaluated, Evaluation},
+    evaluate::{Depth, Evaluated, Evaluation, metric_names},
     state::Saver,
 };
 
@@ -81,10 +81,11 @@ impl Run<'_> {
             cpu_seconds: self.position.cpu_seconds_of_epoch,
             metrics,
         };
-        let value = self.chosen(&epoch)?;
-        let gain = match self.position.best.and_then(|best| self.position.epochs.get(best - 1)) {
-            None => f64::INFINITY,
-            Some(before) => self.gain(value, self.chosen(before)?),
+        let before = self.position.best.and_then(|best| self.position.epochs.get(best - 1));
+        let gain = match (self.chosen(&epoch), before.and_then(|before| self.chosen(before))) {
+            (None, _) => f64::NEG_INFINITY,
+            (Some(_), None) => f64::INFINITY,
+            (Some(value), Some(before)) => self.gain(value, before),
         };
         let improves = gain > self.request.hyper.early_stopping_threshold;
         self.position.stale = if improves { 0 } else { self.position.stale + 1 };
@@ -111,14 +112,21 @@ impl Run<'_> {
         Ok(Directive::Continue)
     }
 
-    /// The metric that chooses the best epoch.
-    fn chosen(&self, epoch: &EpochReport) -> Result<f64, Error> {
-        let name = self.metric_name();
-        epoch.metrics.get(name).copied().ok_or_else(|| {
-            let known: Vec<&str> = epoch.metrics.keys().map(String::as_str).collect();
-            let problem = format!("found `{name}`; this task has {}", known.join(", "));
-            Error::field("hyperparameters.metric_for_best_model", problem)
-        })
+    /// The metric that chooses the best epoch; none where it is not defined, as a correlation with equal predictions is not.
+    fn chosen(&self, epoch: &EpochReport) -> Option<f64> {
+        epoch.metrics.get(self.metric_name()).copied().filter(|value| value.is_finite())
+    }
+
+    /// Refuses a metric that this task does not have.
+    pub(super) fn check_metric(&self) -> Result<(), Error> {
+        let (name, labels) = (self.metric_name(), &self.config.labels);
+        let known = metric_names(self.task, labels)?;
+        if known.contains(name) {
+            return Ok(());
+        }
+        let general: Vec<&str> = known.iter().map(String::as_str).filter(|name| !is_of_a_label(name, labels)).collect();
+        let problem = format!("found `{name}`; this task has {}", general.join(", "));
+        Err(Error::field("hyperparameters.metric_for_best_model", problem))
     }
 
     fn metric_name(&self) -> &str {

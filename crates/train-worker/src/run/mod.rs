@@ -1,7 +1,6 @@
 //! A training run: prepared before any work starts, trained by epochs, kept between steps.
 mod average;
 mod epochs;
-mod memory;
 mod prepare;
 mod replicas;
 mod resume;

@@ -5,6 +5,7 @@ use quintet_nlp::{
     checkpoint::Checkpoint,
     encoder::EncoderConfig,
     prepare::{Options, Part, Prepared, prepare_watched},
+    task::Task,
 };
 
 use tch::{Device, Kind};
@@ -55,6 +56,12 @@ impl<'a> Run<'a> {
             other => other?,
         };
         let Prepared { task, labels, train, validation, test, notes } = prepared;
+        if task == Task::Regression
+            && let Some(setting) = hyper.of_terms_by_label().next()
+        {
+            let problem = "the loss of numbers has no labels that it could change; leave it out".to_owned();
+            return Err(Error::field(format!("hyperparameters.{setting}"), problem));
+        }
         let mut alignments = BTreeMap::new();
         for part in [Some(&train), Some(&validation), test.as_ref()].into_iter().flatten() {
             let alignment = part.alignment;
@@ -137,6 +144,7 @@ impl<'a> Run<'a> {
             trained_rows: 0,
             trained_seconds: 0.0,
         };
+        run.check_metric()?;
         observer.log(&format!(
             "{} rows to train on, {} labels{}, {} steps an epoch, {} epochs, in {} on {} with {threads} threads",
             run.train.rows.len(),

@@ -5,12 +5,13 @@ use quintet_nlp::{align::Encoded, batch, random::derive};
 use tch::{Device, Tensor};
 
 use super::{
-    Run, memory,
+    Run,
     replicas::{self, Common, Worker},
     share,
 };
 use crate::{
-    Directive, Error, Hyper, Observer, backward::Pass, hyper::Accumulation, optimizer::Gradients, state::Saver,
+    Directive, Error, Hyper, Observer, backward::Pass, evaluate::lines, hyper::Accumulation, memory,
+    optimizer::Gradients, state::Saver,
 };
 
 /// Steps whose losses wait on a GPU before they are read: reading stalls it.
@@ -273,6 +274,7 @@ impl Run<'_> {
         if !self.request.hyper.auto_find_batch_size || rows <= 1 {
             return Err(Error::OutOfMemory { rows, length: longest, detail });
         }
+        // Half the rows, accumulated: the mathematics of the step stay.
         self.position.parts = self.position.parts.max(1) * 2;
         observer.log(&format!(
             "memory ran out at {rows} rows of up to {longest} sub-tokens ({detail}); going on with {} rows, {} parts a batch",
@@ -283,11 +285,8 @@ impl Run<'_> {
     }
 
     fn diverged(&self, step: usize, what: &'static str, members: &[usize]) -> Error {
-        let rows = &self.train.rows;
-        // A row that cannot be read again has no line to tell; the divergence is what counts.
-        let line = |row: &usize| rows.example(rows.document(*row)).ok().map(|example| example.line().to_string());
-        let lines: Vec<String> = members.iter().filter_map(line).collect();
-        let rows = format!("`{}` lines {}", self.request.sources.train.display(), lines.join(", "));
+        let lines = lines(self.train.rows.as_ref(), members.iter().copied());
+        let rows = format!("`{}` lines {lines}", self.request.sources.train.display());
         let narrow = self.position.loss_scale.map(|_| "; fp16 has a small range, bf16 and fp32 have a large one");
         Error::Diverged { step, what, rows: rows + narrow.unwrap_or_default(), kept: None }
     }

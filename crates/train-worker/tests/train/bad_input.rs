@@ -1,6 +1,7 @@
 //! What is refused, and what is left then.
 use std::fs;
 
+use quintet_proto::v1::Hyperparameters;
 use train_worker::{Error, train};
 
 use crate::support::{Bench, Recorder, nothing_written};
@@ -56,6 +57,27 @@ fn divergence_after_an_epoch_leaves_its_checkpoint() {
     bench.spec.metrics_only = true;
     let error = train(&bench.request("trial"), &mut Recorder::default()).unwrap_err();
     assert!(matches!(error, Error::Diverged { kept: None, .. }) && nothing_written(&bench, "trial"), "{error}");
+}
+
+#[test]
+fn the_last_step_of_an_epoch_may_diverge_too() {
+    // A step an epoch: what it spoils is seen in the evaluation after it.
+    let mut bench = Bench::new();
+    *bench.hyper() = Hyperparameters {
+        learning_rate: Some(1e30),
+        lr_scheduler_type: Some("constant".into()),
+        batch_size: Some(100),
+        epochs: Some(3),
+        max_length: Some(32),
+        ..Default::default()
+    };
+    match train(&bench.request("out"), &mut Recorder::default()).unwrap_err() {
+        Error::Diverged { step: 1, what: "score", rows, kept: None } => {
+            assert!(rows.contains("validation lines 1"), "{rows}")
+        }
+        other => panic!("{other}"),
+    }
+    assert!(nothing_written(&bench, "out"));
 }
 
 pub(crate) fn failure(bench: &Bench) -> Error {

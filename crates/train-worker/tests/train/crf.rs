@@ -72,7 +72,7 @@ fn a_run_learns_and_everything_after_it_decodes() {
     }
     let whole: TokenReport =
         serde_json::from_slice(&fs::read(bench.path("out/evaluation/report.json")).unwrap()).unwrap();
-    let calibration = whole.calibration.unwrap();
+    let calibration = whole.scores.calibration.unwrap();
     assert_eq!(calibration.count, set.description.gold_tags.iter().map(Vec::len).sum::<usize>());
     assert!(calibration.nll < 0.2, "{calibration:?}");
 

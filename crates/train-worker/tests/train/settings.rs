@@ -52,9 +52,18 @@ fn patience_ends_training() {
     bench.hyper().early_stopping_patience = Some(1);
     bench.hyper().early_stopping_threshold = Some(1e9);
     assert_eq!(train(&bench.request("out"), &mut Recorder::default()).unwrap().epochs.len(), 2);
-    bench.hyper().metric_for_best_model = Some("pearson".into());
-    let error = train(&bench.request("out"), &mut Recorder::default()).unwrap_err().to_string();
-    assert!(error.contains("metric_for_best_model") && error.contains("f1_strict"), "{error}");
+    // Any metric of the report will do; one of another task is refused before the first step.
+    for metric in ["nll", "f1_macro", "loc_f1", "eval_token_f1_macro"] {
+        bench.hyper().metric_for_best_model = Some(metric.into());
+        assert_eq!(train(&bench.request("out"), &mut Recorder::default()).unwrap().epochs.len(), 2, "{metric}");
+    }
+    for metric in ["pearson", "top_3_accuracy", "test_f1", "train_loss"] {
+        bench.hyper().metric_for_best_model = Some(metric.into());
+        let mut recorder = Recorder::default();
+        let error = train(&bench.request("out"), &mut recorder).unwrap_err().to_string();
+        assert!(error.contains("metric_for_best_model") && error.contains("f1_strict"), "{error}");
+        assert!(error.contains(metric) && !error.contains("loc_f1") && recorder.steps.is_empty(), "{error}");
+    }
 }
 
 #[test]

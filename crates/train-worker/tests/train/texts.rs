@@ -4,7 +4,10 @@ use std::fs;
 use quintet_proto::v1::{TextClassificationData, TextTask};
 use train_worker::train;
 
-use crate::support::{Bench, NAMES, PLACES, Recorder};
+use crate::{
+    bad_input::failure,
+    support::{Bench, NAMES, PLACES, Recorder},
+};
 
 /// The label of a row.
 type Answer = &'static dyn Fn(usize) -> String;
@@ -38,6 +41,13 @@ fn texts_are_trained_on_by_label_by_labels_and_by_number() {
         };
         bench.spec.data = None;
         bench.spec.text_classification = Some(data);
+        if kind == "regression" {
+            bench.hyper().focal_gamma = Some(2.0);
+            assert!(failure(&bench).to_string().contains("hyperparameters.focal_gamma"));
+            bench.hyper().focal_gamma = None;
+            // Not defined while all predictions are equal, and then no epoch is the best.
+            bench.hyper().metric_for_best_model = Some("pearson".into());
+        }
         bench.hyper().epochs = Some(12);
         let report = train(&bench.request("out"), &mut Recorder::default()).unwrap();
         assert_eq!(report.splits["train"].rows, 60);
