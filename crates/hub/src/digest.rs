@@ -7,8 +7,13 @@ use sha2::{Digest as _, Sha256};
 pub(crate) enum Hasher {
     /// Large files (LFS, Xet): the digest of the content.
     Sha256(Sha256),
-    /// Files in git: SHA-1 of `blob {size}\0` and the content.
-    GitBlob(Sha1),
+    /// Files in git: SHA-1 of `blob {size}\0` and the content. Some mirrors give the SHA-1 of the content alone.
+    Sha1 {
+        /// With git's head.
+        blob: Sha1,
+        /// Without.
+        plain: Sha1,
+    },
     /// A mirror's own tag: only the size can be compared.
     None,
 }
@@ -19,7 +24,9 @@ impl Hasher {
         let hexadecimal = etag.bytes().all(|byte| byte.is_ascii_hexdigit());
         match etag.len() {
             64 if hexadecimal => Self::Sha256(Sha256::new()),
-            40 if hexadecimal => Self::GitBlob(Sha1::new_with_prefix(format!("blob {size}\0"))),
+            40 if hexadecimal => {
+                Self::Sha1 { blob: Sha1::new_with_prefix(format!("blob {size}\0")), plain: Sha1::new() }
+            }
             _ => Self::None,
         }
     }
@@ -27,7 +34,7 @@ impl Hasher {
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hash) => hash.update(bytes),
-            Self::GitBlob(hash) => hash.update(bytes),
+            Self::Sha1 { blob, plain } => [blob, plain].into_iter().for_each(|hash| hash.update(bytes)),
             Self::None => {}
         }
     }
@@ -36,7 +43,10 @@ impl Hasher {
     pub(crate) fn check(self, etag: &str) -> Result<(), String> {
         let (name, found) = match self {
             Self::Sha256(hash) => ("SHA-256", hex::encode(hash.finalize())),
-            Self::GitBlob(hash) => ("git blob id", hex::encode(hash.finalize())),
+            Self::Sha1 { plain, .. } if hex::encode(plain.clone().finalize()).eq_ignore_ascii_case(etag) => {
+                return Ok(());
+            }
+            Self::Sha1 { blob, .. } => ("git blob id", hex::encode(blob.finalize())),
             Self::None => return Ok(()),
         };
         match found.eq_ignore_ascii_case(etag) {
@@ -85,6 +95,10 @@ mod tests {
             hasher.update(b"hellO\n");
             assert!(hasher.check(etag).unwrap_err().contains(etag));
         }
+        // `sha1sum` of it, as a mirror may say.
+        let mut hasher = Hasher::new("f572d396fae9206628714fb2ce00f72e94f2258f", 6);
+        hasher.update(b"hello\n");
+        hasher.check("f572d396fae9206628714fb2ce00f72e94f2258f").unwrap();
         Hasher::new("a-mirrors-tag", 6).check("a-mirrors-tag").unwrap();
     }
 

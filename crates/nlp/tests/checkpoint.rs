@@ -162,7 +162,7 @@ fn damage_is_named() {
     fs::remove_file(&file).unwrap();
     assert!(matches!(open_error(&path), Error::Io { path, .. } if path == file));
     fs::write(path.join("pytorch_model.bin"), b"x").unwrap();
-    assert!(open_error(&path).to_string().contains("safe_serialization"));
+    assert!(open_error(&path).to_string().contains("save_pretrained"));
     fs::write(path.join("config.json"), b"{").unwrap();
     assert!(matches!(open_error(&path), Error::Format { path, .. } if path.ends_with("config.json")));
     fs::remove_file(path.join("config.json")).unwrap();

@@ -15,7 +15,9 @@ use serde_json::Value;
 use tonic::{Code, Status};
 
 use crate::{
+    data,
     final_training::{Action, Decision, Earlier, Standing, VARIANT, decide, lineage},
+    request::LAST_GOOD,
     service::TrainingApi,
 };
 
@@ -37,8 +39,11 @@ impl TrainingApi {
         if spec.metrics_only {
             return Err(status::invalid_field("spec.metrics_only", "a final training leaves a checkpoint"));
         }
-        let data = spec.data.clone().unwrap_or_default();
-        let mut own = lineage(source.as_ref(), &best_config, &request.sweep, &data);
+        let held_out = {
+            let spec = spec.clone();
+            tokio::task::spawn_blocking(move || data::holds_out(&spec)).await.ok().flatten()
+        };
+        let mut own = lineage(source.as_ref(), &best_config, &request.sweep, held_out);
         let mut labels = request.labels;
         labels.extend(own.clone());
         let display_name = match request.display_name.as_str() {
@@ -134,7 +139,16 @@ impl TrainingApi {
     ) -> Result<Option<SourceCheckpoint>, Status> {
         let (field, job) = match source.as_ref().and_then(|source| source.source.as_ref()) {
             None => return self.source_of(&spec.checkpoint).await,
-            Some(Source::Scratch(_)) => return Ok(source),
+            Some(Source::Scratch(_)) => {
+                return match Location::parse(&spec.checkpoint) {
+                    Ok(Location::Output { .. }) => {
+                        let problem =
+                            format!("found beside spec.checkpoint `{}`, which a job has trained", spec.checkpoint);
+                        Err(status::invalid_field("source.scratch", problem))
+                    }
+                    _ => Ok(source),
+                };
+            }
             Some(Source::BestSelected(job)) => ("source.best_selected", job),
             Some(Source::FinalTraining(job)) => ("source.final_training", job),
         };
@@ -154,11 +168,14 @@ impl TrainingApi {
 
     async fn source_of(&self, checkpoint: &str) -> Result<Option<SourceCheckpoint>, Status> {
         let Ok(Location::Output { uid, output, .. }) = Location::parse(checkpoint) else { return Ok(None) };
-        if output != "checkpoint" {
+        if !["checkpoint", LAST_GOOD].contains(&output.as_str()) {
             return Ok(None);
         }
         let job = self.jobs.get(&job_name(&uid)).await?;
-        self.usable("spec.checkpoint", &job.name).await?;
+        // The training that left the other one has failed, so there is nothing whole to look at.
+        if output == "checkpoint" {
+            self.usable("spec.checkpoint", &job.name).await?;
+        }
         let source = match job_kind(&job) {
             "sweep" => Source::BestSelected(job.name),
             _ => Source::FinalTraining(job.name),

@@ -33,6 +33,11 @@ pub(crate) fn sources(spec: &TrainSpec, seed: u64) -> Result<Sources, FieldError
     }
 }
 
+/// Whether rows of `train` are held out to validate on: there is no other validation split. None when the files are not here.
+pub(crate) fn holds_out(spec: &TrainSpec) -> Option<bool> {
+    sources(spec, 0).ok()?.holds_out().ok()
+}
+
 /// What both messages have.
 struct Common<'a> {
     prefix: &'static str,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quintet_proto::v1::{FinalTrainingMode, SourceCheckpoint, TokenClassificationData, source_checkpoint::Source};
+use quintet_proto::v1::{FinalTrainingMode, SourceCheckpoint, source_checkpoint::Source};
 use serde_json::Value;
 
 use crate::request::FieldError;
@@ -122,12 +122,13 @@ fn unusable(standing: &Standing) -> String {
     }
 }
 
-/// Where a final training comes from, as labels of its job and tags of its run.
+/// Where a final training comes from, as labels of its job and tags of its run; `held_out`: whether rows of `train` are, when that is
+/// known.
 pub fn lineage(
     source: Option<&SourceCheckpoint>,
     best_config: &Value,
     sweep: &str,
-    data: &TokenClassificationData,
+    held_out: Option<bool>,
 ) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     let mut label = |key: &str, value: String| {
@@ -153,15 +154,12 @@ pub fn lineage(
     for (key, from) in [("hpo_study", "study"), ("hpo_trial", "trial"), ("hpo_trial_name", "trial_name")] {
         label(&format!("code.lineage.{key}"), text(from));
     }
-    // Without a validation split, or with folds, rows of `train` are held out.
-    let full = !data.validation.is_empty() && data.fold.is_none();
-    label("code.trained_on_full_data", full.to_string());
+    label("code.trained_on_full_data", held_out.map_or(String::new(), |held_out| (!held_out).to_string()));
     labels
 }
 
 #[cfg(test)]
 mod tests {
-    use quintet_proto::v1::Fold;
     use serde_json::json;
 
     use super::*;
@@ -231,9 +229,8 @@ mod tests {
     #[test]
     fn labels_say_where_a_training_comes_from() {
         let best = json!({"study": "hpo_bert", "trial": 3.0, "trial_name": "t-3", "hyperparameters": {}});
-        let data = TokenClassificationData { validation: "/dev".into(), ..TokenClassificationData::default() };
         let source = SourceCheckpoint { source: Some(Source::BestSelected("jobs/ab".into())) };
-        let labels = lineage(Some(&source), &best, "jobs/cd", &data);
+        let labels = lineage(Some(&source), &best, "jobs/cd", Some(false));
         let expected = [
             ("code.lineage.hpo_study", "hpo_bert"),
             ("code.lineage.hpo_sweep_run_id", "cd"),
@@ -244,12 +241,12 @@ mod tests {
             ("code.trained_on_full_data", "true"),
         ];
         assert_eq!(labels, expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
-        let held_out = TokenClassificationData { fold: Some(Fold::default()), ..data };
-        let labels = lineage(None, &Value::Null, "", &held_out);
+        let labels = lineage(None, &Value::Null, "", Some(true));
         assert_eq!(
             (labels[LINEAGE_SOURCE].as_str(), labels["code.trained_on_full_data"].as_str()),
             ("scratch", "false")
         );
         assert_eq!(labels.len(), 2);
+        assert_eq!(lineage(None, &Value::Null, "", None).len(), 1);
     }
 }

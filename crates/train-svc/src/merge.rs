@@ -30,6 +30,9 @@ fn seed_defaults() -> Map<String, Value> {
 /// Keys that the training configuration alone decides under the default policy.
 const TRAIN_CONFIG_ONLY: [&str; 2] = ["batch_size", "epochs"];
 
+/// Keys that the final training's own configuration alone decides under the default policy.
+const FINAL_TRAINING_ONLY: [&str; 2] = ["early_stopping_patience", "early_stopping_threshold"];
+
 /// One side: its backbone and its hyperparameters by name.
 struct Side {
     backbone: Option<String>,
@@ -62,11 +65,12 @@ pub fn merge(
     let mut values = seed_defaults();
     let mut sources: BTreeMap<String, String> = values.keys().map(|key| (key.clone(), "default".to_owned())).collect();
     let apply_all = policy == MergePolicy::ApplyBest;
-    for (key, value) in train.values {
+    let shared = |key: &str| apply_all || !FINAL_TRAINING_ONLY.contains(&key);
+    for (key, value) in train.values.into_iter().filter(|(key, _)| shared(key)) {
         sources.insert(key.clone(), "train_config".into());
         values.insert(key, value);
     }
-    for (key, value) in best.values {
+    for (key, value) in best.values.into_iter().filter(|(key, _)| shared(key)) {
         if apply_all || !TRAIN_CONFIG_ONLY.contains(&key.as_str()) {
             sources.insert(key.clone(), "best_config".into());
             values.insert(key, value);
@@ -80,6 +84,7 @@ pub fn merge(
         values.insert("seed".into(), seed.into());
         sources.insert("seed".into(), "random_seed".into());
     }
+    let early_stopping = values.contains_key("early_stopping_patience");
     let hyperparameters = checked(values, &sources, &mut wrong);
     if !wrong.is_empty() {
         return Err(wrong);
@@ -90,7 +95,7 @@ pub fn merge(
         sources,
         use_combined_data: true,
         use_all_data: true,
-        early_stopping: false,
+        early_stopping,
     })
 }
 
@@ -230,6 +235,11 @@ mod tests {
             (Some(8), Some(1), Some(64), Some(1))
         );
         assert_eq!(merged.sources["seed"], "random_seed");
+        let patient = json!({"hyperparameters": {"early_stopping_patience": 2}});
+        let stops = |train: &Value, own: &Value, policy| merge(&best, train, own, policy, None).unwrap().early_stopping;
+        assert!(stops(&patient, &Value::Null, MergePolicy::ApplyBest));
+        assert!(!stops(&patient, &Value::Null, MergePolicy::SeedCompatible));
+        assert!(stops(&train, &patient, MergePolicy::SeedCompatible));
     }
 
     #[test]

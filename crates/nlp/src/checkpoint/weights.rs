@@ -41,6 +41,15 @@ pub struct TensorRef<'a> {
     pub data: &'a [u8],
 }
 
+/// Endings of weights in forms that are not read; PyTorch's may run code when it is loaded.
+const OTHER_WEIGHTS: [&str; 6] = [".bin", ".bin.index.json", ".pt", ".h5", ".msgpack", ".ot"];
+
+/// A file of weights in another form; of several the first by name.
+fn other_weights(dir: &Path) -> Option<String> {
+    let names = dir.read_dir().ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.contains("model") && OTHER_WEIGHTS.iter().any(|end| name.ends_with(end))).min()
+}
+
 impl Weights {
     /// Opens `model.safetensors` of a folder, or the shards named by `model.safetensors.index.json`. `prefix` is what names of the
     /// base model may begin with.
@@ -48,9 +57,11 @@ impl Weights {
         let single = dir.join("model.safetensors");
         let listed = dir.join("model.safetensors.index.json");
         if single.exists() || !listed.exists() {
-            if !single.exists() && dir.join("pytorch_model.bin").exists() {
-                let problem =
-                    "no model.safetensors, only pytorch_model.bin: save the model again with safe_serialization=True";
+            if let Some(other) = other_weights(dir).filter(|_| !single.exists()) {
+                let problem = format!(
+                    "no model.safetensors, only {other}: save the model again with `save_pretrained` of transformers, which \
+                     writes safetensors"
+                );
                 return Err(Error::format(dir, problem));
             }
             return Self::open_files(std::slice::from_ref(&single), single.clone(), prefix);

@@ -76,6 +76,11 @@ impl Sources {
         Ok(Resolved { train, validation, test, notes })
     }
 
+    /// Whether rows are held out of training: no split to validate on is given or found beside it.
+    pub fn holds_out(&self) -> Result<bool, Error> {
+        Ok(self.resolve()?.validation.is_none())
+    }
+
     /// How rows are held out of training when no validation split is given.
     pub fn hold_out(&self) -> HoldOut {
         match self.fold {

@@ -106,6 +106,13 @@ impl EncoderConfig {
                 return Err(reader.error(field, "found true, supported are encoders: false"));
             }
         }
+        if let Some(heads) =
+            reader.get("pruned_heads").filter(|heads| heads.as_object().is_none_or(|map| !map.is_empty()))
+        {
+            return Err(
+                reader.error("pruned_heads", format!("found {heads}, supported are encoders with all heads: {{}}"))
+            );
+        }
         let mut crf = false;
         reader.flag(CRF, &mut crf)?;
         let mut labels = labels(&reader)?;
@@ -218,7 +225,12 @@ fn labels(reader: &Reader<'_>) -> Result<Vec<String>, Error> {
     let mut labels = BTreeMap::new();
     for (key, name) in value.as_object().ok_or_else(wrong)? {
         let id: usize = key.parse().map_err(|_| wrong())?;
-        labels.insert(id, name.as_str().ok_or_else(wrong)?.to_owned());
+        let name = match name {
+            Value::String(name) => name.clone(),
+            Value::Number(_) | Value::Bool(_) => name.to_string(),
+            _ => return Err(wrong()),
+        };
+        labels.insert(id, name);
     }
     if labels.keys().copied().ne(0..labels.len()) {
         return Err(wrong());

@@ -214,6 +214,7 @@ fn fields_of_the_other_families_are_checked() {
         (json!({"model_type": "deberta-v2", "pos_att_type": 3}), "pos_att_type"),
         (json!({"model_type": "roberta", "max_position_embeddings": 2}), "max_position_embeddings"),
         (json!({"model_type": "bert", "is_decoder": true}), "is_decoder"),
+        (json!({"model_type": "bert", "pruned_heads": {"0": [1]}}), "pruned_heads"),
     ];
     for (source, expected) in cases {
         match parse(source.clone()) {
