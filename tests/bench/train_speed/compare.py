@@ -1,11 +1,11 @@
 """Training rows a CPU second of `train-worker` beside the Trainer of `transformers`, on the same rows and weights.
 
     python tests/bench/train_speed/compare.py --worker target/release/train-worker --python PYTHON \
-        --checkpoint MODEL --train train.conll
+        --checkpoint MODEL --train train.conll [--test test.conll --epochs 3 --rows 100000]
 
-PYTHON needs torch, transformers and accelerate. All variants run one after the other in each round, the order turned by one from round to
-round; medians and ratios are printed. Both sides wait passively for their threads. One epoch over the first `--rows` rows; reading the data,
-loading the weights and evaluation are not counted.
+PYTHON needs torch, transformers and accelerate, with `--test` seqeval too. All variants run one after the other in each round, the order turned by one from round to
+round; medians and ratios are printed, with `--test` also the F1 of the last weights on that file. Both sides wait passively for their threads.
+Reading the data, loading the weights and evaluation are not counted.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def first_rows(path, rows):
 
 def ours(args, precision, folder):
     hyperparameters = {
-        "epochs": 1,
+        "epochs": args.epochs,
         "batch_size": args.batch_size,
         "max_length": args.max_length,
         "learning_rate": 5e-5,
@@ -53,25 +53,30 @@ def ours(args, precision, folder):
     (folder / "train.conll").write_text("".join(rows), encoding="utf-8")
     # Evaluation is not counted, but it has to be there.
     (folder / "dev.conll").write_text("".join(rows[:16]), encoding="utf-8")
+    data = {"train": str(folder / "train.conll"), "validation": str(folder / "dev.conll")}
+    if args.test:
+        data["test"] = args.test
     spec = {
         "checkpoint": args.checkpoint,
-        "data": {"train": str(folder / "train.conll"), "validation": str(folder / "dev.conll")},
+        "data": data,
         "hyperparameters": hyperparameters,
-        "metrics_only": True,
+        "metrics_only": not args.test,
     }
     (folder / "spec.json").write_text(json.dumps(spec))
     command = [args.worker, "local", "--spec", folder / "spec.json", "--out", folder / "out"]
     command += ["--threads", str(args.threads), "--device", args.device]
     output, peak = run(command)
     report = json.loads(output)
-    epoch = report["epochs"][0]
-    return {"rows": len(rows), "cpu_seconds": epoch["cpu_seconds"], "seconds": epoch["seconds"], "peak": peak}
+    total = lambda key: sum(epoch[key] for epoch in report["epochs"])
+    result = {"rows": len(rows) * args.epochs, "cpu_seconds": total("cpu_seconds"), "seconds": total("seconds"), "peak": peak}
+    return {**result, "f1": report["metrics"]["test_f1"]} if args.test else result
 
 
 def theirs(args, variant, folder):
     command = [args.python, HERE / "hf_trainer.py", "--checkpoint", args.checkpoint, "--train", args.train]
     command += ["--rows", str(args.rows), "--batch-size", str(args.batch_size), "--max-length", str(args.max_length)]
     command += ["--threads", str(args.threads), "--variant", variant, "--out", folder, "--device", args.device]
+    command += ["--epochs", str(args.epochs), *(["--test", args.test] if args.test else [])]
     output, peak = run(command)
     return {**json.loads(output.strip().splitlines()[-1]), "peak": peak}
 
@@ -82,7 +87,9 @@ def main():
     parser.add_argument("--python", default=sys.executable, help="Python with torch, transformers and accelerate")
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--train", required=True, help="CoNLL file: a word and its tag a line, separated by a tab")
-    parser.add_argument("--rows", type=int, default=640)
+    parser.add_argument("--test", help="CoNLL file that the trained models are scored on")
+    parser.add_argument("--rows", type=int, default=640, help="of the file, from its first on")
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
@@ -103,10 +110,11 @@ def main():
 
     rate = {v: statistics.median(r["rows"] / r["cpu_seconds"] for r in runs) for v, runs in results.items()}
     wall = {v: statistics.median(r["rows"] / r["seconds"] for r in runs) for v, runs in results.items()}
-    print(f"{'':12}{'rows/CPU s':>12}{'rows/s':>10}{'peak MiB':>10}")
+    print(f"{'':12}{'rows/CPU s':>12}{'rows/s':>10}{'peak MiB':>10}{'F1' if args.test else '':>10}")
     for variant in variants:
         peak = max(result["peak"] for result in results[variant])
-        print(f"{' '.join(variant):12}{rate[variant]:12.2f}{wall[variant]:10.2f}{peak:10.0f}")
+        f1 = f"{statistics.median(r['f1'] for r in results[variant]):10.4f}" if args.test else ""
+        print(f"{' '.join(variant):12}{rate[variant]:12.2f}{wall[variant]:10.2f}{peak:10.0f}{f1}")
     for kind, peer in [("fp32", "fp32"), ("bf16", "bf16"), ("fp32", "plain"), ("bf16", "plain"), ("bf16", "fp32")]:
         own, other = ("ours", kind), ("hf", peer)
         if own in rate and other in rate:
