@@ -255,6 +255,39 @@ mod tests {
     }
 
     #[test]
+    fn a_condition_holds_at_every_point_of_a_grid_of_floats() {
+        let mut space = Space::of([
+            ("x", Distribution::float(0.0, 1.0, false, Some(0.1)).unwrap()),
+            ("y", Distribution::float(0.0, 1.0, false, Some(0.5)).unwrap()),
+        ]);
+        // As somebody writes them: k * 0.1 has other last digits for some.
+        let written = ["0.1", "0.2", "0.3", "0.6", "0.7", "0.9"].map(|point| point.parse().unwrap());
+        assert_ne!(3.0 * 0.1, written[2]);
+        space.set_condition(1, Condition { parameter: 0, values: written.to_vec() });
+        let grid = Grid::default();
+        assert_eq!(grid.size(&space), Ok(5 + 6 * 3));
+        let given = Grid { points: [("x".to_owned(), vec![0.3, 3.0 * 0.1, 0.4])].into() };
+        assert_eq!(given.size(&space), Ok(1 + 3), "0.3 once");
+        for sampler in [&Random as &dyn Sampler, &Tpe::default(), &grid, &given, &Qmc::default(), &CmaEs::default()] {
+            let mut trials: Vec<Trial> = Vec::new();
+            for number in 0..40 {
+                let request =
+                    Request { space: &space, directions: &[Direction::Minimize], trials: &trials, number, seed: 1 };
+                let params = suggest(sampler, &request, &[]).params;
+                let tenth = (params[0].value * 10.0).round();
+                assert_eq!(
+                    params.len() == 2,
+                    [1.0, 2.0, 3.0, 6.0, 7.0, 9.0].contains(&tenth),
+                    "{sampler:?} {params:?}"
+                );
+                let mut ended = crate::study::tests::trial(number, State::Complete, Some(params[0].value));
+                ended.params = params;
+                trials.push(ended);
+            }
+        }
+    }
+
+    #[test]
     fn a_pruned_trial_without_a_parameter_takes_it_from_no_sampler_but_tpe() {
         let float = || Distribution::float(0.0, 1.0, false, None).unwrap();
         let space = Space::of([("x", float()), ("y", float())]);
