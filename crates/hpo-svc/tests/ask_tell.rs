@@ -214,6 +214,31 @@ async fn reports_are_judged_and_bad_input_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_report_whose_answer_was_lost_is_answered_the_same_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut client) = serve(folder.path()).await;
+    let halving =
+        v1::SuccessiveHalvingPruner { min_resource: Some(1), reduction_factor: Some(2), ..Default::default() };
+    let hyperband =
+        v1::HyperbandPruner { max_resource: Some(1), reduction_factor: Some(2), ..v1::HyperbandPruner::default() };
+    for (name, kind) in [
+        ("halving", v1::pruner::Kind::SuccessiveHalving(halving)),
+        ("hyperband", v1::pruner::Kind::Hyperband(hyperband)),
+    ] {
+        create(&mut client, name, StudySpec { pruner: Some(v1::Pruner { kind: Some(kind) }), ..spec() }).await.unwrap();
+        let request = SuggestTrialsRequest { study: name.into(), count: 2, ..Default::default() };
+        let trials = client.suggest_trials(request).await.unwrap().into_inner().trials;
+        for (trial, value, stops) in [(&trials[0], 0.5, false), (&trials[1], 0.9, true)] {
+            for _ in 0..3 {
+                let report = ReportTrialRequest { name: trial.name.clone(), step: 1, value };
+                assert_eq!(client.report_trial(report).await.unwrap().into_inner().should_prune, stops, "{name}");
+            }
+        }
+    }
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_study_begins_with_the_best_of_earlier_ones() {
     let folder = tempfile::tempdir().unwrap();
     let (server, mut client) = serve(folder.path()).await;
