@@ -67,8 +67,24 @@ fn parameters(trial: &Trial) -> Map<String, Value> {
 }
 
 fn best_trial(direction: Direction, trials: &[Trial]) -> String {
-    let Some(best) = best(trials, direction) else { return "\nno trial has completed\n".into() };
+    let Some(best) = best(trials, direction) else { return none_is_best(trials) };
     format!("\nbest: trial {}, {}\n  {}\n", best.number, values(best), table::parameters(&parameters(best)))
+}
+
+/// Why there is no best trial, and which one came closest to the bounds.
+fn none_is_best(trials: &[Trial]) -> String {
+    let complete = || trials.iter().filter(|trial| trial.state == State::Complete);
+    let completed = match complete().count() {
+        0 => return "\nno trial has completed\n".into(),
+        1 => "1 trial has completed; it".to_owned(),
+        count => format!("{count} trials have completed; each"),
+    };
+    let broken = complete().filter_map(|trial| Some((trial.violation().filter(|by| *by > 0.0)?, trial.number)));
+    let least = broken.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(by, number)| {
+        let by = table::number(by);
+        format!("the least violation is that of trial {number}: {by}\n")
+    });
+    format!("\n{completed} breaks a constraint or has no value\n{}", least.unwrap_or_default())
 }
 
 /// The history of an objective.
@@ -103,7 +119,7 @@ fn mattered(of: &str, trials: &[Trial], directions: &[Direction], objective: usi
 fn front(directions: &[Direction], trials: &[Trial]) -> String {
     let front = pareto::best_trials(trials, directions);
     if front.is_empty() {
-        return "\nno trial has completed\n".into();
+        return none_is_best(trials);
     }
     let rows = front.iter().map(|trial| {
         format!("  trial {}: {}  {}\n", trial.number, values(trial), table::parameters(&parameters(trial)))
@@ -179,6 +195,20 @@ mod tests {
             assert!(front.contains(&format!("\nimportance of the parameters for {name} (fANOVA)\n  x ")), "{front}");
         }
         assert!(text(&study(&directions), &[], "").contains("no trial has completed"));
+        let mut broken = trials(3, 2);
+        for (trial, by) in broken.iter_mut().zip(["0.5", "0.25", "0.75"]) {
+            trial.system_attrs.insert("constraints:latency".into(), by.into());
+        }
+        let one_by_one: Vec<Trial> = broken.iter().map(|t| Trial { values: vec![1.0], ..t.clone() }).collect();
+        for (directions, trials) in [(&directions[..], &broken), (&directions[..1], &one_by_one)] {
+            let told = text(&study(directions), trials, "");
+            let expected = "\n3 trials have completed; each breaks a constraint or has no value\n\
+                            the least violation is that of trial 1: 0.2500\n";
+            assert!(told.contains(expected), "{told}");
+        }
+        let nan = Trial { values: vec![f64::NAN], ..trials(1, 1).remove(0) };
+        let told = text(&study(&directions[..1]), &[nan], "");
+        assert!(told.contains("\n1 trial has completed; it breaks a constraint or has no value\n"), "{told}");
         assert!(text(&study(&directions[..1]), &[], "").contains("no trial has completed"));
     }
 }
