@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    sampler::Columns,
+    pruner::Pruner,
+    sampler::{Columns, Request, Sampler, Suggestion, seen, suggest_from},
     space::Space,
     storage::{Error, Store},
     study::{State, Trial},
@@ -123,6 +124,27 @@ impl History {
         let place = |id: &i64| self.trials.binary_search_by_key(id, |known| known.id).ok();
         self.open.iter().filter_map(move |id| self.trials.get(place(id)?))
     }
+
+    /// Suggests a trial of the study of that name: [`crate::sampler::suggest`] from those of the request's trials that the sampler
+    /// sees, and by the columns when these are the history's own.
+    pub fn suggest(
+        &self,
+        sampler: &dyn Sampler,
+        pruner: &dyn Pruner,
+        study: &str,
+        request: &Request<'_>,
+        fixed: &[Option<f64>],
+    ) -> Suggestion {
+        let trials = seen(sampler, pruner, study, request.trials, request.number);
+        let columns = std::ptr::eq(&*trials, self.trials()).then_some(&self.columns);
+        suggest_from(sampler, &Request { trials: &trials, ..*request }, columns, fixed)
+    }
+
+    /// Whether a suggestion for so many objectives takes so little that other calls may wait for it.
+    pub fn quick(&self, sampler: &dyn Sampler, pruner: &dyn Pruner, objectives: usize) -> bool {
+        let columns = sampler.every_trial() || pruner.compares_all();
+        objectives == 1 && sampler.quick(self.trials.len(), columns)
+    }
 }
 
 #[cfg(test)]
@@ -131,10 +153,47 @@ mod tests {
 
     use super::*;
     use crate::{
+        pruner::{Hyperband, Nop},
+        sampler::{Random, Tpe, suggest},
         space::Distribution,
         storage::{Attributes, NewTrial, Past},
-        study::Direction,
+        study::{Direction, Param, tests::trial},
     };
+
+    fn space() -> Space {
+        Space::of([("x", Distribution::float(0.0, 1.0, false, None).unwrap())])
+    }
+
+    #[test]
+    fn a_suggestion_is_that_from_the_trials_that_the_sampler_sees() {
+        let space = space();
+        let mut history = History::new(1, space.clone());
+        let distribution = &space.parameters()[0].distribution;
+        let ended = |number: i64| {
+            let value = (number as f64 * 0.37).fract();
+            let mut ended = trial(number, State::Complete, Some(value));
+            ended.params = vec![Param { name: "x".into(), value, distribution: distribution.clone() }];
+            Arc::new(ended)
+        };
+        history.merge(&(0..200).map(ended).collect::<Vec<_>>());
+        let hyperband = Hyperband { max_resource: Some(27), ..Hyperband::default() };
+        let tpe = Tpe::default();
+        for pruner in [&Nop as &dyn Pruner, &hyperband] {
+            let request = Request {
+                space: &space,
+                directions: &[Direction::Minimize],
+                trials: history.trials(),
+                number: 200,
+                seed: 3,
+            };
+            let shown = seen(&tpe, pruner, "s", request.trials, request.number);
+            let expected = suggest(&tpe, &Request { trials: &shown, ..request }, &[]);
+            assert_eq!(history.suggest(&tpe, pruner, "s", &request, &[]), expected);
+        }
+        history.merge(&(200..1200).map(ended).collect::<Vec<_>>());
+        assert!(history.quick(&tpe, &Nop, 1) && !history.quick(&tpe, &Nop, 2));
+        assert!(!history.quick(&tpe, &hyperband, 1) && !history.quick(&Random, &Nop, 1));
+    }
 
     #[tokio::test]
     async fn a_trial_that_others_made_meanwhile_is_not_left_out() {
@@ -142,8 +201,7 @@ mod tests {
         let store = Store::open(&format!("sqlite://{}", folder.path().join("studies.db").display())).unwrap();
         let none = Attributes::new;
         let study = store.create_study("s", &[Direction::Minimize], none(), none()).await.unwrap().id;
-        let x = Distribution::float(0.0, 1.0, false, None).unwrap();
-        let mut history = History::new(study, Space::of([("x", x)]));
+        let mut history = History::new(study, space());
         history.update(&store).await.unwrap();
         let waiting = NewTrial { past: Some(Past::of(State::Waiting)), ..NewTrial::default() };
         let theirs = store.create_trial(study, waiting, Timestamp::UNIX_EPOCH).await.unwrap();

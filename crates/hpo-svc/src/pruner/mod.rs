@@ -61,7 +61,12 @@ pub trait Pruner: Send + Sync + std::fmt::Debug {
         Cow::Borrowed(trials)
     }
 
-    /// The same with what is to be kept of the decision, by pruners that keep something.
+    /// Whether [`Pruner::comparable`] are always all.
+    fn compares_all(&self) -> bool {
+        true
+    }
+
+    /// [`Pruner::should_prune`] with what is to be kept of the decision, by pruners that keep something.
     fn judge(&self, judged: &Judged<'_>) -> Judgement {
         Judgement { prune: self.should_prune(judged), system_attrs: BTreeMap::new() }
     }

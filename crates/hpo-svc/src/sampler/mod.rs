@@ -94,8 +94,10 @@ pub trait Sampler: Send + Sync + fmt::Debug {
         self.alone(request, parameter, generator)
     }
 
-    /// Whether a suggestion after so many trials takes so little, less than a few milliseconds, that other calls may wait for it.
-    fn quick(&self, trials: usize) -> bool {
+    /// Whether a suggestion after so many trials, with the columns of the history or without, takes so little, less than a few
+    /// milliseconds, that other calls may wait for it.
+    fn quick(&self, trials: usize, columns: bool) -> bool {
+        let _ = columns;
         trials < 1000
     }
 

@@ -61,9 +61,11 @@ impl Sampler for Tpe {
         Joint { values, ..Joint::default() }
     }
 
-    fn quick(&self, trials: usize) -> bool {
-        let kept = self.multivariate && !self.group;
-        trials < if kept { 10_000 } else { 1000 }
+    fn quick(&self, trials: usize, columns: bool) -> bool {
+        let kept = columns && self.multivariate && !self.group;
+        let usual = Self::default().n_ei_candidates;
+        let work = trials.saturating_mul(self.n_ei_candidates.max(usual));
+        work < usual * if kept { 10_000 } else { 1000 }
     }
 
     fn joint_from(&self, request: &Request<'_>, columns: &Columns, generator: &mut Generator) -> Joint {
