@@ -28,7 +28,7 @@ pub struct SuccessiveHalving {
     pub reduction_factor: i64,
     /// Rungs that are left out at the start.
     pub min_early_stopping_rate: u32,
-    /// Trials that a rung has to have seen before one leaves it: those that come earlier are pruned there.
+    /// Trials at a rung of which none leaves it: those that come later may.
     pub bootstrap_count: usize,
 }
 
