@@ -159,6 +159,8 @@ async fn reports_are_judged_and_bad_input_is_named() {
     assert!(!client.report_trial(report(good, 0.5)).await.unwrap().into_inner().should_prune);
     client.tell_trial(complete(good, 0.5)).await.unwrap();
     assert!(client.report_trial(report(bad, 0.9)).await.unwrap().into_inner().should_prune);
+    // A step keeps its first value.
+    assert!(client.report_trial(report(bad, 0.1)).await.unwrap().into_inner().should_prune);
     let late = client.report_trial(report(good, 0.1)).await.unwrap_err();
     assert_eq!(late.code(), Code::FailedPrecondition);
 
@@ -166,6 +168,8 @@ async fn reports_are_judged_and_bad_input_is_named() {
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         violations_of(&status).into_iter().map(|(field, _)| field).collect()
     };
+    let negative = ReportTrialRequest { step: -1, ..report(bad, 0.1) };
+    assert_eq!(fields(client.report_trial(negative).await.unwrap_err()), ["step"]);
     let nan = client.tell_trial(complete(bad, f64::NAN)).await.unwrap_err();
     assert_eq!(fields(nan), ["values[0]"]);
     let two = TellTrialRequest { values: vec![1.0, 2.0], ..complete(bad, 0.0) };

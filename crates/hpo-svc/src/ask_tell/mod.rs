@@ -304,17 +304,24 @@ impl AskTell {
         self.store.edit_numbered(open.study.id, number, state, change, Timestamp::now()).await
     }
 
-    /// Stores an intermediate value; true when the trial should stop.
+    /// Stores an intermediate value; true when the trial should stop. As with Optuna's `Trial.report`, a step keeps its first value.
     ///
     /// # Errors
-    /// `NOT_FOUND`, `FAILED_PRECONDITION` when the trial does not run, or the store's.
+    /// `INVALID_ARGUMENT`, `NOT_FOUND`, `FAILED_PRECONDITION` when the trial does not run, or the store's.
     pub async fn report(&self, request: ReportTrialRequest) -> Result<bool, Status> {
         let (study, number) = numbered(&request.name)?;
+        if request.step < 0 {
+            return Err(status::invalid_field("step", format!("{} is below 0", request.step)));
+        }
         self.on("name", study, |open| self.report_on(open, number, request.step, request.value)).await
     }
 
     async fn report_on(&self, open: Arc<Open>, number: i64, step: i64, value: f64) -> Result<bool, Failed> {
-        let trial = self.edit(&open, number, None, move |_| Edit::reports(vec![(step, value)])).await?;
+        let report = move |trial: &Trial| match trial.intermediate.contains_key(&step) {
+            true => Edit::default(),
+            false => Edit::reports(vec![(step, value)]),
+        };
+        let trial = self.edit(&open, number, None, report).await?;
         let [direction] = open.search.directions[..] else { return Ok(false) };
         let mut history = open.history.lock().await;
         history.update(&self.store).await?;
