@@ -1,5 +1,7 @@
 //! What a study looks like in a terminal: its trials, the best ones, the course of the search and which parameters mattered.
 
+use std::collections::BTreeSet;
+
 use hpo_svc::{
     pareto,
     select::objective_names,
@@ -98,18 +100,30 @@ fn course(name: &str, trials: &[Trial], directions: &[Direction], objective: usi
 
 /// Which parameters mattered for an objective, as bars; a forest is grown from `most` trials.
 fn mattered(of: &str, trials: &[Trial], directions: &[Direction], objective: usize, most: usize) -> String {
-    let complete = trials.iter().filter(|trial| trial.state == State::Complete).count();
+    let all: Vec<&Trial> = trials.iter().filter(|trial| trial.state == State::Complete).collect();
+    let complete = all.len();
     if complete < 2 {
         return String::new();
     }
     let evaluator = Evaluator::Fanova(Fanova { max_trials: Some(most), ..Fanova::default() });
-    // A study whose trials have no parameter in common has none to compare.
-    let Ok(found) = importances(&evaluator, trials, directions, Some(objective)) else { return String::new() };
+    let found = match importances(&evaluator, trials, directions, Some(objective)) {
+        Ok(found) => found,
+        Err(problem) => return format!("\nimportance of the parameters{of} (fANOVA)\n  {problem}\n"),
+    };
     let width = found.iter().map(|importance| importance.name.chars().count()).max().unwrap_or_default();
     let mut text = String::new();
     for importance in &found {
         let bar = "#".repeat((importance.value * 40.0).round() as usize);
         text += &format!("  {:width$}  {:>4.0} %  {bar}\n", importance.name, importance.value * 100.0);
+    }
+    // A forest is grown over what all trials have in common.
+    let mut others: BTreeSet<&str> = all.iter().flat_map(|trial| &trial.params).map(|p| p.name.as_str()).collect();
+    for importance in &found {
+        others.remove(importance.name.as_str());
+    }
+    if !others.is_empty() {
+        let others = Vec::from_iter(others).join(", ");
+        text += &format!("  without {others}: not every trial has that, or not with the same domain\n");
     }
     let sample = if complete > most { format!(" of {most} of {complete} trials") } else { String::new() };
     if text.is_empty() { text } else { format!("\nimportance of the parameters{of} (fANOVA{sample})\n{text}") }
@@ -182,6 +196,25 @@ mod tests {
     fn of_very_many_trials_the_importances_are_those_of_an_even_sample() {
         let text = mattered("", &trials(30, 1), &[Direction::Minimize], 0, 20);
         assert!(text.contains("(fANOVA of 20 of 30 trials)\n  x "), "{text}");
+    }
+
+    #[test]
+    fn what_the_importances_do_not_tell_is_said() {
+        let mut same = trials(10, 1);
+        same.iter_mut().for_each(|trial| trial.values = vec![0.5]);
+        let text = mattered("", &same, &[Direction::Minimize], 0, FOREST);
+        assert!(text.contains("(fANOVA)\n  there is nothing to explain: the values") && !text.contains('%'), "{text}");
+        let mut conditional = trials(10, 1);
+        conditional.iter_mut().step_by(2).for_each(|trial| drop(trial.params.pop()));
+        let text = mattered("", &conditional, &[Direction::Minimize], 0, FOREST);
+        assert!(
+            text.contains("  x   100 %  ###")
+                && text.ends_with("  without kind: not every trial has that, or not with the same domain\n"),
+            "{text}"
+        );
+        conditional.iter_mut().skip(1).step_by(2).for_each(|trial| drop(trial.params.remove(0)));
+        let text = mattered("", &conditional, &[Direction::Minimize], 0, FOREST);
+        assert!(text.contains("(fANOVA)\n  without kind, x: not every"), "{text}");
     }
 
     #[test]
