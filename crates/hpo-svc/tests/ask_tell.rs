@@ -100,7 +100,9 @@ async fn a_client_gets_its_open_trials_again_and_what_it_told_survives_the_serve
     assert_eq!(otherwise.code(), Code::FailedPrecondition);
     assert!(otherwise.message().contains("trial 0 is COMPLETE"), "{otherwise}");
     let study = client.get_study(GetStudyRequest { name: "s".into() }).await.unwrap().into_inner();
-    assert_eq!((study.trial_count, study.best.unwrap().number), (5, 0));
+    assert_eq!((study.trial_count, study.best.as_ref().unwrap().number), (5, 0));
+    let listed = client.list_studies(v1::ListStudiesRequest::default()).await.unwrap().into_inner().studies;
+    assert_eq!(listed, [study]);
     client.delete_study(DeleteStudyRequest { name: "studies/s".into() }).await.unwrap();
     let request = SuggestTrialsRequest { study: "studies/s".into(), ..Default::default() };
     assert_eq!(client.suggest_trials(request).await.unwrap_err().code(), Code::NotFound);
