@@ -29,7 +29,7 @@ use crate::{
     ask_tell::{ATTR_CLIENT, AskTell, bare_name, wire_parameters},
     create, select, steer,
     storage::{Error, Store},
-    study::{Direction, Study, Trial, best},
+    study::{Direction, State, Study, Trial, best},
     sweep::{ATTR_BACKBONE, ATTR_ERROR, ATTR_JOB, best_config},
     transfer,
     validate::{Wanted, validate},
@@ -116,22 +116,34 @@ impl HpoApi {
 
     async fn study(&self, study: &Study) -> Result<v1::Study, Status> {
         let trials = self.store.trials(study.id).await?;
-        let mut trials_by_state: BTreeMap<String, i32> = BTreeMap::new();
+        let mut counts: BTreeMap<State, i64> = BTreeMap::new();
         for trial in &trials {
-            *trials_by_state.entry(trial.state.as_str().to_owned()).or_default() += 1;
+            *counts.entry(trial.state).or_default() += 1;
         }
-        let direction = direction(study);
-        Ok(v1::Study {
+        Ok(self.summary(study, &counts, best(&trials, direction(study))))
+    }
+
+    /// What [`Self::study`] gives, without reading every trial: a list is of studies that nobody works on, as a rule.
+    async fn listed(&self, study: &Study) -> Result<v1::Study, Status> {
+        let counts = self.store.counts(study.id).await?;
+        let best = match study.directions[..] {
+            [direction] => self.store.best_trial(study.id, direction).await?,
+            _ => None,
+        };
+        Ok(self.summary(study, &counts, best.as_ref()))
+    }
+
+    fn summary(&self, study: &Study, counts: &BTreeMap<State, i64>, best: Option<&Trial>) -> v1::Study {
+        let wire = |count: i64| i32::try_from(count).unwrap_or(i32::MAX);
+        v1::Study {
             name: format!("studies/{}", study.name),
-            direction: direction.to_proto().into(),
-            trial_count: i32::try_from(trials.len()).unwrap_or(i32::MAX),
-            trials_by_state,
-            best: best(&trials, direction)
-                .filter(|_| study.directions.len() == 1)
-                .map(|trial| wire_trial(study, trial)),
+            direction: direction(study).to_proto().into(),
+            trial_count: wire(counts.values().sum()),
+            trials_by_state: counts.iter().map(|(state, count)| (state.as_str().to_owned(), wire(*count))).collect(),
+            best: best.filter(|_| study.directions.len() == 1).map(|trial| wire_trial(study, trial)),
             storage: self.store.optuna_url().to_owned(),
             directions: study.directions.iter().map(|direction| direction.to_proto().into()).collect(),
-        })
+        }
     }
 }
 
@@ -189,7 +201,7 @@ impl HpoService for HpoApi {
         let next = page.last().filter(|_| more).map(|study| format!("{:x}", study.id));
         let mut studies = Vec::with_capacity(page.len());
         for study in &page {
-            studies.push(self.study(study).await?);
+            studies.push(self.listed(study).await?);
         }
         Ok(Response::new(ListStudiesResponse { studies, next_page_token: next.unwrap_or_default() }))
     }

@@ -100,7 +100,9 @@ async fn a_client_gets_its_open_trials_again_and_what_it_told_survives_the_serve
     assert_eq!(otherwise.code(), Code::FailedPrecondition);
     assert!(otherwise.message().contains("trial 0 is COMPLETE"), "{otherwise}");
     let study = client.get_study(GetStudyRequest { name: "s".into() }).await.unwrap().into_inner();
-    assert_eq!((study.trial_count, study.best.unwrap().number), (5, 0));
+    assert_eq!((study.trial_count, study.best.as_ref().unwrap().number), (5, 0));
+    let listed = client.list_studies(v1::ListStudiesRequest::default()).await.unwrap().into_inner().studies;
+    assert_eq!(listed, [study]);
     client.delete_study(DeleteStudyRequest { name: "studies/s".into() }).await.unwrap();
     let request = SuggestTrialsRequest { study: "studies/s".into(), ..Default::default() };
     assert_eq!(client.suggest_trials(request).await.unwrap_err().code(), Code::NotFound);
@@ -159,6 +161,8 @@ async fn reports_are_judged_and_bad_input_is_named() {
     assert!(!client.report_trial(report(good, 0.5)).await.unwrap().into_inner().should_prune);
     client.tell_trial(complete(good, 0.5)).await.unwrap();
     assert!(client.report_trial(report(bad, 0.9)).await.unwrap().into_inner().should_prune);
+    // A step keeps its first value.
+    assert!(client.report_trial(report(bad, 0.1)).await.unwrap().into_inner().should_prune);
     let late = client.report_trial(report(good, 0.1)).await.unwrap_err();
     assert_eq!(late.code(), Code::FailedPrecondition);
 
@@ -166,6 +170,8 @@ async fn reports_are_judged_and_bad_input_is_named() {
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         violations_of(&status).into_iter().map(|(field, _)| field).collect()
     };
+    let negative = ReportTrialRequest { step: -1, ..report(bad, 0.1) };
+    assert_eq!(fields(client.report_trial(negative).await.unwrap_err()), ["step"]);
     let nan = client.tell_trial(complete(bad, f64::NAN)).await.unwrap_err();
     assert_eq!(fields(nan), ["values[0]"]);
     let two = TellTrialRequest { values: vec![1.0, 2.0], ..complete(bad, 0.0) };
@@ -210,6 +216,31 @@ async fn reports_are_judged_and_bad_input_is_named() {
     store.create_trial(theirs.id, NewTrial::default(), Timestamp::now()).await.unwrap();
     let request = SuggestTrialsRequest { study: "theirs".into(), ..Default::default() };
     assert_eq!(client.suggest_trials(request).await.unwrap_err().code(), Code::FailedPrecondition);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_whose_answer_was_lost_is_answered_the_same_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut client) = serve(folder.path()).await;
+    let halving =
+        v1::SuccessiveHalvingPruner { min_resource: Some(1), reduction_factor: Some(2), ..Default::default() };
+    let hyperband =
+        v1::HyperbandPruner { max_resource: Some(1), reduction_factor: Some(2), ..v1::HyperbandPruner::default() };
+    for (name, kind) in [
+        ("halving", v1::pruner::Kind::SuccessiveHalving(halving)),
+        ("hyperband", v1::pruner::Kind::Hyperband(hyperband)),
+    ] {
+        create(&mut client, name, StudySpec { pruner: Some(v1::Pruner { kind: Some(kind) }), ..spec() }).await.unwrap();
+        let request = SuggestTrialsRequest { study: name.into(), count: 2, ..Default::default() };
+        let trials = client.suggest_trials(request).await.unwrap().into_inner().trials;
+        for (trial, value, stops) in [(&trials[0], 0.5, false), (&trials[1], 0.9, true)] {
+            for _ in 0..3 {
+                let report = ReportTrialRequest { name: trial.name.clone(), step: 1, value };
+                assert_eq!(client.report_trial(report).await.unwrap().into_inner().should_prune, stops, "{name}");
+            }
+        }
+    }
     server.shutdown().await.unwrap();
 }
 

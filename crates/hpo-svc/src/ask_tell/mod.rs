@@ -4,7 +4,6 @@
 //! nor a lost answer leaves a trial behind. Other programs may work on the same study at the same time, Optuna's clients too.
 
 use std::{
-    borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -30,7 +29,7 @@ use crate::{
     pruner::{Judged, Judgement},
     pyjson::dump_text,
     queued,
-    sampler::{Request, Suggestion, seen, suggest_from},
+    sampler::{Request, Suggestion},
     space::ParamValue,
     storage::{Edit, Error, NewTrial, Store},
     study::{Param, State, Study, Trial},
@@ -305,17 +304,24 @@ impl AskTell {
         self.store.edit_numbered(open.study.id, number, state, change, Timestamp::now()).await
     }
 
-    /// Stores an intermediate value; true when the trial should stop.
+    /// Stores an intermediate value; true when the trial should stop. As with Optuna's `Trial.report`, a step keeps its first value.
     ///
     /// # Errors
-    /// `NOT_FOUND`, `FAILED_PRECONDITION` when the trial does not run, or the store's.
+    /// `INVALID_ARGUMENT`, `NOT_FOUND`, `FAILED_PRECONDITION` when the trial does not run, or the store's.
     pub async fn report(&self, request: ReportTrialRequest) -> Result<bool, Status> {
         let (study, number) = numbered(&request.name)?;
+        if request.step < 0 {
+            return Err(status::invalid_field("step", format!("{} is below 0", request.step)));
+        }
         self.on("name", study, |open| self.report_on(open, number, request.step, request.value)).await
     }
 
     async fn report_on(&self, open: Arc<Open>, number: i64, step: i64, value: f64) -> Result<bool, Failed> {
-        let trial = self.edit(&open, number, None, move |_| Edit::reports(vec![(step, value)])).await?;
+        let report = move |trial: &Trial| match trial.intermediate.contains_key(&step) {
+            true => Edit::default(),
+            false => Edit::reports(vec![(step, value)]),
+        };
+        let trial = self.edit(&open, number, None, report).await?;
         let [direction] = open.search.directions[..] else { return Ok(false) };
         let mut history = open.history.lock().await;
         history.update(&self.store).await?;
@@ -400,7 +406,8 @@ async fn sample(
     number: Option<i64>,
     fixed: Vec<Option<f64>>,
 ) -> Result<(OwnedMutexGuard<History>, Suggestion), Status> {
-    if open.search.directions.len() == 1 && open.search.sampler.quick(history.trials().len()) {
+    let Search { sampler, pruner, directions, .. } = &open.search;
+    if history.quick(&**sampler, &**pruner, directions.len()) {
         let suggestion = open.sample(&history, number, &fixed);
         return Ok((history, suggestion));
     }
@@ -421,13 +428,10 @@ impl Open {
     }
 
     fn sample(&self, history: &History, number: Option<i64>, fixed: &[Option<f64>]) -> Suggestion {
-        let trials = history.trials();
         let number = number.unwrap_or_else(|| history.next_number());
         let Search { space, directions, sampler, pruner, seed, .. } = &self.search;
-        let trials = seen(&**sampler, &**pruner, &self.study.name, trials, number);
-        let columns = matches!(trials, Cow::Borrowed(all) if all.len() == history.trials().len());
-        let request = Request { space, directions, trials: &trials, number, seed: *seed };
-        suggest_from(&**sampler, &request, columns.then(|| history.columns()), fixed)
+        let request = Request { space, directions, trials: history.trials(), number, seed: *seed };
+        history.suggest(&**sampler, &**pruner, &self.study.name, &request, fixed)
     }
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    ATTR_LONGEST, Hyperband, Judged, Pruner, SuccessiveHalving, Wilcoxon,
+    ATTR_LONGEST, ATTR_STOPPED_AT, Hyperband, Judged, Pruner, SuccessiveHalving, Wilcoxon,
     signed_rank::{Alternative, p_value},
 };
 use crate::{
@@ -54,14 +54,19 @@ fn replay(case: &Value, pruner: &dyn Pruner) -> Vec<bool> {
             _ => {
                 trials[index].intermediate.insert(event[2].as_i64().unwrap(), number(&event[3]));
                 let judgement = pruner.judge(&Judged { study, direction, trials: &trials, trial: &trials[index] });
+                let step = trials[index].last_report().map(|(step, _)| step.to_string());
                 let rungs = event[5].as_object().unwrap().iter();
                 let rungs: BTreeMap<String, String> =
                     rungs.map(|(key, value)| (key.clone(), PyValue::Float(number(value)).dump())).collect();
-                // Optuna remembers in its process what `auto` stands for.
-                let mut attributes = judgement.system_attrs.clone();
-                kept += usize::from(attributes.remove(ATTR_LONGEST).is_some());
+                let mut attributes = judgement.system_attrs;
+                // Optuna keeps no answer, and judges anew a trial that reports an earlier step.
+                assert_eq!(attributes.remove(ATTR_STOPPED_AT), step.filter(|_| judgement.prune));
+                // It remembers in its process what `auto` stands for.
+                let longest = attributes.remove(ATTR_LONGEST);
+                kept += usize::from(longest.is_some());
                 assert_eq!((judgement.prune, &attributes), (event[4] == true, &rungs), "{event}: {pruner:?}");
-                trials[index].system_attrs.extend(judgement.system_attrs);
+                attributes.extend(longest.map(|longest| (ATTR_LONGEST.to_owned(), longest)));
+                trials[index].system_attrs.extend(attributes);
                 decisions.push(judgement.prune);
             }
         }

@@ -7,6 +7,9 @@
 //! with Optuna's own pruner in both directions. It cannot be computed again from the reports: a report that reaches several rungs
 //! at once stands at the second of them only if it was among the best of the first *at that time*, and whether a trial was judged
 //! at all when it passed is not written anywhere else (with `auto`, nothing is judged before a trial has completed).
+//!
+//! The attribute alone does not say whether the trial left the rung or was to stop there, so that Optuna lets a trial go on when it
+//! asks a second time. Here the step at which it was to stop is kept too: an answer may be lost, and a server may end before it acts.
 
 use super::{Judged, Judgement, Pruner};
 use crate::{
@@ -25,7 +28,7 @@ pub struct SuccessiveHalving {
     pub reduction_factor: i64,
     /// Rungs that are left out at the start.
     pub min_early_stopping_rate: u32,
-    /// Trials that a rung has to have seen before one leaves it: those that come earlier are pruned there.
+    /// Trials at a rung of which none leaves it: those that come later may.
     pub bootstrap_count: usize,
 }
 
@@ -40,6 +43,10 @@ impl SuccessiveHalving {
     pub(super) fn judge_among(&self, judged: &Judged<'_>, competes: impl Fn(&Trial) -> bool) -> Judgement {
         let mut judgement = Judgement::default();
         let Some((step, value)) = judged.trial.last_report() else { return judgement };
+        if stopped_at(judged.trial).is_some_and(|stopped| step <= stopped) {
+            judgement.prune = true;
+            return judgement;
+        }
         let min_resource = match self.min_resource {
             Some(resource) => resource,
             None => match longest(judged, &mut judgement) {
@@ -53,18 +60,20 @@ impl SuccessiveHalving {
             if self.promotion_step(min_resource, rung).is_none_or(|promotion| step < promotion) {
                 return judgement;
             }
-            judgement.prune = true;
-            if value.is_nan() {
+            let mut leaves = false;
+            if !value.is_nan() {
+                let key = key(rung);
+                let others =
+                    judged.trials.iter().filter(|other| other.number != judged.trial.number && competes(other));
+                let mut values: Vec<f64> = others.filter_map(|other| rung_value(other, &key)).chain([value]).collect();
+                judgement.system_attrs.insert(key, PyValue::Float(value).dump());
+                leaves = values.len() > self.bootstrap_count && self.promotes(judged.direction, value, &mut values);
+            }
+            if !leaves {
+                judgement.prune = true;
+                judgement.system_attrs.insert(ATTR_STOPPED_AT.into(), step.to_string());
                 return judgement;
             }
-            let key = key(rung);
-            let others = judged.trials.iter().filter(|other| other.number != judged.trial.number && competes(other));
-            let mut values: Vec<f64> = others.filter_map(|other| rung_value(other, &key)).chain([value]).collect();
-            judgement.system_attrs.insert(key, PyValue::Float(value).dump());
-            if values.len() <= self.bootstrap_count || !self.promotes(judged.direction, value, &mut values) {
-                return judgement;
-            }
-            judgement.prune = false;
         }
         judgement
     }
@@ -105,6 +114,14 @@ fn key(rung: u32) -> String {
 /// What a trial had at a rung.
 fn rung_value(trial: &Trial, key: &str) -> Option<f64> {
     PyValue::parse(trial.system_attrs.get(key)?).ok()?.as_f64().filter(|value| !value.is_nan())
+}
+
+/// System attribute of a trial: the step at which it was told to stop.
+pub const ATTR_STOPPED_AT: &str = "quintet:stopped_at";
+
+/// The step at which a trial was told to stop, by a pruner that keeps it.
+pub fn stopped_at(trial: &Trial) -> Option<i64> {
+    trial.system_attrs.get(ATTR_STOPPED_AT)?.parse().ok()
 }
 
 /// System attribute of the trial that was judged first: the step that `auto` was derived from then.
@@ -165,7 +182,8 @@ mod tests {
         assert!(!judge(&pruner, &mut trials, 0));
         assert_eq!(trials[0].system_attrs, [("completed_rung_0".into(), "0.5".into())].into());
         trials[0].intermediate.insert(9, f64::NAN);
-        assert!(judge(&pruner, &mut trials, 0) && trials[0].system_attrs.len() == 1, "a NaN stands at no rung");
+        assert!(judge(&pruner, &mut trials, 0));
+        assert!(!trials[0].system_attrs.contains_key("completed_rung_1"), "a NaN stands at no rung");
         trials[0].intermediate.insert(32, f64::INFINITY);
         assert!(!judge(&pruner, &mut trials, 0), "the first at rungs 1 and 2");
         assert_eq!(trials[0].system_attrs["completed_rung_2"], "Infinity");
@@ -196,7 +214,23 @@ mod tests {
         );
         trials[0].state = State::Complete;
         assert!(judge(&pruner, &mut trials, 3), "at rung 0 still");
-        assert_eq!(trials[3].system_attrs.len(), 1);
+        let kept: Vec<&str> = trials[3].system_attrs.keys().map(String::as_str).collect();
+        assert_eq!(kept, ["completed_rung_0", ATTR_STOPPED_AT]);
+    }
+
+    #[test]
+    fn a_report_that_is_judged_again_is_judged_the_same() {
+        let pruner = SuccessiveHalving { min_resource: Some(1), reduction_factor: 2, ..SuccessiveHalving::default() };
+        let mut trials = vec![at(0, &[(1, 0.9)]), at(1, &[(1, 0.5)]), at(2, &[(1, f64::NAN)])];
+        let judged = |trials: &mut [Trial]| [0, 1, 2].map(|number| judge(&pruner, trials, number));
+        assert_eq!(judged(&mut trials), [false, true, true]);
+        assert_eq!((stopped_at(&trials[0]), stopped_at(&trials[1])), (None, Some(1)));
+        let kept: Vec<_> = trials.iter().map(|trial| trial.system_attrs.clone()).collect();
+        assert_eq!(judged(&mut trials), [false, true, true]);
+        assert!(trials.iter().map(|trial| &trial.system_attrs).eq(&kept));
+        // As in Optuna, whoever goes on all the same has left the rung.
+        trials[1].intermediate.insert(2, 0.95);
+        assert!(!judge(&pruner, &mut trials, 1), "the best at rung 1");
     }
 
     #[test]

@@ -101,6 +101,10 @@ impl Pruner for Hyperband {
         Cow::Owned(trials.iter().filter(|trial| brackets.of(trial.number) == own).cloned().collect())
     }
 
+    fn compares_all(&self) -> bool {
+        false
+    }
+
     fn judge(&self, judged: &Judged<'_>) -> Judgement {
         let mut kept = Judgement::default();
         let longest = if self.max_resource.is_none() { longest(judged, &mut kept) } else { None };

@@ -18,7 +18,7 @@ mod threshold;
 mod wilcoxon;
 
 pub use azureml::{Bandit, MedianStopping, Schedule, Slack, TruncationSelection};
-pub use halving::{ATTR_LONGEST, SuccessiveHalving};
+pub use halving::{ATTR_LONGEST, ATTR_STOPPED_AT, SuccessiveHalving, stopped_at};
 pub use hyperband::{Brackets, Hyperband};
 pub use patient::Patient;
 pub use percentile::Percentile;
@@ -49,7 +49,8 @@ pub struct Judgement {
     pub system_attrs: BTreeMap<String, String>,
 }
 
-/// Decides on a trial after each of its reports. The same study gives the same judgement.
+/// Decides on a trial after each of its reports. The same study gives the same judgement, also when it has what was kept of the first
+/// time.
 pub trait Pruner: Send + Sync + std::fmt::Debug {
     /// Whether the trial should stop now.
     fn should_prune(&self, judged: &Judged<'_>) -> bool;
@@ -60,7 +61,12 @@ pub trait Pruner: Send + Sync + std::fmt::Debug {
         Cow::Borrowed(trials)
     }
 
-    /// The same with what is to be kept of the decision, by pruners that keep something.
+    /// Whether [`Pruner::comparable`] are always all.
+    fn compares_all(&self) -> bool {
+        true
+    }
+
+    /// [`Pruner::should_prune`] with what is to be kept of the decision, by pruners that keep something.
     fn judge(&self, judged: &Judged<'_>) -> Judgement {
         Judgement { prune: self.should_prune(judged), system_attrs: BTreeMap::new() }
     }

@@ -94,8 +94,10 @@ pub trait Sampler: Send + Sync + fmt::Debug {
         self.alone(request, parameter, generator)
     }
 
-    /// Whether a suggestion after so many trials takes so little, less than a few milliseconds, that other calls may wait for it.
-    fn quick(&self, trials: usize) -> bool {
+    /// Whether a suggestion after so many trials, with the columns of the history or without, takes so little, less than a few
+    /// milliseconds, that other calls may wait for it.
+    fn quick(&self, trials: usize, columns: bool) -> bool {
+        let _ = columns;
         trials < 1000
     }
 
@@ -251,6 +253,39 @@ mod tests {
                 trials.push(trial);
             }
             assert_eq!(Vec::from_iter(seen), [2, 3, 4], "{sampler:?}");
+        }
+    }
+
+    #[test]
+    fn a_condition_holds_at_every_point_of_a_grid_of_floats() {
+        let mut space = Space::of([
+            ("x", Distribution::float(0.0, 1.0, false, Some(0.1)).unwrap()),
+            ("y", Distribution::float(0.0, 1.0, false, Some(0.5)).unwrap()),
+        ]);
+        // As somebody writes them: k * 0.1 has other last digits for some.
+        let written = ["0.1", "0.2", "0.3", "0.6", "0.7", "0.9"].map(|point| point.parse().unwrap());
+        assert_ne!(3.0 * 0.1, written[2]);
+        space.set_condition(1, Condition { parameter: 0, values: written.to_vec() });
+        let grid = Grid::default();
+        assert_eq!(grid.size(&space), Ok(5 + 6 * 3));
+        let given = Grid { points: [("x".to_owned(), vec![0.3, 3.0 * 0.1, 0.4])].into() };
+        assert_eq!(given.size(&space), Ok(1 + 3), "0.3 once");
+        for sampler in [&Random as &dyn Sampler, &Tpe::default(), &grid, &given, &Qmc::default(), &CmaEs::default()] {
+            let mut trials: Vec<Trial> = Vec::new();
+            for number in 0..40 {
+                let request =
+                    Request { space: &space, directions: &[Direction::Minimize], trials: &trials, number, seed: 1 };
+                let params = suggest(sampler, &request, &[]).params;
+                let tenth = (params[0].value * 10.0).round();
+                assert_eq!(
+                    params.len() == 2,
+                    [1.0, 2.0, 3.0, 6.0, 7.0, 9.0].contains(&tenth),
+                    "{sampler:?} {params:?}"
+                );
+                let mut ended = crate::study::tests::trial(number, State::Complete, Some(params[0].value));
+                ended.params = params;
+                trials.push(ended);
+            }
         }
     }
 

@@ -35,6 +35,9 @@ pub fn from_proto(
     }
 }
 
+/// Candidates of a suggestion, and members of a population, at most: more take a server's memory and time, and help nobody.
+const MOST_AT_ONCE: i32 = 100_000;
+
 /// Checks the fields of one message.
 struct Fields<'a> {
     at: String,
@@ -60,6 +63,14 @@ impl Fields<'_> {
         usize::try_from(value).unwrap_or(default)
     }
 
+    /// A count of what a suggestion computes or holds at once.
+    fn bounded(&mut self, field: &str, value: Option<i32>, least: i32, default: usize) -> usize {
+        if let Some(value) = value.filter(|value| *value > MOST_AT_ONCE) {
+            self.say(field, format!("{value} is above {MOST_AT_ONCE}"));
+        }
+        self.count(field, value, least, default)
+    }
+
     fn share(&mut self, field: &str, value: Option<f64>) -> Option<f64> {
         if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
             self.say(field, format!("{value} is not within 0 to 1"));
@@ -70,17 +81,17 @@ impl Fields<'_> {
 
 fn tpe(settings: &v1::TpeSampler, objectives: usize, fields: &mut Fields<'_>) -> Tpe {
     let default = Tpe::for_objectives(objectives);
-    let tpe = Tpe {
-        n_startup_trials: fields.count("n_startup_trials", settings.n_startup_trials, 0, default.n_startup_trials),
-        n_ei_candidates: fields.count("n_ei_candidates", settings.n_ei_candidates, 1, default.n_ei_candidates),
-        multivariate: settings.multivariate.unwrap_or(default.multivariate),
-        constant_liar: settings.constant_liar.unwrap_or(default.constant_liar),
-        group: settings.group.unwrap_or(default.group),
-    };
-    if tpe.group && !tpe.multivariate {
-        fields.say("group", "needs `multivariate`");
+    let group = settings.group.unwrap_or(default.group);
+    if group && settings.multivariate == Some(false) {
+        fields.say("group", "is for parameters that are modelled together, which `multivariate: false` excludes");
     }
-    tpe
+    Tpe {
+        n_startup_trials: fields.count("n_startup_trials", settings.n_startup_trials, 0, default.n_startup_trials),
+        n_ei_candidates: fields.bounded("n_ei_candidates", settings.n_ei_candidates, 1, default.n_ei_candidates),
+        multivariate: settings.multivariate.unwrap_or(default.multivariate || group),
+        constant_liar: settings.constant_liar.unwrap_or(default.constant_liar),
+        group,
+    }
 }
 
 fn nsga2(settings: &v1::NsgaiiSampler, fields: &mut Fields<'_>) -> NsgaII {
@@ -112,7 +123,7 @@ fn nsga2(settings: &v1::NsgaiiSampler, fields: &mut Fields<'_>) -> NsgaII {
         }
     }
     NsgaII {
-        population_size: fields.count("population_size", settings.population_size, 2, default.population_size),
+        population_size: fields.bounded("population_size", settings.population_size, 2, default.population_size),
         mutation,
         mutation_prob: fields.share("mutation_prob", settings.mutation_prob),
         crossover,
@@ -204,7 +215,63 @@ fn gp(settings: &v1::GpSampler, fields: &mut Fields<'_>) -> Gp {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// The sampler of these settings, as text, and what is wrong with them.
+    fn read(sampler: Value, objectives: usize) -> (String, Vec<String>) {
+        let sampler: v1::Sampler = serde_json::from_value(sampler).unwrap();
+        let mut wrong = Vec::new();
+        let read = from_proto(Some(&sampler), None, objectives, "sampler", &mut wrong);
+        (format!("{read:?}"), wrong.into_iter().map(|v| format!("{}: {}", v.field, v.description)).collect())
+    }
+
+    #[test]
+    fn what_no_server_can_hold_is_refused() {
+        for (asked, told) in [
+            (json!({"tpe": {"n_ei_candidates": 100_001}}), "sampler.tpe.n_ei_candidates: 100001 is above 100000"),
+            (
+                json!({"nsga2": {"population_size": 2_000_000_000}}),
+                "sampler.nsga2.population_size: 2000000000 is above",
+            ),
+            (
+                json!({"cmaes": {"popsize": i32::MAX}}),
+                "sampler.cmaes: popsize is 2147483647; a generation has 2 to 100000",
+            ),
+            (json!({"cmaes": {"popsize": -1}}), "sampler.cmaes: popsize is 0; a generation has 2 to 100000"),
+        ] {
+            let (_, wrong) = read(asked, 1);
+            assert!(wrong.len() == 1 && wrong[0].starts_with(told), "{wrong:?}");
+        }
+        for most in [json!({"tpe": {"n_ei_candidates": 100_000}}), json!({"cmaes": {"popsize": 100_000}})] {
+            assert_eq!(read(most, 1).1, Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn a_group_is_modelled_together_unless_that_is_forbidden() {
+        for objectives in [1, 2] {
+            let (grouped, wrong) = read(json!({"tpe": {"group": true}}), objectives);
+            assert!(grouped.contains("multivariate: true, group: true") && wrong.is_empty(), "{grouped} {wrong:?}");
+            let (_, wrong) = read(json!({"tpe": {"group": true, "multivariate": false}}), objectives);
+            assert!(wrong.len() == 1 && wrong[0].starts_with("sampler.tpe.group: "), "{wrong:?}");
+        }
+        assert!(read(json!({"tpe": {}}), 2).0.contains("multivariate: false"));
+    }
+
+    #[test]
+    fn strategies_that_exclude_each_other_are_named() {
+        let names = ["use_separable_cma", "with_margin", "lr_adapt"];
+        for (one, other) in [(0, 1), (0, 2), (1, 2)].map(|(one, other)| (names[one], names[other])) {
+            let (_, wrong) = read(json!({"cmaes": {one: true, other: true}}), 1);
+            assert_eq!(
+                wrong,
+                [format!("sampler.cmaes: {one} and {other} exclude each other; at most one may be true")]
+            );
+            assert_eq!(read(json!({"cmaes": {one: true, other: false}}), 1).1, Vec::<String>::new());
+        }
+    }
 
     #[test]
     fn mutations_are_chosen_by_name_and_what_is_wrong_is_said() {

@@ -127,8 +127,10 @@ fn wide(rank: usize, n: usize, [left, here, right]: [f64; 3]) -> f64 {
 fn sigmas(mu: &[f64], low: f64, high: f64) -> Vec<f64> {
     let least = least(mu.len(), low, high);
     let mut sigma = vec![least; mu.len()];
+    // Another domain that the parameter had before may have been wider: no buckets for that.
+    let inside = || mu.iter().all(|mu| (low..=high).contains(mu));
     // A bucket is half the least width: neighbours of one bucket are too close to matter.
-    let neighbours = if mu.len() > MANY { by_buckets(mu, low, least / 2.0) } else { by_sorting(mu) };
+    let neighbours = if mu.len() > MANY && inside() { by_buckets(mu, low, least / 2.0) } else { by_sorting(mu) };
     let n = neighbours.len();
     for (rank, (index, here)) in neighbours.iter().enumerate() {
         let left = if rank == 0 { low } else { neighbours[rank - 1].1 };
@@ -145,12 +147,12 @@ fn by_sorting(mu: &[f64]) -> Vec<(usize, f64)> {
     order
 }
 
-/// Like [`by_sorting`], but of each bucket only the first and the last: the others' neighbours are within their bucket.
+/// Like [`by_sorting`] of observations from `low` on, but of each bucket only the first and the last: the others' neighbours are
+/// within their bucket.
 fn by_buckets(mu: &[f64], low: f64, width: f64) -> Vec<(usize, f64)> {
     type Ends = [(usize, f64); 2];
     let mut buckets: Vec<Option<Ends>> = Vec::new();
     for (index, value) in mu.iter().copied().enumerate() {
-        // What rounding puts below the domain is in the first.
         let place = ((value - low) / width) as usize;
         if place >= buckets.len() {
             buckets.resize(place + 1, None);
@@ -188,6 +190,14 @@ mod tests {
         assert_eq!(sigmas(&[0.5, 0.5, 0.5], 0.0, 1.0), [0.2, 0.2, 0.2]);
         assert_eq!(sigmas(&[0.2], 0.0, 1.0), [0.8]);
         assert_eq!(sigmas(&[0.9, 0.1], 0.0, 1.0), [0.8, 0.8]);
+    }
+
+    #[test]
+    fn what_lies_far_outside_of_the_domain_takes_no_room() {
+        let far = [1e6, -1e18, f64::MAX, f64::INFINITY];
+        let mu: Vec<f64> = (0..300).map(|i| f64::from(i % 4)).chain(far).collect();
+        let (ours, defined) = (sigmas(&mu, 0.0, 3.0), by_definition(&mu, 0.0, 3.0));
+        assert_eq!(ours, defined);
     }
 
     /// The rule by its definition.

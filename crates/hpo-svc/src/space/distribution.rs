@@ -55,6 +55,13 @@ fn equal(a: &ParamValue, b: &ParamValue) -> bool {
 /// Doubles that are an `i64` when their fraction is cut off: from -2^63 to below 2^63.
 const WITHIN_64_BITS: std::ops::Range<f64> = i64::MIN as f64..-(i64::MIN as f64);
 
+/// How many steps above `low` a value is, unless it lies between two points of the grid.
+pub(crate) fn grid_point(value: f64, low: f64, step: f64) -> Option<f64> {
+    let steps = (value - low) / step;
+    let nearest = steps.round_ties_even();
+    ((steps - nearest).abs() < 1e-8).then_some(nearest)
+}
+
 /// Which rule a domain breaks: the field of the domain, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
@@ -235,8 +242,7 @@ impl Distribution {
         match self {
             Self::Float { low, high, step: None, .. } => (*low..=*high).contains(&internal),
             Self::Float { low, high, step: Some(step), .. } => {
-                let k = (internal - low) / step;
-                (*low..=*high).contains(&internal) && (k - k.round_ties_even()).abs() < 1e-8
+                (*low..=*high).contains(&internal) && grid_point(internal, *low, *step).is_some()
             }
             Self::Int { low, high, step, .. } => {
                 let (low, high, step) = (*low as f64, *high as f64, *step as f64);
@@ -244,6 +250,16 @@ impl Distribution {
             }
             Self::Categorical { choices } => internal > -1.0 && internal < choices.len() as f64,
         }
+    }
+
+    /// Whether both internal values are the same one: a point of a grid, such as 0.3 in steps of 0.1, has other last digits when it is
+    /// computed than when somebody writes it.
+    pub fn same_value(&self, a: f64, b: f64) -> bool {
+        let point = |value| match self {
+            Self::Float { low, step: Some(step), .. } => grid_point(value, *low, *step),
+            _ => None,
+        };
+        a == b || point(a).is_some_and(|a| point(b) == Some(a))
     }
 
     /// Whether Optuna lets both stand under one name in a study: same kind, same `log`, choices that are equal in Python.

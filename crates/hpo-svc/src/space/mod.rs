@@ -9,6 +9,7 @@ pub mod forms;
 mod value;
 mod written;
 
+pub(crate) use distribution::grid_point;
 pub use distribution::{Distribution, DomainError};
 pub use value::ParamValue;
 
@@ -114,7 +115,11 @@ impl Space {
     /// Whether a parameter exists, given the values of those before it; `None` is one that does not exist.
     pub fn active(&self, index: usize, before: &[Option<f64>]) -> bool {
         self.parameters[index].condition.as_ref().is_none_or(|condition| {
-            before.get(condition.parameter).copied().flatten().is_some_and(|value| condition.values.contains(&value))
+            let parent = self.parameters.get(condition.parameter).map(|parent| &parent.distribution);
+            let value = before.get(condition.parameter).copied().flatten();
+            parent.zip(value).is_some_and(|(parent, value)| {
+                condition.values.iter().any(|allowed| parent.same_value(*allowed, value))
+            })
         })
     }
 

@@ -23,6 +23,7 @@ mod ids;
 mod mirror;
 mod read;
 mod schema;
+mod summary;
 mod trials;
 mod url;
 mod write;

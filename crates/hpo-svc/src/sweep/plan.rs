@@ -375,7 +375,8 @@ mod tests {
         let decision = plan(&view, &SuccessiveHalving { min_resource: Some(1), ..SuccessiveHalving::default() });
         assert_eq!(decision.prune, [2]);
         let kept: Vec<usize> = decision.system_attrs.values().map(BTreeMap::len).collect();
-        assert_eq!(kept, [2, 2, 1], "a trial that stops is judged no further");
+        assert_eq!(kept, [2, 2, 2], "a trial that stops is judged no further");
+        assert_eq!(decision.system_attrs[&2]["quintet:stopped_at"], "1");
         assert_eq!(decision.system_attrs[&1]["completed_rung_1"], "0.9");
     }
 

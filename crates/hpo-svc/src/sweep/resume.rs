@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     objective::metric_names,
+    pruner::stopped_at,
     pyjson::dump_text,
     storage::{self, Attributes},
     study::{Direction, State, Study, Trial},
@@ -122,7 +123,12 @@ impl Run {
             if self.owns(trial) {
                 self.context.log(format_args!("trial {} is followed on", trial.number));
                 match folds(trial).len() {
-                    0 => self.follow(trial).await?,
+                    0 => {
+                        self.follow(trial).await?;
+                        // What its last report meant may not have been found out, or not been carried out.
+                        let last = trial.last_report().map(|(step, _)| step);
+                        self.fresh.entry(trial.number).or_default().extend(stopped_at(trial).into_iter().chain(last));
+                    }
                     done => self.fold_done(trial.number, done),
                 }
             } else if let Some(problem) = self.orphaned(trial).await? {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use quintet_proto::v1::{CreateJobRequest, Job, JobEvent, Timeouts, job_event::Event};
 use runtime_core::{
+    db::may_block,
     jobs::model::{is_terminal, job_name, uid_for_request},
     status::{ErrorReason, metadata_of},
     worker::Failure,
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     pyjson::dump_text,
     queued,
-    sampler::{Request, Suggestion, seen, suggest},
+    sampler::{Request, Suggestion},
     storage::{self, Attributes, Edit, NewTrial},
     study::{Param, State, Trial},
     warm_start::ATTR_TRANSFER,
@@ -58,9 +59,10 @@ impl Run {
 
     fn sample(&self, number: i64, fixed: &[Option<f64>]) -> Suggestion {
         let (space, directions) = (&self.sweep.space, &self.sweep.goals.directions()[..]);
-        let sampler = &*self.sweep.sampler;
-        let trials = seen(sampler, &*self.sweep.pruner, &self.study.name, self.history.trials(), number);
-        suggest(sampler, &Request { space, directions, trials: &trials, number, seed: self.seed }, fixed)
+        let (sampler, pruner, history) = (&*self.sweep.sampler, &*self.sweep.pruner, &self.history);
+        let request = Request { space, directions, trials: history.trials(), number, seed: self.seed };
+        let suggest = || history.suggest(sampler, pruner, &self.study.name, &request, fixed);
+        if history.quick(sampler, pruner, directions.len()) { suggest() } else { may_block(suggest) }
     }
 
     /// What marks a trial as this sweep's.

@@ -20,10 +20,11 @@ pub(super) fn sampler(sampler: Option<&v1::Sampler>, objectives: usize) -> Plann
     let defaults = match name.as_str() {
         "tpe" => {
             let tpe = Tpe::for_objectives(objectives);
+            let grouped = given.get("group") == Some(&Value::Bool(true));
             json!({
                 "n_startup_trials": tpe.n_startup_trials,
                 "n_ei_candidates": tpe.n_ei_candidates,
-                "multivariate": tpe.multivariate,
+                "multivariate": tpe.multivariate || grouped,
                 "constant_liar": tpe.constant_liar,
                 "group": tpe.group,
             })

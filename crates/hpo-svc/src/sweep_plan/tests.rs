@@ -68,6 +68,8 @@ fn samplers_and_pruners_are_told_with_their_defaults() {
     let settings = json!({"sampler": {"tpe": {"n_startup_trials": 3}}, "pruner": {"median": {"n_warmup_steps": 2}}});
     let planned = plan(settings, None);
     assert_eq!(parameters(planned.sampler).1["n_startup_trials"], 3.0);
+    let group = json!({"sampler": {"tpe": {"group": true}}, "objective": null, "objectives": [{"metric": "a"}, {"metric": "b"}]});
+    assert_eq!(parameters(plan(group, None).sampler).1["multivariate"], true);
     let (name, all) = parameters(planned.pruner);
     let expected = json!({"n_startup_trials": 5.0, "n_warmup_steps": 2.0, "interval_steps": 1.0, "n_min_trials": 1.0});
     assert_eq!((name.as_str(), all), ("median", expected));

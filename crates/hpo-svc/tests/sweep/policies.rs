@@ -2,11 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hpo_svc::study::State;
+use hpo_svc::{
+    pruner::ATTR_STOPPED_AT,
+    space::Distribution,
+    storage::{Attributes, Edit, NewTrial},
+    study::{Direction, Param, State},
+    sweep::ATTR_SWEEP,
+};
+use jiff::Timestamp;
 use quintet_proto::v1::{
     self, CreateJobRequest, Job, JobSpec, JobState, hpo_service_client::HpoServiceClient, job_spec::Kind,
     sweep_spec::Trial,
 };
+use runtime_core::jobs::model::uid_for_request;
 
 use crate::house::{House, Runs, process, report, sweep, with_parameter};
 
@@ -106,6 +114,39 @@ async fn folds_run_one_after_the_other_and_hopeless_trials_stop_between_them() {
     let refit = children.iter().find(|child| child.name == refit["job"].as_str().unwrap()).unwrap();
     let Some(Kind::Command(command)) = refit.spec.clone().unwrap().kind else { panic!("not a command") };
     assert_eq!(command.parameters["fold"], "");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_that_was_to_stop_when_the_runner_ended_is_stopped_by_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::open(folder.path(), &Runs::default()).await;
+    let none = Attributes::new;
+    let study = house.store.create_study("condemned", &[Direction::Minimize], none(), none()).await.unwrap();
+    let attribute = |key: &str, json: &str| (key.to_owned(), json.to_owned());
+    let own = format!("\"{}\"", uid_for_request("condemned"));
+    let x = Distribution::float(0.0, 0.8, false, None).unwrap();
+    let left = NewTrial {
+        params: vec![Param { name: "x".into(), value: 0.5, distribution: x }],
+        user_attrs: Attributes::from([attribute(ATTR_SWEEP, &own)]),
+        system_attrs: Attributes::from([attribute("completed_rung_0", "9.0"), attribute(ATTR_STOPPED_AT, "1")]),
+        ..NewTrial::default()
+    };
+    let left = house.store.create_trial(study.id, left, Timestamp::now()).await.unwrap();
+    house.store.edit(left.id, Edit::reports(vec![(1, 9.0)]), Timestamp::now()).await.unwrap();
+
+    let mut spec = sweep("condemned", 0.0, 0.8, 2);
+    spec.max_parallel_trials = 1;
+    // No further rung is ever reached.
+    let halving =
+        v1::SuccessiveHalvingPruner { min_resource: Some(1), reduction_factor: Some(1000), ..Default::default() };
+    spec.pruner = Some(v1::Pruner { kind: Some(v1::pruner::Kind::SuccessiveHalving(halving)) });
+    with_parameter(&mut spec, "slow");
+    let job = house.run(spec, "condemned").await;
+    assert_eq!(job.state(), JobState::Succeeded, "{:?}", job.error);
+    let trials = house.store.trials(study.id).await.unwrap();
+    let states: Vec<State> = trials.iter().map(|trial| trial.state).collect();
+    assert_eq!(states, [State::Pruned, State::Complete]);
     house.close().await;
 }
 

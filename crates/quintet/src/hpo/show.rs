@@ -1,5 +1,7 @@
 //! What a study looks like in a terminal: its trials, the best ones, the course of the search and which parameters mattered.
 
+use std::collections::BTreeSet;
+
 use hpo_svc::{
     pareto,
     select::objective_names,
@@ -67,8 +69,24 @@ fn parameters(trial: &Trial) -> Map<String, Value> {
 }
 
 fn best_trial(direction: Direction, trials: &[Trial]) -> String {
-    let Some(best) = best(trials, direction) else { return "\nno trial has completed\n".into() };
+    let Some(best) = best(trials, direction) else { return none_is_best(trials) };
     format!("\nbest: trial {}, {}\n  {}\n", best.number, values(best), table::parameters(&parameters(best)))
+}
+
+/// Why there is no best trial, and which one came closest to the bounds.
+fn none_is_best(trials: &[Trial]) -> String {
+    let complete = || trials.iter().filter(|trial| trial.state == State::Complete);
+    let completed = match complete().count() {
+        0 => return "\nno trial has completed\n".into(),
+        1 => "1 trial has completed; it".to_owned(),
+        count => format!("{count} trials have completed; each"),
+    };
+    let broken = complete().filter_map(|trial| Some((trial.violation().filter(|by| *by > 0.0)?, trial.number)));
+    let least = broken.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(by, number)| {
+        let by = table::number(by);
+        format!("the least violation is that of trial {number}: {by}\n")
+    });
+    format!("\n{completed} breaks a constraint or has no value\n{}", least.unwrap_or_default())
 }
 
 /// The history of an objective.
@@ -82,18 +100,30 @@ fn course(name: &str, trials: &[Trial], directions: &[Direction], objective: usi
 
 /// Which parameters mattered for an objective, as bars; a forest is grown from `most` trials.
 fn mattered(of: &str, trials: &[Trial], directions: &[Direction], objective: usize, most: usize) -> String {
-    let complete = trials.iter().filter(|trial| trial.state == State::Complete).count();
+    let all: Vec<&Trial> = trials.iter().filter(|trial| trial.state == State::Complete).collect();
+    let complete = all.len();
     if complete < 2 {
         return String::new();
     }
     let evaluator = Evaluator::Fanova(Fanova { max_trials: Some(most), ..Fanova::default() });
-    // A study whose trials have no parameter in common has none to compare.
-    let Ok(found) = importances(&evaluator, trials, directions, Some(objective)) else { return String::new() };
+    let found = match importances(&evaluator, trials, directions, Some(objective)) {
+        Ok(found) => found,
+        Err(problem) => return format!("\nimportance of the parameters{of} (fANOVA)\n  {problem}\n"),
+    };
     let width = found.iter().map(|importance| importance.name.chars().count()).max().unwrap_or_default();
     let mut text = String::new();
     for importance in &found {
         let bar = "#".repeat((importance.value * 40.0).round() as usize);
         text += &format!("  {:width$}  {:>4.0} %  {bar}\n", importance.name, importance.value * 100.0);
+    }
+    // A forest is grown over what all trials have in common.
+    let mut others: BTreeSet<&str> = all.iter().flat_map(|trial| &trial.params).map(|p| p.name.as_str()).collect();
+    for importance in &found {
+        others.remove(importance.name.as_str());
+    }
+    if !others.is_empty() {
+        let others = Vec::from_iter(others).join(", ");
+        text += &format!("  without {others}: not every trial has that, or not with the same domain\n");
     }
     let sample = if complete > most { format!(" of {most} of {complete} trials") } else { String::new() };
     if text.is_empty() { text } else { format!("\nimportance of the parameters{of} (fANOVA{sample})\n{text}") }
@@ -103,7 +133,7 @@ fn mattered(of: &str, trials: &[Trial], directions: &[Direction], objective: usi
 fn front(directions: &[Direction], trials: &[Trial]) -> String {
     let front = pareto::best_trials(trials, directions);
     if front.is_empty() {
-        return "\nno trial has completed\n".into();
+        return none_is_best(trials);
     }
     let rows = front.iter().map(|trial| {
         format!("  trial {}: {}  {}\n", trial.number, values(trial), table::parameters(&parameters(trial)))
@@ -169,6 +199,25 @@ mod tests {
     }
 
     #[test]
+    fn what_the_importances_do_not_tell_is_said() {
+        let mut same = trials(10, 1);
+        same.iter_mut().for_each(|trial| trial.values = vec![0.5]);
+        let text = mattered("", &same, &[Direction::Minimize], 0, FOREST);
+        assert!(text.contains("(fANOVA)\n  there is nothing to explain: the values") && !text.contains('%'), "{text}");
+        let mut conditional = trials(10, 1);
+        conditional.iter_mut().step_by(2).for_each(|trial| drop(trial.params.pop()));
+        let text = mattered("", &conditional, &[Direction::Minimize], 0, FOREST);
+        assert!(
+            text.contains("  x   100 %  ###")
+                && text.ends_with("  without kind: not every trial has that, or not with the same domain\n"),
+            "{text}"
+        );
+        conditional.iter_mut().skip(1).step_by(2).for_each(|trial| drop(trial.params.remove(0)));
+        let text = mattered("", &conditional, &[Direction::Minimize], 0, FOREST);
+        assert!(text.contains("(fANOVA)\n  without kind, x: not every"), "{text}");
+    }
+
+    #[test]
     fn several_objectives_show_their_front_and_an_empty_study_says_so() {
         let directions = [Direction::Minimize, Direction::Minimize];
         let front = text(&study(&directions), &trials(3, 2), "");
@@ -179,6 +228,20 @@ mod tests {
             assert!(front.contains(&format!("\nimportance of the parameters for {name} (fANOVA)\n  x ")), "{front}");
         }
         assert!(text(&study(&directions), &[], "").contains("no trial has completed"));
+        let mut broken = trials(3, 2);
+        for (trial, by) in broken.iter_mut().zip(["0.5", "0.25", "0.75"]) {
+            trial.system_attrs.insert("constraints:latency".into(), by.into());
+        }
+        let one_by_one: Vec<Trial> = broken.iter().map(|t| Trial { values: vec![1.0], ..t.clone() }).collect();
+        for (directions, trials) in [(&directions[..], &broken), (&directions[..1], &one_by_one)] {
+            let told = text(&study(directions), trials, "");
+            let expected = "\n3 trials have completed; each breaks a constraint or has no value\n\
+                            the least violation is that of trial 1: 0.2500\n";
+            assert!(told.contains(expected), "{told}");
+        }
+        let nan = Trial { values: vec![f64::NAN], ..trials(1, 1).remove(0) };
+        let told = text(&study(&directions[..1]), &[nan], "");
+        assert!(told.contains("\n1 trial has completed; it breaks a constraint or has no value\n"), "{told}");
         assert!(text(&study(&directions[..1]), &[], "").contains("no trial has completed"));
     }
 }

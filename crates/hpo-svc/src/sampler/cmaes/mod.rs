@@ -42,15 +42,15 @@ pub struct CmaEs {
     pub n_startup_trials: usize,
     /// Use the last value of pruned trials as theirs, of those that have all parameters which are modelled.
     pub consider_pruned_trials: bool,
-    /// Trials of a generation, at least 2; `4 + floor(3 ln n)` for n parameters when `None`.
+    /// Trials of a generation, 2 to 100,000; `4 + floor(3 ln n)` for n parameters when `None`.
     pub popsize: Option<usize>,
-    /// Adapt the variance of each parameter alone: for many parameters that depend little on each other. Goes before `lr_adapt` and
-    /// `with_margin`, and is ignored for a single parameter.
+    /// Adapt the variance of each parameter alone: for many parameters that depend little on each other. Ignored for a single
+    /// parameter. At most one of this, `with_margin` and `lr_adapt`; of several this one counts, and then `lr_adapt`.
     pub use_separable_cma: bool,
     /// Keep integers and grids from settling on a point too early. It pays in long searches; in 150 trials on integers it is no
     /// better than rounding, and on parameters of two values slower.
     pub with_margin: bool,
-    /// Adapt the learning rates to noise and to many local optima. Goes before `with_margin`.
+    /// Adapt the learning rates to noise and to many local optima.
     pub lr_adapt: bool,
 }
 
@@ -68,6 +68,9 @@ impl Default for CmaEs {
         }
     }
 }
+
+/// Trials of a generation at most: a strategy holds all of them at once.
+const MOST_TRIALS: usize = 100_000;
 
 /// A smaller first step size is none.
 const LEAST_SIGMA: f64 = 1e-10;
@@ -202,9 +205,18 @@ impl CmaEs {
         if let Some(sigma0) = self.sigma0.filter(|sigma0| !(*sigma0 > 0.0 && sigma0.is_finite())) {
             return Err(format!("sigma0 is {sigma0}; it must be a number above 0, a share of a domain's width"));
         }
-        match self.popsize {
-            Some(popsize @ ..2) => Err(format!("popsize is {popsize}; a generation needs at least 2 trials")),
-            _ => Ok(()),
+        if let Some(popsize) = self.popsize.filter(|popsize| !(2..=MOST_TRIALS).contains(popsize)) {
+            return Err(format!("popsize is {popsize}; a generation has 2 to {MOST_TRIALS} trials"));
+        }
+        let strategies = [
+            ("use_separable_cma", self.use_separable_cma),
+            ("with_margin", self.with_margin),
+            ("lr_adapt", self.lr_adapt),
+        ];
+        let asked: Vec<&str> = strategies.into_iter().filter_map(|(name, asked)| asked.then_some(name)).collect();
+        match asked.len() {
+            0 | 1 => Ok(()),
+            _ => Err(format!("{} exclude each other; at most one may be true", asked.join(" and "))),
         }
     }
 

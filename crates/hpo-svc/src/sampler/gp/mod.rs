@@ -64,7 +64,7 @@ const ANNOUNCED: &str = "gp:relative_params";
 const LEAST_DEVIATION: f64 = 1e-10;
 
 impl Sampler for Gp {
-    fn quick(&self, _: usize) -> bool {
+    fn quick(&self, _: usize, _: bool) -> bool {
         false
     }
 

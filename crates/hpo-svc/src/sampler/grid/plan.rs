@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    space::{Distribution, Parameter, Space},
+    space::{Distribution, Parameter, Space, grid_point},
     study::Trial,
 };
 
@@ -47,7 +47,7 @@ impl Values {
             }
             let mut list: Vec<f64> = Vec::new();
             for point in points {
-                if !list.contains(point) {
+                if !list.iter().any(|known| distribution.same_value(*known, *point)) {
                     list.push(*point);
                 }
             }
@@ -93,15 +93,17 @@ impl Values {
         }
     }
 
-    fn position(&self, value: f64) -> Option<u64> {
+    /// The position of a value of the distribution.
+    fn position(&self, value: f64, distribution: &Distribution) -> Option<u64> {
         match self {
             Self::Range { low, step, count, .. } => {
-                let position = (value - low) / step;
-                let nearest = position.round_ties_even();
-                let close = (position - nearest).abs() < 1e-8 && nearest >= 0.0 && nearest < *count as f64;
-                close.then_some(nearest as u64)
+                let point = grid_point(value, *low, *step);
+                point.filter(|point| (0.0..*count as f64).contains(point)).map(|point| point as u64)
             }
-            Self::List(points) => points.iter().position(|point| *point == value).map(|position| position as u64),
+            Self::List(points) => {
+                let position = points.iter().position(|point| distribution.same_value(*point, value));
+                position.map(|position| position as u64)
+            }
         }
     }
 }
@@ -125,12 +127,12 @@ impl<'a> Plan<'a> {
             node.size = size;
             let Some(condition) = &parameters[index].condition else { continue };
             let parent = nodes.get_mut(condition.parameter).ok_or("a condition is on no parameter of the space")?;
-            let mut under: Vec<u64> = condition
-                .values
-                .iter()
-                // The space compares values exactly, so a nearby one does not count.
-                .filter_map(|value| parent.values.position(*value).filter(|at| parent.values.at(*at) == *value))
-                .collect();
+            let domain = &parameters[condition.parameter].distribution;
+            // A value near a point may be none to the space.
+            let position = |value: &f64| {
+                parent.values.position(*value, domain).filter(|at| domain.same_value(parent.values.at(*at), *value))
+            };
+            let mut under: Vec<u64> = condition.values.iter().filter_map(position).collect();
             under.sort_unstable();
             under.dedup();
             for position in under {
@@ -182,7 +184,7 @@ impl<'a> Plan<'a> {
             // The index of a choice means nothing in another list of choices.
             let same = param.distribution == parameter.distribution;
             let value = if same { Some(param.value) } else { parameter.distribution.internal(&param.external()) };
-            let position = node.values.position(value?)?;
+            let position = node.values.position(value?, &parameter.distribution)?;
             let rest = match node.special.get(&position) {
                 Some((_, children)) => self.read(children, trial)?,
                 None => 0,

@@ -61,9 +61,11 @@ impl Sampler for Tpe {
         Joint { values, ..Joint::default() }
     }
 
-    fn quick(&self, trials: usize) -> bool {
-        let kept = self.multivariate && !self.group;
-        trials < if kept { 10_000 } else { 1000 }
+    fn quick(&self, trials: usize, columns: bool) -> bool {
+        let kept = columns && self.multivariate && !self.group;
+        let usual = Self::default().n_ei_candidates;
+        let work = trials.saturating_mul(self.n_ei_candidates.max(usual));
+        work < usual * if kept { 10_000 } else { 1000 }
     }
 
     fn joint_from(&self, request: &Request<'_>, columns: &Columns, generator: &mut Generator) -> Joint {
@@ -296,8 +298,8 @@ fn usable(parameter: &Parameter, value: f64) -> Option<f64> {
         Distribution::Float { log, .. } | Distribution::Int { log, .. } => log,
         Distribution::Categorical { .. } => false,
     };
-    // A logarithm of it is needed.
-    (!log || value > 0.0).then_some(value)
+    // A logarithm of it is needed; and a domain that is left may have had no end.
+    (value.is_finite() && (!log || value > 0.0)).then_some(value)
 }
 
 /// The parameters that a running trial of an Optuna worker has announced before it set them one by one.
@@ -355,5 +357,36 @@ mod tests {
         assert!(partition(&Request { trials: &[], ..request }).is_empty());
         let best = crate::study::best(&trials, Direction::Minimize).and_then(Trial::value).unwrap();
         assert!(best < 0.1, "{best}");
+    }
+
+    #[test]
+    fn values_of_a_domain_that_was_wider_before_are_learned_from() {
+        let space = Space::of([("n", Distribution::int(1, 4, false, 1).unwrap())]);
+        // No space of ours has it, but Optuna does.
+        let text = r#"{"name": "FloatDistribution", "attributes": {"step": null, "low": -Infinity, "high": 1e300, "log": false}}"#;
+        let before = Distribution::from_json(text).unwrap();
+        let far = [1e6, -1e6, 1e18, f64::NEG_INFINITY, 2.0, 3.0];
+        let old = |number: i64| {
+            let mut old = trial(number, State::Complete, Some(number as f64));
+            let value = far[number as usize % far.len()];
+            old.params = vec![Param { name: "n".into(), value, distribution: before.clone() }];
+            old
+        };
+        let trials: Vec<Trial> = (0..300).map(old).collect();
+        for number in 300..330 {
+            let directions = &[Direction::Minimize];
+            let request = Request { space: &space, directions, trials: &trials, number, seed: 4 };
+            let params = suggest(&Tpe { multivariate: false, ..Tpe::default() }, &request, &[]).params;
+            assert!(space.parameters()[0].distribution.contains(params[0].value), "{params:?}");
+        }
+    }
+
+    #[test]
+    fn what_takes_long_is_not_quick() {
+        let tpe = Tpe::default();
+        assert_eq!([9_999, 10_000].map(|trials| tpe.quick(trials, true)), [true, false]);
+        assert_eq!([999, 1000].map(|trials| tpe.quick(trials, false)), [true, false]);
+        let careful = Tpe { n_ei_candidates: 24_000, ..tpe };
+        assert_eq!([9, 10].map(|trials| careful.quick(trials, true)), [true, false]);
     }
 }

@@ -73,7 +73,11 @@ impl Fanova {
                 }
             }
         }
-        let mean = |shares: &Vec<f64>| shares.iter().sum::<f64>() / shares.len().max(1) as f64;
+        // Optuna fails when all trees are flat.
+        if shares.first().is_some_and(Vec::is_empty) {
+            return Err(Error::NothingDiffers);
+        }
+        let mean = |shares: &Vec<f64>| shares.iter().sum::<f64>() / shares.len() as f64;
         let named = space.iter().zip(&shares);
         Ok(named.map(|((name, _), share)| Importance { name: (*name).to_owned(), value: mean(share) }).collect())
     }

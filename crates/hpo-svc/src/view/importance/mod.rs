@@ -56,6 +56,9 @@ pub enum Error {
         /// How many there are.
         objectives: usize,
     },
+    /// Fanova explains differences of the values by those of the parameters.
+    #[error("there is nothing to explain: the values of the trials do not differ, or none of the parameters does")]
+    NothingDiffers,
     /// Quantiles outside of `0 < target_quantile < region_quantile <= 1`.
     #[error("target_quantile {target} and region_quantile {region} must obey 0 < target < region <= 1")]
     Quantiles {
@@ -69,10 +72,10 @@ pub enum Error {
 /// The importance of each parameter, the largest first and equal ones by name; they sum to 1.
 ///
 /// `objective` chooses one of several; `None` means the only one, or for [`PedAnova`] the way to the Pareto front. COMPLETE trials
-/// with finite values count. When nothing can be told apart all parameters get the same share, as in Optuna.
+/// with finite values count. When nothing can be told apart all parameters get the same share from [`PedAnova`], as in Optuna.
 ///
 /// # Errors
-/// An objective that is missing or does not exist, or settings out of their range.
+/// An objective that is missing or does not exist, settings out of their range, or nothing that [`Fanova`] could explain.
 pub fn importances(
     evaluator: &Evaluator,
     trials: &[Trial],

@@ -84,26 +84,36 @@ fn with(number: i64, value: f64, params: &[(&str, f64, Distribution)]) -> Trial 
 }
 
 #[test]
-fn what_cannot_be_told_apart_is_equal() {
+fn what_cannot_be_told_apart_is_equal_to_the_one_and_nothing_to_the_other() {
     let unit = Distribution::float(0.0, 1.0, false, None).unwrap();
     let evaluators = [Evaluator::default(), Evaluator::Fanova(Fanova::default())];
-    let both = |trials: &[Trial]| -> Vec<Vec<f64>> {
-        let values = |evaluator: &Evaluator| {
-            let found = importances(evaluator, trials, &[Direction::Minimize], None).unwrap();
+    let both = |trials: &[Trial]| {
+        let values = |evaluator: &Evaluator| -> Result<Vec<f64>, Error> {
+            let found = importances(evaluator, trials, &[Direction::Minimize], None)?;
             assert!(found.windows(2).all(|pair| pair[0].name < pair[1].name), "{found:?}");
-            found.into_iter().map(|importance| importance.value).collect()
+            Ok(found.into_iter().map(|importance| importance.value).collect())
         };
-        evaluators.iter().map(values).collect()
+        evaluators.each_ref().map(values)
     };
-    assert!(both(&[]).iter().all(Vec::is_empty));
-    assert!(both(&[trial(0, State::Complete, Some(1.0)), trial(1, State::Fail, None)]).iter().all(Vec::is_empty));
+    assert_eq!(both(&[]), [Ok(vec![]), Ok(vec![])]);
+    let without = [trial(0, State::Complete, Some(1.0)), trial(1, State::Fail, None)];
+    assert_eq!(both(&without), [Ok(vec![]), Ok(vec![])]);
     let single = with(0, 1.0, &[("b", 0.5, unit.clone()), ("a", 0.5, unit.clone())]);
-    assert_eq!(both(std::slice::from_ref(&single)), [[0.5, 0.5], [0.5, 0.5]]);
-    let same: Vec<Trial> = (0..20).map(|number| Trial { number, ..single.clone() }).collect();
-    assert_eq!(both(&same), [[0.5, 0.5], [0.5, 0.5]]);
-    let infinite: Vec<Trial> =
-        (0..20).map(|number| Trial { number, values: vec![f64::INFINITY], ..single.clone() }).collect();
-    assert_eq!(both(&infinite), [[0.5, 0.5], [0.5, 0.5]]);
+    let one = |number: i64| Trial { number, ..single.clone() };
+    let same_parameters = |number: i64| Trial { values: vec![number as f64], ..one(number) };
+    let same_values =
+        |number: i64| with(number, 1.0, &[("b", 0.1, unit.clone()), ("a", 0.04 * number as f64, unit.clone())]);
+    let infinite = |number: i64| Trial { values: vec![f64::INFINITY], ..one(number) };
+    let expected = [Ok(vec![0.5, 0.5]), Err(Error::NothingDiffers)];
+    assert_eq!(both(std::slice::from_ref(&single)), expected);
+    for trials in [
+        (0..20).map(one).collect::<Vec<Trial>>(),
+        (0..20).map(same_parameters).collect(),
+        (0..20).map(same_values).collect(),
+        (0..20).map(infinite).collect(),
+    ] {
+        assert_eq!(both(&trials), expected);
+    }
 }
 
 #[test]
