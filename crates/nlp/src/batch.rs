@@ -198,6 +198,7 @@ mod tests {
             target: Target::Tokens(vec![1; length]),
             words: (0..length).map(Some).collect(),
             word_count: length,
+            covered: Vec::new(),
         }
     }
 

@@ -159,7 +159,7 @@ impl Layout {
 }
 
 fn empty() -> Sentence {
-    Sentence { words: Vec::new(), tags: Vec::new(), line: 0 }
+    Sentence { words: Vec::new(), tags: Vec::new(), line: 0, text: None }
 }
 
 fn close(

@@ -56,7 +56,8 @@ pub(super) fn sentence(
                 changes.flat |= flat;
                 tagging.make_iob2(&mut tags)?;
                 changes.empty += usize::from(words.is_empty());
-                return Ok(Some(Sentence { words, tags, line }).filter(|sentence| !sentence.words.is_empty()));
+                let sentence = Sentence { words, tags, line, text: None };
+                return Ok(Some(sentence).filter(|sentence| !sentence.words.is_empty()));
             }
             None if row.get("data").is_some_and(Value::is_object) => match label_studio(row, changes)? {
                 Some(found) => found,

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     Error,
+    align::sub_tokens,
     data::{
         Answer, Form, ReadOptions, Sentence, Sources, Tag, TextExample, TextOptions, TextReader,
         folder::SplitFiles,
@@ -233,7 +234,7 @@ impl Scan<'_> {
         }
         counts.unlabelled += usize::from(entities.is_empty());
         if let Some(limits) = self.limits {
-            let tokens = limits.tokenizer.encode_words(&sentence.words, usize::MAX)?;
+            let tokens = sub_tokens(sentence, limits.tokenizer, usize::MAX)?;
             let cut = counts.tokens(&tokens, limits.max_length) && !windows;
             if cut {
                 let closing = tokens.words.iter().rev().take_while(|word| word.is_none()).count();
