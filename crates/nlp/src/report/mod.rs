@@ -276,8 +276,9 @@ impl Scan<'_> {
         for (name, files) in splits {
             self.splits.push(Counts::new(name));
             read_texts(files, read, &mut reader, &mut |_, example| self.example(&example))?;
+            notes.extend(reader.notes(name));
         }
-        notes.extend(reader.note());
+        notes.extend(reader.decision());
         Ok(reader.task().unwrap_or(Task::SequenceClassification))
     }
 
