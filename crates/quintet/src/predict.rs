@@ -115,9 +115,9 @@ struct Answers {
 enum InputFormat {
     /// A text a line
     Lines,
-    /// A JSON object a line
+    /// A JSON object a line, or one array of objects
     Jsonl,
-    /// Columns separated by commas
+    /// Columns separated by commas, or by what the first line has most often of tabs, commas, semicolons and bars
     Csv,
     /// Columns separated by tabs
     Tsv,
