@@ -382,6 +382,16 @@ mod tests {
         assert!(answer(json!(-1)).unwrap_err().contains("without a label"));
         assert!(answer(json!(2)).unwrap_err().contains("out of range"));
         assert!(answer(json!("x")).unwrap_err().contains("neg, pos"));
+        // Ids of the record's own file, whatever the names look like and whatever order others have.
+        let mut numbers = Features::default();
+        numbers.classes.insert("label".into(), ["0", "1", "10", "2"].map(str::to_owned).to_vec());
+        let row = json!({"text": "a", "label": 2});
+        assert_eq!(read(&TextOptions::default(), None, &numbers, row).unwrap().answer, Answer::Label("10".into()));
+        let row = json!({"text": "a", "label": 0});
+        assert_eq!(
+            read(&TextOptions::default(), Some(&["pos", "neg"]), &features, row).unwrap().answer,
+            Answer::Label("neg".into())
+        );
         // Names that look like numbers are names.
         let read = |label| {
             read(&TextOptions::default(), Some(&["1", "2"]), &Features::default(), json!({"text": "a", "label": label}))
