@@ -86,6 +86,7 @@ impl Case {
                 logit_rows: rows,
                 predicted_tags: gold_tags.clone(),
                 gold_tags,
+                covered: Vec::new(),
             },
             labels,
             values: Vec::new(),

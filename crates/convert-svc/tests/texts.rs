@@ -72,6 +72,7 @@ impl Case {
                 logit_rows: rows,
                 gold_tags: Vec::new(),
                 predicted_tags: Vec::new(),
+                covered: Vec::new(),
             },
             input_ids,
             attention_mask: golden.i64("attention_mask").unwrap().1,

@@ -5,7 +5,7 @@ use crate::{
     Error,
     data::{Answer, ClassSet, LabelSet, Sentence, TextExample},
     task::Target,
-    tokenizer::WordTokenizer,
+    tokenizer::{SubTokens, WordTokenizer},
     windows,
 };
 
@@ -25,6 +25,9 @@ pub struct Encoded {
     pub words: Vec<Option<usize>>,
     /// Words of the sentence, those cut off included.
     pub word_count: usize,
+    /// Words without a sub-token of their own, because that of an earlier word covers their first character; and that word, with which they go
+    /// on: `B-TYPE` and `I-TYPE` make them `I-TYPE`. Only words of a text can be such.
+    pub covered: Vec<(usize, usize)>,
 }
 
 /// What alignment did to a split.
@@ -99,11 +102,11 @@ pub fn encode_sentence(
     stride: Option<usize>,
 ) -> Result<Document, Error> {
     let longest = if stride.is_some() { usize::MAX } else { max_length };
-    let tokens = tokenizer.encode_words(&sentence.words, longest)?;
+    let tokens = sub_tokens(sentence, tokenizer, longest)?;
     let mut target = Vec::with_capacity(tokens.words.len());
-    let mut seen = 0;
-    for (index, word) in tokens.words.iter().enumerate() {
-        let first = word.filter(|_| is_first(&tokens.words, index));
+    let mut seen = tokens.covered.len();
+    for (word, first) in tokens.words.iter().zip(&tokens.first) {
+        let first = word.filter(|_| *first);
         target.push(match first.and_then(|word| sentence.tags.get(word)) {
             Some(tag) => label_id(labels, tag)?,
             None => IGNORED,
@@ -117,12 +120,26 @@ pub fn encode_sentence(
         target: Target::Tokens(target),
         words: tokens.words,
         word_count,
+        covered: tokens.covered,
     };
     let rows = match stride {
         Some(stride) => windows::cut(row, max_length, stride)?.into_iter().map(|window| window.row).collect(),
         None => vec![row],
     };
     Ok(Document { rows, truncated: tokens.truncated, unseen_words: word_count - seen.min(word_count) })
+}
+
+/// The sub-tokens of a sentence: those of its text where it has one, so that they are the ones that prediction will see, else those of its words
+/// one by one.
+pub(crate) fn sub_tokens(
+    sentence: &Sentence,
+    tokenizer: &WordTokenizer,
+    max_length: usize,
+) -> Result<SubTokens, Error> {
+    match sentence.places() {
+        Some((text, places)) => tokenizer.encode_tagged(text, &places, max_length),
+        None => tokenizer.encode_words(&sentence.words, max_length),
+    }
 }
 
 /// Encodes a text or a pair of texts whose labels are all in `labels`, cut off at `max_length`.
@@ -142,6 +159,7 @@ pub fn encode_text(
         input_ids: tokens.ids,
         target: text_target(&example.answer, labels)?,
         word_count: 0,
+        covered: Vec::new(),
     };
     Ok(Document { rows: vec![row], truncated: tokens.truncated, unseen_words: 0 })
 }
@@ -173,10 +191,6 @@ fn label_id(labels: &LabelSet, tag: &str) -> Result<i64, Error> {
     }
 }
 
-fn is_first(words: &[Option<usize>], index: usize) -> bool {
-    index.checked_sub(1).is_none_or(|before| words[before] != words[index])
-}
-
 impl Encoded {
     /// Sub-tokens, the special ones included.
     pub fn length(&self) -> usize {
@@ -199,7 +213,7 @@ mod tests {
 
     fn sentence(words: &str, tags: &str) -> Sentence {
         let split = |text: &str| text.split(' ').map(str::to_owned).collect();
-        Sentence { words: split(words), tags: split(tags), line: 1 }
+        Sentence { words: split(words), tags: split(tags), line: 1, text: None }
     }
 
     #[test]
@@ -240,6 +254,91 @@ mod tests {
         assert_eq!(rows[0].target, Target::Tokens(vec![IGNORED, 0, IGNORED, 1, IGNORED]));
         assert_eq!(rows[1].target, Target::Tokens(vec![IGNORED, 1, IGNORED, IGNORED]));
         assert_eq!(alignment, Alignment { rows: 2, truncated_rows: 1, unseen_words: 2 });
-        assert_eq!(windows::word_labels([(&rows[0], &[9, 2, 9, 1, 9][..])], 0), [2, 1, 0, 0]);
+        let names = labels.names();
+        assert_eq!(windows::word_labels([(&rows[0], &[9, 2, 9, 1, 9][..])], names), [2, 1, 0, 0]);
+    }
+
+    /// A sentence of a text.
+    fn of_text(text: &str, words: &str, tags: &str) -> Sentence {
+        Sentence { text: Some(text.to_owned()), ..sentence(words, tags) }
+    }
+
+    #[test]
+    fn a_text_is_encoded_as_prediction_encodes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokenizer.json");
+        let json = testing::byte_level_tokenizer_json().to_string();
+        std::fs::write(&path, &json).unwrap();
+        let (tokenizer, labels) = (WordTokenizer::load(&path).unwrap(), names(&["O", "B-x", "I-x"]));
+        let example = of_text("ab-ab  ab ", "ab - ab ab", "B-x O O I-x");
+        let encoded = |sentence: &Sentence, length, stride| {
+            encode_sentence(sentence, &tokenizer, &labels, length, stride).unwrap()
+        };
+        let document = encoded(&example, 20, None);
+        let row = &document.rows[0];
+        // <s> Ġab - ab Ġ Ġab Ġ </s>, where - is no entry and so three bytes have nothing: the second `ab` has no blank before it.
+        let trained = dir.path().join("trained.json");
+        let with_blank = crate::byte_level::with_prefix_space(json.as_bytes()).unwrap().unwrap();
+        std::fs::write(&trained, with_blank.to_string()).unwrap();
+        let predicted = crate::predict::PipelineTokenizer::load(&trained, 20, None).unwrap();
+        let predicted = predicted.rows(&crate::predict::InputText::Text("ab-ab  ab ".to_owned())).unwrap();
+        assert_eq!(row.input_ids, predicted[0].encoded.input_ids);
+        assert_eq!(row.words, predicted[0].encoded.words);
+        let labelled: Vec<(i64, i64)> = match &row.target {
+            Target::Tokens(target) => {
+                let pairs = row.input_ids.iter().copied().zip(target.iter().copied());
+                pairs.filter(|(_, label)| *label != IGNORED).collect()
+            }
+            other => panic!("{other:?}"),
+        };
+        // Ġab and ab: the words apart would all have the blank.
+        assert_eq!(labelled, [(6, 1), (5, 0), (6, 2)]);
+        assert_eq!((row.covered.as_slice(), document.unseen_words), (&[][..], 1));
+        let apart = encoded(&Sentence { text: None, ..example.clone() }, 20, None);
+        assert_ne!(apart.rows[0].input_ids, row.input_ids);
+        // Windows have each word once, wherever blanks stand.
+        let windows = encoded(&example, 5, Some(1)).rows;
+        assert!(windows.len() > 1 && windows.iter().all(|row| row.length() <= 5 && row.input_ids[0] == 0));
+        let counted = |row: &Encoded| match &row.target {
+            Target::Tokens(target) => target.iter().filter(|label| **label != IGNORED).count(),
+            _ => 0,
+        };
+        assert_eq!(windows.iter().map(counted).sum::<usize>(), 3);
+    }
+
+    #[test]
+    fn a_word_inside_the_sub_token_of_another_goes_on_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        // Words as SentencePiece has them: up to the next blank.
+        let mut json = testing::tokenizer_json(&["oslo,", "(rome)"]);
+        json["pre_tokenizer"] = serde_json::json!({"type": "WhitespaceSplit"});
+        let path = dir.path().join("tokenizer.json");
+        std::fs::write(&path, json.to_string()).unwrap();
+        let tokenizer = WordTokenizer::load(&path).unwrap();
+        let labels = names(&["O", "B-x", "I-x"]);
+        let example = of_text("Oslo, (Rome) a", "Oslo , ( Rome ) a", "B-x O O B-x O O");
+        let document = encode_sentence(&example, &tokenizer, &labels, 20, None).unwrap();
+        let row = &document.rows[0];
+        assert_eq!(row.words, [None, Some(0), Some(2), Some(5), None]);
+        assert_eq!(row.target, Target::Tokens(vec![IGNORED, 1, 0, 0, IGNORED]));
+        assert_eq!((row.covered.as_slice(), document.unseen_words), (&[(1, 0), (3, 2), (4, 2)][..], 0));
+        // What is told of entities is what prediction finds: all of `Oslo,`.
+        let found = windows::word_labels([(row, &[0, 1, 2, 0, 0][..])], labels.names());
+        assert_eq!(found, [1, 2, 2, 2, 2, 0]);
+        // Cut off: neither `(` nor what is covered by its sub-token is seen.
+        let cut = encode_sentence(&example, &tokenizer, &labels, 3, None).unwrap();
+        assert_eq!((cut.rows[0].covered.as_slice(), cut.unseen_words), (&[(1, 0)][..], 4));
+        // Each window answers for the covered words of the words that count in it.
+        let windows = encode_sentence(&example, &tokenizer, &labels, 4, Some(1)).unwrap().rows;
+        let covered: Vec<&[(usize, usize)]> = windows.iter().map(|row| row.covered.as_slice()).collect();
+        assert_eq!(covered.concat(), [(1, 0), (3, 2), (4, 2)]);
+        let chosen = [vec![1; 4], vec![0; 4]];
+        let pairs = windows.iter().zip(&chosen).map(|(row, chosen)| (row, chosen.as_slice()));
+        let found = windows::word_labels(pairs, labels.names());
+        assert_eq!(found[..2], [1, 2]);
+    }
+
+    fn names(names: &[&str]) -> LabelSet {
+        LabelSet::from_names(names.iter().map(|name| (*name).to_owned()).collect()).unwrap()
     }
 }

@@ -164,9 +164,27 @@ fn within_budget(lengths: impl Iterator<Item = u32>, budget: usize) -> Vec<u32> 
 
 /// Batches for evaluation: all rows by descending length, so that little is padded.
 pub fn by_length<L: Copy + Ord>(lengths: &[L], batch_size: usize) -> Vec<Vec<usize>> {
+    longest_first(lengths).chunks(batch_size.max(1)).map(<[usize]>::to_vec).collect()
+}
+
+/// Batches as [`by_length`], in which rows * longest row stays within so many sub-tokens besides; at least one row each.
+pub fn by_length_within(lengths: &[usize], batch_size: usize, budget: usize) -> Vec<Vec<usize>> {
+    let order = longest_first(lengths);
+    let mut batches = Vec::new();
+    let mut rest = order.as_slice();
+    while let Some(longest) = rest.first() {
+        let rows = (budget / lengths[*longest].max(1)).clamp(1, batch_size.max(1));
+        let (batch, further) = rest.split_at(rows.min(rest.len()));
+        batches.push(batch.to_vec());
+        rest = further;
+    }
+    batches
+}
+
+fn longest_first<L: Copy + Ord>(lengths: &[L]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|row| std::cmp::Reverse(lengths[*row]));
-    order.chunks(batch_size.max(1)).map(<[usize]>::to_vec).collect()
+    order
 }
 
 #[cfg(test)]
@@ -180,6 +198,7 @@ mod tests {
             target: Target::Tokens(vec![1; length]),
             words: (0..length).map(Some).collect(),
             word_count: length,
+            covered: Vec::new(),
         }
     }
 
@@ -219,6 +238,21 @@ mod tests {
             rows.sort_unstable();
             proptest::prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
             proptest::prop_assert!(batches.iter().rev().skip(1).all(|batch| batch.len() == size));
+        }
+
+        #[test]
+        fn batches_of_long_rows_are_smaller(lengths in proptest::collection::vec(1usize..50, 1..200), size in 1usize..20, budget in 1usize..300) {
+            let batches = by_length_within(&lengths, size, budget);
+            let longest = |batch: &[usize]| batch.iter().map(|row| lengths[*row]).max().unwrap();
+            let fits = |batch: &Vec<usize>| batch.len() <= size && (batch.len() == 1 || batch.len() * longest(batch) <= budget);
+            proptest::prop_assert!(batches.iter().all(fits));
+            proptest::prop_assert!(batches.is_sorted_by_key(|batch| std::cmp::Reverse(longest(batch))));
+            if budget >= size * 50 {
+                proptest::prop_assert_eq!(&batches, &by_length(&lengths, size));
+            }
+            let mut rows: Vec<usize> = batches.concat();
+            rows.sort_unstable();
+            proptest::prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
         }
 
         #[test]

@@ -8,6 +8,11 @@ use crate::{
     task::Target,
 };
 
+/// Kinds of examples: words given apart, words of a text, a text.
+const OF_WORDS: u8 = 0;
+const TEXT: u8 = 1;
+const OF_TEXT: u8 = 2;
+
 /// Stands for no word, and for the label that the loss ignores.
 const NONE: u32 = u32::MAX;
 
@@ -24,6 +29,11 @@ pub(crate) fn encode_row(row: &Encoded, out: &mut Vec<u8>) {
     }
     if worded {
         row.words.iter().for_each(|word| number(out, word.unwrap_or(NONE as usize)));
+        number(out, row.covered.len());
+        row.covered.iter().for_each(|(word, earlier)| {
+            number(out, *word);
+            number(out, *earlier);
+        });
     }
     match &row.target {
         Target::Tokens(labels) => {
@@ -53,7 +63,13 @@ pub(crate) fn decode_row(bytes: &[u8]) -> Option<Encoded> {
     let (typed, worded) = (input.byte()? == 1, input.byte()? == 1);
     let type_ids = if typed { input.many(length, Input::wide)? } else { vec![0; length] };
     let word = |input: &mut Input<'_>| input.number().map(|word| (word != NONE as usize).then_some(word));
-    let words = if worded { input.many(length, word)? } else { vec![None; length] };
+    let (words, covered) = if worded {
+        let words = input.many(length, word)?;
+        let count = input.number()?;
+        (words, input.many(count, |input| Some((input.number()?, input.number()?)))?)
+    } else {
+        (vec![None; length], Vec::new())
+    };
     let target = match input.byte()? {
         0 => Target::Tokens(input.many(length, Input::wide)?),
         1 => Target::Class(input.wide()?),
@@ -63,7 +79,7 @@ pub(crate) fn decode_row(bytes: &[u8]) -> Option<Encoded> {
         }
         _ => Target::Value(input.float()?),
     };
-    Some(Encoded { input_ids, type_ids, target, words, word_count })
+    Some(Encoded { input_ids, type_ids, target, words, word_count, covered })
 }
 
 /// An example; its first four bytes are its length in bytes.
@@ -72,16 +88,22 @@ pub(crate) fn encode_example(example: &Example, out: &mut Vec<u8>) {
     number(out, 0);
     number(out, example.line());
     match example {
-        Example::Sentence(sentence) => {
-            out.push(0);
-            number(out, sentence.words.len());
-            for (word, tag) in sentence.words.iter().zip(&sentence.tags) {
-                text(out, word);
+        Example::Sentence(Sentence { words, tags, text: whole, .. }) => {
+            out.push(if whole.is_some() { OF_TEXT } else { OF_WORDS });
+            whole.iter().for_each(|whole| text(out, whole));
+            number(out, words.len());
+            for (word, tag) in words.iter().zip(tags) {
+                // The text has the words; where each ends is enough.
+                if whole.is_some() {
+                    number(out, word.len())
+                } else {
+                    text(out, word)
+                }
                 text(out, tag);
             }
         }
         Example::Text(example) => {
-            out.push(1);
+            out.push(TEXT);
             text(out, &example.text);
             out.push(u8::from(example.pair.is_some()));
             example.pair.iter().for_each(|pair| text(out, pair));
@@ -109,11 +131,24 @@ pub(crate) fn encode_example(example: &Example, out: &mut Vec<u8>) {
 pub(crate) fn decode_example(bytes: &[u8]) -> Option<Example> {
     let mut input = Input(bytes);
     let (_, line) = (input.number()?, input.number()?);
-    if input.byte()? == 0 {
+    let kind = input.byte()?;
+    if kind != TEXT {
+        let text = if kind == OF_TEXT { Some(input.text()?) } else { None };
         let count = input.number()?;
-        let pairs = input.many(count, |input| Some((input.text()?, input.text()?)))?;
-        let (words, tags) = pairs.into_iter().unzip();
-        return Some(Example::Sentence(Sentence { words, tags, line }));
+        let (mut words, mut tags) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut rest = text.as_deref();
+        for _ in 0..count {
+            words.push(match &mut rest {
+                None => input.text()?,
+                Some(rest) => {
+                    let (word, behind) = rest.trim_start().split_at_checked(input.number()?)?;
+                    *rest = behind;
+                    word.to_owned()
+                }
+            });
+            tags.push(input.text()?);
+        }
+        return Some(Example::Sentence(Sentence { words, tags, line, text }));
     }
     let text = input.text()?;
     let pair = if input.byte()? == 1 { Some(input.text()?) } else { None };

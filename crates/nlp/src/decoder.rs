@@ -81,6 +81,7 @@ mod tests {
             target: Target::Tokens(vec![IGNORED, 1, IGNORED, 0, IGNORED]),
             words: vec![None, Some(0), Some(0), Some(1), None],
             word_count: 3,
+            covered: Vec::new(),
         }
     }
 
@@ -92,7 +93,8 @@ mod tests {
         let decoder = Decoder::new(None, 2);
         let chosen = decoder.decode(&row(), &LOGITS);
         assert_eq!(chosen, [0, 0, 1, 1, 0]);
-        assert_eq!(word_labels([(&row(), chosen.as_slice())], 7), [0, 1, 7]);
+        let names = ["B-x", "I-x", "O"].map(str::to_owned);
+        assert_eq!(word_labels([(&row(), chosen.as_slice())], &names), [0, 1, 2]);
         let shares = decoder.probabilities(&row(), &LOGITS);
         assert_eq!(shares.len(), 10);
         assert!((shares[2] - 0.731_058_6).abs() < 1e-6, "{shares:?}");

@@ -59,6 +59,10 @@ pub struct Description {
     /// The trainer's tags for the same words, `O` for words it did not see; absent in format 2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub predicted_tags: Vec<Vec<String>>,
+    /// Of each row: its words without a sub-token of their own, and the earlier word that each goes on with ([`Encoded::covered`]). Absent when no
+    /// row has any: only words of a text can be such.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub covered: Vec<Vec<(usize, usize)>>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
@@ -105,6 +109,7 @@ impl EvaluationSet {
                 *cell = word.map_or(-1, |word| word as i64);
             }
         }
+        let covered: Vec<Vec<(usize, usize)>> = encoded.iter().map(|row| row.covered.clone()).collect();
         let description = Description {
             format: 1,
             task: Task::TokenClassification,
@@ -117,6 +122,7 @@ impl EvaluationSet {
             logit_rows: 0,
             gold_tags: sentences.iter().map(|sentence| sentence.tags.clone()).collect(),
             predicted_tags: Vec::new(),
+            covered: if covered.iter().all(Vec::is_empty) { Vec::new() } else { covered },
         };
         Self {
             description,
@@ -156,6 +162,7 @@ impl EvaluationSet {
             logit_rows: 0,
             gold_tags: Vec::new(),
             predicted_tags: Vec::new(),
+            covered: Vec::new(),
         };
         let (classes, values) = match padded.targets {
             Targets::Class(classes) => (classes, Vec::new()),
@@ -197,7 +204,8 @@ impl EvaluationSet {
             (self.input_ids.get(used.clone())?.to_vec(), self.token_type_ids.get(used.clone())?.to_vec());
         if self.description.task.is_sequence() {
             let words = vec![None; input_ids.len()];
-            return Some(Encoded { input_ids, type_ids, target: self.text_target(index)?, words, word_count: 0 });
+            let target = self.text_target(index)?;
+            return Some(Encoded { input_ids, type_ids, target, words, word_count: 0, covered: Vec::new() });
         }
         Some(Encoded {
             input_ids,
@@ -205,6 +213,7 @@ impl EvaluationSet {
             target: Target::Tokens(self.labels.get(used.clone())?.to_vec()),
             words: self.word_index.get(used)?.iter().map(|word| usize::try_from(*word).ok()).collect(),
             word_count: self.description.gold_tags.get(index)?.len(),
+            covered: self.description.covered.get(index).cloned().unwrap_or_default(),
         })
     }
 
@@ -214,8 +223,7 @@ impl EvaluationSet {
         let labels = &self.description.labels;
         let row = self.row(index)?;
         let chosen = decoder.decode(&row, logits);
-        let outside = labels.iter().position(|label| label == "O").unwrap_or(0);
-        let tags = word_labels([(&row, chosen.as_slice())], outside);
+        let tags = word_labels([(&row, chosen.as_slice())], labels);
         tags.into_iter().map(|label| labels.get(label).cloned()).collect()
     }
 
@@ -310,6 +318,9 @@ impl Description {
         if gold.len() != rows || gold != lengths(&self.predicted_tags) {
             return Err("`rows`, `gold_tags` and `predicted_tags` differ in length".to_owned());
         }
+        if !self.covered.is_empty() && self.covered.len() != rows {
+            return Err("`rows` and `covered` differ in length".to_owned());
+        }
         Ok(())
     }
 }
@@ -333,8 +344,8 @@ mod tests {
         let words = |n: usize| (0..n).map(|i| i.to_string()).collect();
         let tags = |list: &[&str]| list.iter().map(|tag| (*tag).to_owned()).collect();
         let sentences = [
-            Sentence { words: words(2), tags: tags(&["O", "B-x"]), line: 1 },
-            Sentence { words: words(3), tags: tags(&["B-x", "I-x", "O"]), line: 4 },
+            Sentence { words: words(2), tags: tags(&["O", "B-x"]), line: 1, text: None },
+            Sentence { words: words(3), tags: tags(&["B-x", "I-x", "O"]), line: 4, text: None },
         ];
         let encoded = [
             Encoded {
@@ -343,6 +354,7 @@ mod tests {
                 target: Target::Tokens(vec![IGNORED, 0, 1, IGNORED]),
                 words: vec![None, Some(0), Some(1), None],
                 word_count: 2,
+                covered: Vec::new(),
             },
             Encoded {
                 input_ids: vec![2, 5, 5, 6, 3],
@@ -350,6 +362,7 @@ mod tests {
                 target: Target::Tokens(vec![IGNORED, 1, IGNORED, 2, IGNORED]),
                 words: vec![None, Some(0), Some(0), Some(1), None],
                 word_count: 3,
+                covered: Vec::new(),
             },
         ];
         let labels: Vec<String> = ["O", "B-x", "I-x"].map(str::to_owned).to_vec();
@@ -389,6 +402,7 @@ mod tests {
                     target,
                     words: vec![None; length],
                     word_count: 0,
+                    covered: Vec::new(),
                 })
                 .collect();
             let mut set = EvaluationSet::of_texts("test", task, &encoded, labels, 5, 0);
@@ -428,7 +442,15 @@ mod tests {
         logits[3 + 1] = 1.0; // first sub-token of word 0: B-x
         logits[6 + 2] = 1.0; // second sub-token: not asked
         logits[9 + 2] = 1.0; // word 1: I-x
-        assert_eq!(set.predicted_tags(1, &logits, &Decoder::new(None, 3)).unwrap(), ["B-x", "I-x", "O"]);
+        let decoder = Decoder::new(None, 3);
+        assert_eq!(set.predicted_tags(1, &logits, &decoder).unwrap(), ["B-x", "I-x", "O"]);
+        // The third word has no sub-token of its own.
+        let mut set = set;
+        set.description.covered = vec![Vec::new(), vec![(2, 1)]];
+        let dir = tempfile::tempdir().unwrap();
+        set.save(&dir.path().join("set")).unwrap();
+        let set = EvaluationSet::load(&dir.path().join("set")).unwrap();
+        assert_eq!(set.predicted_tags(1, &logits, &decoder).unwrap(), ["B-x", "I-x", "I-x"]);
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub mod evaluation;
 pub mod files;
 pub mod metrics;
 pub mod packed;
+mod places;
 pub mod predict;
 pub mod prepare;
 pub mod random;

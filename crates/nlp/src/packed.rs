@@ -285,6 +285,9 @@ mod tests {
 
     fn sentence(n: usize) -> (Example, Encoded) {
         let words: Vec<String> = (0..n % 7 + 1).map(|word| format!("wörd{word}")).collect();
+        let text = n
+            .is_multiple_of(4)
+            .then(|| format!(" {}\u{a0}\n", words.join(if n.is_multiple_of(8) { "" } else { " \t" })));
         let tags = words.iter().map(|_| "B-x".to_owned()).collect();
         let length = words.len() + 2;
         let row = Encoded {
@@ -293,8 +296,9 @@ mod tests {
             target: Target::Tokens((0..length as i64).map(|at| if at % 2 == 0 { IGNORED } else { at }).collect()),
             words: (0..length).map(|at| at.checked_sub(1).filter(|at| at + 2 < length)).collect(),
             word_count: words.len(),
+            covered: if n.is_multiple_of(4) { vec![(2, 1), (n, n / 2)] } else { Vec::new() },
         };
-        (Example::Sentence(Sentence { words, tags, line: n + 1 }), row)
+        (Example::Sentence(Sentence { words, tags, line: n + 1, text }), row)
     }
 
     fn text(n: usize) -> (Example, Encoded) {
@@ -305,7 +309,14 @@ mod tests {
         };
         let pair = n.is_multiple_of(2).then(|| "second".to_owned());
         let type_ids = vec![0, 0, i64::from(pair.is_some())];
-        let row = Encoded { input_ids: vec![2, 30521, 3], type_ids, target, words: vec![None; 3], word_count: 0 };
+        let row = Encoded {
+            input_ids: vec![2, 30521, 3],
+            type_ids,
+            target,
+            words: vec![None; 3],
+            word_count: 0,
+            covered: Vec::new(),
+        };
         (Example::Text(TextExample { text: format!("text\n{n}"), pair, answer, line: n }), row)
     }
 

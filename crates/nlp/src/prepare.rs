@@ -221,7 +221,7 @@ fn texts(
         return Err(empty("train", &resolved.train, "row"));
     }
     let task = reader.task().unwrap_or(Task::SequenceClassification);
-    let mut notes: Vec<String> = reader.note().into_iter().collect();
+    let mut notes: Vec<String> = reader.decision().into_iter().chain(reader.notes("train")).collect();
     let labels = match (task, reader.known_labels()?) {
         (Task::Regression, _) => ClassSet::regression(),
         (_, Some(known)) => known,
@@ -237,6 +237,7 @@ fn texts(
             }
             known_labels(&example, &labels, path)
         })?;
+        notes.extend(reader.notes(split));
         match (count, split) {
             (0, _) => Err(empty(split, files, "row")),
             (_, "test") => Ok(()),

@@ -1,9 +1,9 @@
 //! Words and text to sub-tokens, by the `tokenizer.json` of a checkpoint.
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use tokenizers::{Encoding, PostProcessor as _, Tokenizer, TruncationParams};
 
-use crate::{Error, byte_level, files};
+use crate::{Error, byte_level, files, places::spoken};
 
 /// A tokenizer with the padding and truncation of its file switched off: some files carry both (all-MiniLM-L6-v2 pads
 /// every row to 128), which is a setting of the sentence encoder they were published for, not of the vocabulary.
@@ -23,6 +23,10 @@ pub struct SubTokens {
     pub type_ids: Vec<i64>,
     /// Word of each sub-token; none for special tokens.
     pub words: Vec<Option<usize>>,
+    /// Whether it is the first one of its word.
+    pub first: Vec<bool>,
+    /// Words of a text that have no sub-token of their own, because that of an earlier word covers their first character; and that word.
+    pub covered: Vec<(usize, usize)>,
     /// Start and end of each sub-token in characters of the text (of the word, when words were encoded).
     pub offsets: Vec<(usize, usize)>,
     /// Whether sub-tokens were cut off to keep to the length asked for.
@@ -54,6 +58,19 @@ impl WordTokenizer {
         let tokenizer = self.apart.as_ref().unwrap_or(&self.inner);
         let encoding = tokenizer.encode_char_offsets(words, true).map_err(|e| self.failed(&e))?;
         self.cut(&encoding, max_length)
+    }
+
+    /// Encodes a text of which these words, by their characters, are tagged; with special tokens, cut at the end to at most `max_length`
+    /// sub-tokens. They are those of the text as prediction sees it, by the tokenizer that goes with a head that tags words.
+    pub fn encode_tagged(&self, text: &str, words: &[Range<usize>], max_length: usize) -> Result<SubTokens, Error> {
+        let tokenizer = self.apart.as_ref().unwrap_or(&self.inner);
+        let encoding = tokenizer.encode_char_offsets(text, true).map_err(|e| self.failed(&e))?;
+        let mut tokens = self.cut(&encoding, max_length)?;
+        let characters: Vec<char> = text.chars().collect();
+        let places = tokens.words.iter().zip(&tokens.offsets).map(|(word, offset)| word.map(|_| *offset));
+        let spoken = spoken(&characters, words, places);
+        (tokens.words, tokens.first, tokens.covered) = (spoken.words, spoken.first, spoken.covered);
+        Ok(tokens)
     }
 
     /// Encodes a text, with special tokens, cut at the end to at most `max_length` sub-tokens. The words are those of the
@@ -135,7 +152,9 @@ impl SubTokens {
     fn push(&mut self, encoding: &Encoding, index: usize) {
         self.ids.push(i64::from(encoding.get_ids()[index]));
         self.type_ids.push(i64::from(encoding.get_type_ids()[index]));
-        self.words.push(encoding.get_word_ids()[index].map(|word| word as usize));
+        let word = encoding.get_word_ids()[index].map(|word| word as usize);
+        self.first.push(word.is_some() && self.words.last().is_none_or(|before| *before != word));
+        self.words.push(word);
         self.offsets.push(encoding.get_offsets()[index]);
     }
 }

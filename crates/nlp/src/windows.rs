@@ -62,6 +62,13 @@ pub fn cut(row: Encoded, max_length: usize, stride: usize) -> Result<Vec<Window>
             }
             other => other.clone(),
         };
+        // A covered word counts where the word does that it goes on with.
+        let counts = |word: usize| match &row.target {
+            Target::Tokens(labels) => {
+                kept.iter().any(|at| ours(at) && labels[*at] != IGNORED && row.words[*at] == Some(word))
+            }
+            _ => false,
+        };
         windows.push(Window {
             row: Encoded {
                 input_ids: kept.iter().map(|at| row.input_ids[*at]).collect(),
@@ -69,6 +76,7 @@ pub fn cut(row: Encoded, max_length: usize, stride: usize) -> Result<Vec<Window>
                 target,
                 words: kept.iter().map(|at| row.words[*at]).collect(),
                 word_count: row.word_count,
+                covered: row.covered.iter().copied().filter(|(_, earlier)| counts(*earlier)).collect(),
             },
             place: place.clone(),
             scored,
@@ -119,16 +127,31 @@ trait RevMax: Iterator<Item = usize> + Sized {
 impl<I: Iterator<Item = usize>> RevMax for I {}
 
 /// Label ids by word of a document from label ids by sub-token of its windows (or of its only row): each word has that of its first
-/// sub-token in the window where it counts, `outside` when the model does not see it.
-pub fn word_labels<'a>(windows: impl IntoIterator<Item = (&'a Encoded, &'a [usize])>, outside: usize) -> Vec<usize> {
-    let mut labels = Vec::new();
+/// sub-token in the window where it counts. One that is [covered](Encoded::covered) goes on with the entity of the earlier word, as prediction finds
+/// it; one that the model does not see is `O`. `names` are the labels by id.
+pub fn word_labels<'a>(windows: impl IntoIterator<Item = (&'a Encoded, &'a [usize])>, names: &[String]) -> Vec<usize> {
+    let id = |name: &str| names.iter().position(|other| other == name);
+    let outside = id("O").unwrap_or(0);
+    let (mut labels, mut covered) = (Vec::new(), Vec::new());
     for (row, predicted) in windows {
+        covered.extend(row.covered.iter().copied());
         labels.resize(row.word_count.max(labels.len()), outside);
         let Target::Tokens(targets) = &row.target else { continue };
         for ((word, target), label) in row.words.iter().zip(targets).zip(predicted) {
             if let Some(slot) = word.filter(|_| *target != IGNORED).and_then(|word| labels.get_mut(word)) {
                 *slot = *label;
             }
+        }
+    }
+    let inside = |label: usize| {
+        let kind = names.get(label).and_then(|name| name.strip_prefix("B-"));
+        kind.and_then(|kind| id(&format!("I-{kind}"))).unwrap_or(label)
+    };
+    for (word, earlier) in covered {
+        if let Some(label) = labels.get(earlier).copied()
+            && let Some(slot) = labels.get_mut(word)
+        {
+            *slot = inside(label);
         }
     }
     labels
@@ -146,6 +169,7 @@ mod tests {
             target: Target::Tokens(Vec::new()),
             words: vec![None],
             word_count: words,
+            covered: Vec::new(),
         };
         let mut labels = vec![IGNORED];
         for word in 0..words {
@@ -230,7 +254,7 @@ mod tests {
                 _ => Vec::new(),
             }).collect();
             let pairs = windows.iter().zip(&predicted).map(|(window, predicted)| (&window.row, predicted.as_slice()));
-            proptest::prop_assert_eq!(word_labels(pairs, 0), (1..=words).collect::<Vec<_>>());
+            proptest::prop_assert_eq!(word_labels(pairs, &[]), (1..=words).collect::<Vec<_>>());
         }
     }
 }

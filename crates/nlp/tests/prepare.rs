@@ -97,7 +97,7 @@ fn sentences(rows: usize) -> Vec<Example> {
             tag => tag.to_owned(),
         };
         let (words, tags) = (0..count).map(|word| (format!("w{word}x{n}"), tag(word))).unzip();
-        let sentence = Sentence { words, tags, line };
+        let sentence = Sentence { words, tags, line, text: None };
         line += count + 1;
         Example::Sentence(sentence)
     };
@@ -188,7 +188,7 @@ fn documents_are_cut_into_windows_that_answer_for_each_word() {
             row += 1;
         }
         let pairs = windows.iter().map(|(window, predicted)| (window, predicted.as_slice()));
-        let found = windows::word_labels(pairs, 99);
+        let found = windows::word_labels(pairs, &prepared.labels);
         let names: Vec<&String> = found.iter().map(|label| &prepared.labels[*label]).collect();
         let example = part.rows.example(document).unwrap();
         assert_eq!(names, example.tags().iter().collect::<Vec<_>>());

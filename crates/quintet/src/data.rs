@@ -7,7 +7,7 @@ use quintet_nlp::{
     checkpoint::Checkpoint,
     data::{
         Form, HoldOut, ReadOptions, Sources, TextOptions,
-        files::{Strategy, combine, guess_form, read_splits, write_splits},
+        files::{Rows, Strategy, combine, guess_form, read_splits, write_splits},
     },
     report::{Limits, report},
     task::Task,
@@ -58,7 +58,7 @@ pub(crate) struct Reading {
     /// Format of the files [default: told by the content]
     #[arg(long, value_enum)]
     format: Option<FileFormat>,
-    /// CoNLL: column of the word, counted from 0
+    /// CoNLL: column of the word, counted from 0; where that counts the words of each sentence, the next one is read
     #[arg(long, value_name = "N", default_value_t = 0)]
     word_column: usize,
     /// CoNLL: column of the tag, counted from 0 [default: the last]
@@ -280,7 +280,7 @@ fn tell(args: &ReportArgs) -> Result<(), Failure> {
 
 fn split(args: &SplitArgs) -> Result<(), Failure> {
     let form = args.reading.form(&args.data)?;
-    let mut splits = read_splits(&args.data, &form)?;
+    let mut splits = read(&args.data, &form)?;
     let Some(train) = splits.iter().position(|(name, _)| *name == "train") else {
         return Err(Failure::usage(format!("`{}` has no training split", args.data.display())));
     };
@@ -292,7 +292,7 @@ fn split(args: &SplitArgs) -> Result<(), Failure> {
 }
 
 fn join(args: &CombineArgs) -> Result<(), Failure> {
-    let read = |path: &Path| Ok::<_, Failure>(read_splits(path, &args.reading.form(path)?)?);
+    let read = |path: &Path| read(path, &args.reading.form(path)?);
     let strategy = match args.strategy {
         Combining::NewOnly => Strategy::NewOnly,
         Combining::Combined => Strategy::Combined,
@@ -302,7 +302,16 @@ fn join(args: &CombineArgs) -> Result<(), Failure> {
     finish(&args.out, combine(read(&args.old)?, read(&args.new)?, strategy, validation, args.seed)?)
 }
 
-fn finish(out: &Path, splits: Vec<(&'static str, quintet_nlp::data::files::Rows)>) -> Result<(), Failure> {
+/// The splits of a file or folder, with a word on what was changed or left out of each.
+fn read(path: &Path, form: &Form) -> Result<Vec<(&'static str, Rows)>, Failure> {
+    let splits = read_splits(path, form)?;
+    for note in splits.iter().flat_map(|(_, rows)| rows.notes()) {
+        eprintln!("note: {}: {note}", path.display());
+    }
+    Ok(splits)
+}
+
+fn finish(out: &Path, splits: Vec<(&'static str, Rows)>) -> Result<(), Failure> {
     let files = write_splits(out, &splits)?;
     let lines: String = files
         .iter()

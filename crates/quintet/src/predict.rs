@@ -97,7 +97,7 @@ struct Answers {
     /// Sub-tokens of a row [default: as many as the encoder takes]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_length: i32,
-    /// Rows given to the model together [default: 32]
+    /// Rows given to the model together at most; rows beyond 512 sub-tokens go fewer at a time [default: 32]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     batch_size: i32,
     /// Texts: what makes scores of logits: softmax, sigmoid or none [default: by the model's task]
@@ -115,9 +115,9 @@ struct Answers {
 enum InputFormat {
     /// A text a line
     Lines,
-    /// A JSON object a line
+    /// A JSON object a line, or one array of objects
     Jsonl,
-    /// Columns separated by commas
+    /// Columns separated by commas, or by what the first line has most often of tabs, commas, semicolons and bars
     Csv,
     /// Columns separated by tabs
     Tsv,

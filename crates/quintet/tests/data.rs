@@ -47,6 +47,14 @@ fn a_data_set_is_split_reported_on_and_combined() {
     let report = ok(folder, &[&["report", "two"][..], &columns].concat());
     assert!(report.contains("validation: 10 rows have a text that is in train too"), "{report}");
 
+    // What is left out is told.
+    let spans =
+        "{\"text\": \"in Oslo\", \"spans\": [[3, 7, \"loc\"]]}\n".repeat(4) + "{\"text\": \"\", \"spans\": []}\n";
+    fs::write(folder.join("spans.jsonl"), spans).unwrap();
+    let split = data(folder, &["split", "spans.jsonl", "--out", "three"]);
+    assert!(text(&split.stdout).contains("three/train.jsonl  3 rows"), "{}", text(&split.stderr));
+    assert!(text(&split.stderr).contains("note: spans.jsonl: train: 1 rows without a word were left out"));
+
     // Nothing is written over, and what is wrong is told by its place.
     let args = [&["combine", "one", "all.csv", "--out", "two"][..], &columns].concat();
     let again = data(folder, &args);

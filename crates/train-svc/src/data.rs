@@ -6,6 +6,7 @@ use quintet_nlp::{
     task::Task,
 };
 use quintet_proto::v1::{self, DataFormat, TextClassificationData, TextTask, TokenClassificationData, TrainSpec};
+use runtime_core::jobs::inputs::Location;
 
 use crate::request::FieldError;
 
@@ -33,9 +34,16 @@ pub(crate) fn sources(spec: &TrainSpec, seed: u64) -> Result<Sources, FieldError
     }
 }
 
-/// Whether rows of `train` are held out to validate on: there is no other validation split. None when the files are not here.
+/// Whether rows of `train` are held out to validate on: there is no other validation split. None when `train` is not on this machine and
+/// may have one.
 pub(crate) fn holds_out(spec: &TrainSpec) -> Option<bool> {
-    sources(spec, 0).ok()?.holds_out().ok()
+    let mut sources = sources(spec, 0).ok()?;
+    if sources.validation.is_some() || sources.fold.is_some() {
+        return Some(sources.fold.is_some());
+    }
+    let Ok(Location::Local(train)) = Location::parse(sources.train.to_str()?) else { return None };
+    sources.train = train;
+    sources.holds_out().ok()
 }
 
 /// What both messages have.
@@ -244,6 +252,37 @@ mod tests {
         ] {
             assert_eq!(failing_field(&spec(data)), expected);
         }
+    }
+
+    #[test]
+    fn rows_are_held_out_when_there_is_no_other_split() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "text,label\na,b\n").unwrap();
+            path.display().to_string()
+        };
+        let (alone, folder) = (file("alone.csv"), dir.path().join("splits").display().to_string());
+        let (_, validation) = (file("splits/train.csv"), file("splits/validation.csv"));
+        let of = |train: &str, validation: &str, fold: bool| {
+            let fold = fold.then_some(v1::Fold { n_splits: 3, ..Default::default() });
+            let data = TextClassificationData {
+                train: train.into(),
+                validation: validation.into(),
+                fold,
+                ..Default::default()
+            };
+            holds_out(&TrainSpec { text_classification: Some(data), ..Default::default() })
+        };
+        assert_eq!(of(&alone, "", false), Some(true));
+        assert_eq!(of(&alone, &validation, false), Some(false));
+        assert_eq!((of(&folder, "", false), of(&folder, "", true)), (Some(false), Some(true)));
+        assert_eq!(of(&format!("file://{folder}"), "", false), Some(false));
+        assert_eq!(
+            (of("s3://bucket/set", "", false), of("s3://bucket/set", "s3://bucket/dev", false)),
+            (None, Some(false))
+        );
     }
 
     #[test]

@@ -194,8 +194,10 @@ mod tests {
                 target: target.clone(),
                 words: vec![None],
                 word_count: 0,
+                covered: Vec::new(),
             };
-            rows.push(&Example::Sentence(Sentence { words: Vec::new(), tags: Vec::new(), line: 1 }), [&row])?;
+            let sentence = Sentence { words: Vec::new(), tags: Vec::new(), line: 1, text: None };
+            rows.push(&Example::Sentence(sentence), [&row])?;
         }
         let rows: Arc<dyn Rows> = Arc::new(rows.finish()?);
         Loss::new(&Hyper::from_proto(&given).unwrap(), &labels(), &rows, Device::Cpu)

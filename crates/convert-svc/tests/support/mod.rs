@@ -156,6 +156,7 @@ pub fn evaluation() -> EvaluationSet {
             logit_rows: rows,
             predicted_tags: gold_tags.clone(),
             gold_tags,
+            covered: Vec::new(),
         },
         values: Vec::new(),
         input_ids,

@@ -1,7 +1,11 @@
 //! CoNLL columns: one word a line, sentences separated by blank lines.
 use std::{io::BufRead, path::Path};
 
-use super::{ReadOptions, Sentence, tags::Tagging};
+use super::{
+    ReadOptions, Sentence,
+    survey::{Numbers, is_between, is_comment, is_separator, survey},
+    tags::Tagging,
+};
 use crate::Error;
 
 /// Columns of CoNLL-U (universaldependencies.org/format.html).
@@ -15,14 +19,19 @@ const TAG_NAMES: [&str; 4] = ["NER", "NE", "Entity", "UNER:NER"];
 /// Columns are separated by tabs where a line has one, else by blanks; each line has as many as the first. A line of white space alone
 /// separates sentences too (WNUT-17 has lone tabs), `-DOCSTART-` lines are skipped, and so are lines before a sentence that begin
 /// with `#` and are no row. Ten columns of which the first is a number are CoNLL-U: the word is the second one and the tag is `NER=...` in the
-/// last, unless other columns are asked for.
+/// last, or the last itself, unless other columns are asked for. Of fewer columns too the word is the second one where the first counts the words of
+/// each sentence, which is told by the beginning of the input, as far as it is buffered.
+///
+/// Returns the column of the word when it is not the one asked for.
 pub(super) fn read(
     mut input: impl BufRead,
     path: &Path,
     options: &ReadOptions,
     tagging: &mut Tagging,
     sink: &mut dyn FnMut(Sentence) -> Result<(), Error>,
-) -> Result<(), Error> {
+) -> Result<Option<usize>, Error> {
+    let numbers = survey(input.fill_buf().map_err(|e| Error::io(path, e))?);
+    let guess = |fields: &[&str], named| guess(fields, options, named, numbers);
     let mut open = empty();
     let mut layout: Option<Layout> = None;
     let mut named: Option<(usize, usize)> = None;
@@ -34,18 +43,18 @@ pub(super) fn read(
         }
         let line = std::str::from_utf8(&buffer).map_err(|_| Error::data(path, number, "not UTF-8"))?;
         let line = line.strip_prefix('\u{feff}').filter(|_| number == 1).unwrap_or(line).trim_end_matches(['\r', '\n']);
-        if line.trim().is_empty() || line.trim_start().starts_with("-DOCSTART-") {
+        if is_separator(line) {
             close(&mut open, tagging, path, sink)?;
             continue;
         }
         let fields = fields(line);
-        if line.starts_with('#') && open.words.is_empty() {
+        if is_comment(line) && open.words.is_empty() {
             let fits = match &layout {
                 Some(layout) => layout.row(&fields).is_ok(),
                 // A sentence after `# text =` may end with what looks like a tag.
                 None => {
                     !(line.starts_with("# ") && fields.len() > 2 && !line.contains('\t'))
-                        && guess(&fields, options, named).row(&fields).is_ok()
+                        && guess(&fields, named).row(&fields).is_ok()
                 }
             };
             if let Some(names) = line.strip_prefix("# global.columns =") {
@@ -55,7 +64,7 @@ pub(super) fn read(
                 continue;
             }
         }
-        let layout = layout.get_or_insert_with(|| guess(&fields, options, named));
+        let layout = layout.get_or_insert_with(|| guess(&fields, named));
         match layout.row(&fields).map_err(|problem| Error::data(path, number, problem))? {
             Row::Word(word, tag) => {
                 if open.words.is_empty() {
@@ -67,10 +76,11 @@ pub(super) fn read(
             Row::Nothing => {}
         }
     }
-    close(&mut open, tagging, path, sink)
+    close(&mut open, tagging, path, sink)?;
+    Ok(layout.map(|layout| layout.word).filter(|word| *word != options.word_column))
 }
 
-fn fields(line: &str) -> Vec<&str> {
+pub(super) fn fields(line: &str) -> Vec<&str> {
     match line.contains('\t') {
         true => line.trim_end().split('\t').map(|field| field.trim_matches(' ')).collect(),
         false => line.split_ascii_whitespace().collect(),
@@ -92,7 +102,7 @@ struct Layout {
     tag: usize,
     /// The first column counts words, ranges of them (`1-2`) and empty nodes (`1.1`), of which only the words are read.
     numbered: bool,
-    /// The tag is `NAME=TAG` among others.
+    /// The tag is `NAME=TAG` among others, or stands alone.
     named_tag: bool,
 }
 
@@ -101,13 +111,13 @@ enum Row<'a> {
     Nothing,
 }
 
-fn guess(fields: &[&str], options: &ReadOptions, named: Option<(usize, usize)>) -> Layout {
+fn guess(fields: &[&str], options: &ReadOptions, named: Option<(usize, usize)>, numbers: Numbers) -> Layout {
     let columns = fields.len();
-    let counted =
-        |field: &&str| !field.is_empty() && field.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | '.'));
-    let numbered = fields.first().is_some_and(counted);
+    let numbered = numbers != Numbers::None;
     let free = options.word_column == 0 && options.tag_column.is_none();
     let last = columns.saturating_sub(1);
+    // Beside the number and the tag there has to be a word.
+    let counted = numbers == Numbers::Counts && options.word_column == 0 && options.tag_column.unwrap_or(last) > 1;
     match named {
         Some((word, tag)) if free => Layout { columns, word, tag, numbered, named_tag: false },
         _ if free && numbered && columns == CONLLU_COLUMNS => {
@@ -115,9 +125,9 @@ fn guess(fields: &[&str], options: &ReadOptions, named: Option<(usize, usize)>) 
         }
         _ => Layout {
             columns,
-            word: options.word_column,
+            word: if counted { 1 } else { options.word_column },
             tag: options.tag_column.unwrap_or(last),
-            numbered: numbered && options.word_column > 0,
+            numbered: numbered && (counted || options.word_column > 0),
             named_tag: false,
         },
     }
@@ -134,7 +144,7 @@ impl Layout {
         if fields.len() != columns {
             return Err(format!("found {} columns, expected {columns} as in the first line", fields.len()));
         }
-        if self.numbered && fields[0].contains(['-', '.']) {
+        if self.numbered && is_between(fields[0]) {
             return Ok(Row::Nothing);
         }
         if fields[word].is_empty() {
@@ -143,7 +153,8 @@ impl Layout {
         let found = if self.named_tag {
             let pairs = fields[tag].split('|').filter_map(|pair| pair.split_once('='));
             let ours = pairs.into_iter().find(|(name, _)| TAG_NAMES.contains(name));
-            ours.map_or("O", |(_, value)| value)
+            let alone = || !fields[tag].contains('=') && super::tags::is_tag(fields[tag]);
+            ours.map_or_else(|| if alone() { fields[tag] } else { "O" }, |(_, value)| value)
         } else {
             fields[tag]
         };
@@ -159,7 +170,7 @@ impl Layout {
 }
 
 fn empty() -> Sentence {
-    Sentence { words: Vec::new(), tags: Vec::new(), line: 0 }
+    Sentence { words: Vec::new(), tags: Vec::new(), line: 0, text: None }
 }
 
 fn close(
@@ -239,6 +250,36 @@ mod tests {
         assert_eq!(shown(&text.concat(), &ReadOptions::default()), ["3 Zu|Bonn O|B-LOC"]);
         let plus = "# global.columns = ID NER FORM\n# x\n1\tB-LOC\tBonn\n2\t_\tis\n";
         assert_eq!(shown(plus, &ReadOptions::default()), ["3 Bonn|is B-LOC|O"]);
+    }
+
+    #[test]
+    fn a_number_before_the_word_is_no_word() {
+        // GermEval: number, word, tag, tag of a second layer.
+        let germeval = "# x\n1\tSchartau\tB-PER\tO\n2\tsagte\tO\tO\n\n1\tJa\tO\tO\n";
+        assert_eq!(shown(germeval, &ReadOptions::default()), ["2 Schartau|sagte O|O", "5 Ja O"]);
+        let first = ReadOptions { tag_column: Some(2), ..ReadOptions::default() };
+        assert_eq!(shown(germeval, &first)[0], "2 Schartau|sagte B-PER|O");
+        let told = |text: &str, options: &ReadOptions| {
+            read(text.as_bytes(), Path::new("f"), options, &mut Tagging::default(), &mut |_| Ok(())).unwrap()
+        };
+        assert_eq!((told(germeval, &first), told("a\tO\n", &ReadOptions::default())), (Some(1), None));
+        // Numbers that count nothing, and numbers with nothing but a tag beside them, are words.
+        assert_eq!(shown("1 CD O\n000 CD O\n\n7 CD B-x\n", &ReadOptions::default())[0], "1 1|000 O|O");
+        assert_eq!(shown("1 O\n2 O\n", &ReadOptions::default()), ["1 1|2 O|O"]);
+        // Ten columns with a tag in the last.
+        let ten = |number: usize, word: &str, tag: &str| format!("{number}\t{word}{}\t{tag}\n", "\t_".repeat(7));
+        let text = [ten(1, "in", "O"), ten(2, "Bonn", "B-LOC"), ten(3, "x", "SpaceAfter=No")].concat();
+        assert_eq!(shown(&text, &ReadOptions::default()), ["1 in|Bonn|x O|B-LOC|O"]);
+    }
+
+    #[test]
+    fn what_is_no_number_drops_no_row() {
+        let second = ReadOptions { word_column: 1, ..ReadOptions::default() };
+        for first in [["1-1", "1-2"], ["-", "-"], ["2020-01-02", "2020-01-03"], ["a.b", "c"]] {
+            let text = format!("{}\tin\tO\n{}\tBonn\tB-LOC\n", first[0], first[1]);
+            assert_eq!(shown(&text, &second), ["1 in|Bonn O|B-LOC"], "{first:?}");
+        }
+        assert_eq!(shown("1-2\tim\t_\n1\tin\t_\n2\tdem\t_\n", &second), ["2 in|dem O|O"]);
     }
 
     #[test]

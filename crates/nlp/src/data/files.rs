@@ -8,14 +8,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use super::guess::guess_form;
 use super::{
-    Form, Format, HoldOut, ReadOptions, Sentence, TextOptions, TextReader, conll,
+    Form, Format, HoldOut, Sentence, TextOptions, TextReader,
     folder::{self, SplitFiles},
-    kind_numbers, partition, read_label_names, record,
-    record::{Features, Record},
-    spans::{self, Changes},
+    kind_numbers, partition, read_label_names,
+    reader::{SentenceReader, known, sentence_format},
+    record::{self, Features, Record},
     split_checks::{answer_kind, sentence_kind},
-    tags::Tagging,
 };
 use crate::{Error, files, random::Stream};
 
@@ -47,6 +47,8 @@ pub struct Rows {
     /// What it is written as: CoNLL stays CoNLL, CSV stays CSV, anything else becomes JSON lines.
     format: Format,
     separator: u8,
+    /// What was changed or left out while they were read.
+    notes: Vec<String>,
 }
 
 impl Rows {
@@ -54,8 +56,9 @@ impl Rows {
     ///
     /// # Errors
     /// A file cannot be read, or a row is malformed: nothing is passed on unchecked.
-    fn read(split: &SplitFiles, form: &Form) -> Result<Self, Error> {
-        let mut rows = Self { items: Vec::new(), kinds: Vec::new(), format: Format::Jsonl, separator: b',' };
+    fn read(name: &str, split: &SplitFiles, form: &Form) -> Result<Self, Error> {
+        let mut rows =
+            Self { items: Vec::new(), kinds: Vec::new(), format: Format::Jsonl, separator: b',', notes: Vec::new() };
         let names = match form {
             Form::Text(TextOptions { labels: Some(path), .. }) => Some(read_label_names(path)?),
             _ => None,
@@ -65,16 +68,19 @@ impl Rows {
             Form::Tokens(_) => TextOptions::default(),
         };
         let mut texts = TextReader::new(&text_options, names);
-        let (mut tagging, mut changes) = (Tagging::default(), Changes::default());
+        let mut sentences = SentenceReader::default();
         for path in &split.files {
-            let (given, otherwise) = match form {
-                Form::Tokens(options) => (options.format, Format::Conll),
-                Form::Text(options) => (options.format, Format::Csv),
+            let format = match form {
+                Form::Tokens(options) => sentence_format(path, options)?,
+                Form::Text(options) => options.format.map_or_else(|| record::detect(path, Format::Csv), Ok)?,
             };
-            let format = given.map_or_else(|| record::detect(path, otherwise), Ok)?;
             if let (Format::Conll, Form::Tokens(options)) = (format, form) {
                 rows.format = Format::Conll;
-                rows.read_conll(path, options, &mut tagging)?;
+                sentences.conll(path, options, &mut |sentence| {
+                    rows.kinds.push(sentence_kind(&sentence));
+                    rows.items.push(Item::Sentence(sentence));
+                    Ok(())
+                })?;
                 continue;
             }
             if format == Format::Csv {
@@ -82,30 +88,32 @@ impl Rows {
                 let start = record::beginning(path)?;
                 rows.separator = text_options.separator.unwrap_or_else(|| super::delimited::guess(&start));
             }
-            record::read_records(path, format, text_options.separator, &mut |features, record| {
-                let features = if features.classes.is_empty() { &split.features } else { features };
+            let broken = record::read_records(path, format, text_options.separator, &mut |features, record| {
+                let features = known(features, split);
                 let kind = match form {
-                    Form::Text(_) => texts.read(features, &record).map(|example| Some(answer_kind(&example.answer))),
-                    Form::Tokens(_) => spans::sentence(features, &record, &mut tagging, &mut changes)
-                        .map(|found| found.as_ref().map(sentence_kind)),
+                    Form::Text(_) => {
+                        let found = texts.read(features, &record);
+                        let found = found.map_err(|problem| Error::data(path, record.line, problem))?;
+                        found.map(|example| answer_kind(&example.answer))
+                    }
+                    Form::Tokens(_) => sentences.sentence(path, features, &record)?.as_ref().map(sentence_kind),
                 };
-                if let Some(kind) = kind.map_err(|problem| Error::data(path, record.line, problem))? {
+                if let Some(kind) = kind {
                     rows.items.push(Item::Record(named(features, record)));
                     rows.kinds.push(kind);
                 }
                 Ok(())
             })?;
+            texts.broken(broken);
         }
+        rows.notes = sentences.notes(name);
+        rows.notes.extend(texts.notes(name));
         Ok(rows)
     }
 
-    fn read_conll(&mut self, path: &Path, options: &ReadOptions, tagging: &mut Tagging) -> Result<(), Error> {
-        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-        conll::read(std::io::BufReader::new(file), path, options, tagging, &mut |sentence| {
-            self.kinds.push(sentence_kind(&sentence));
-            self.items.push(Item::Sentence(sentence));
-            Ok(())
-        })
+    /// What was changed or left out while they were read, a line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// How many there are.
@@ -126,7 +134,8 @@ impl Rows {
         let held = choice.choose(self.len(), &kind_numbers(&self.kinds))?;
         let (kept, out) = partition(self.items, &held);
         let (kept_kinds, out_kinds) = partition(self.kinds, &held);
-        let rows = |items, kinds| Self { items, kinds, format: self.format, separator: self.separator };
+        let (format, separator) = (self.format, self.separator);
+        let rows = |items, kinds| Self { items, kinds, format, separator, notes: Vec::new() };
         Ok((rows(kept, kept_kinds), rows(out, out_kinds)))
     }
 
@@ -156,7 +165,7 @@ impl Rows {
         };
         let kinds = order.iter().map(|row| kinds[*row].clone()).collect();
         let items = order.iter().filter_map(|row| items[*row].take()).collect();
-        Ok(Self { items, kinds, format, separator })
+        Ok(Self { items, kinds, format, separator, notes: Vec::new() })
     }
 
     /// Extension of its file.
@@ -232,37 +241,6 @@ fn named(features: &Features, record: Record) -> Value {
     Value::Object(cells)
 }
 
-/// Tells what the examples of a file or folder are: words with tags, or texts.
-///
-/// # Errors
-/// It cannot be read.
-pub fn guess_form(path: &Path) -> Result<Form, Error> {
-    let splits = folder::splits(path)?;
-    let Some(file) = splits.get("train").or_else(|| splits.values().next()).and_then(|split| split.files.first())
-    else {
-        return Err(Error::format(path, "no data file found"));
-    };
-    let tokens = Form::Tokens(ReadOptions::default());
-    let format = record::detect(file, Format::Conll)?;
-    match format {
-        Format::Conll => return Ok(tokens),
-        Format::Csv => return Ok(Form::Text(TextOptions::default())),
-        _ => {}
-    }
-    let mut first = None;
-    let found = record::read_records(file, format, None, &mut |features, record| {
-        let (mut tagging, mut changes) = (Tagging::default(), Changes::default());
-        first = Some(spans::sentence(features, &record, &mut tagging, &mut changes).is_ok());
-        // One record is enough.
-        Err(Error::Stopped)
-    });
-    match (found, first) {
-        (Ok(()) | Err(Error::Stopped), Some(false)) => Ok(Form::Text(TextOptions::default())),
-        (Ok(()) | Err(Error::Stopped), _) => Ok(tokens),
-        (Err(error), _) => Err(error),
-    }
-}
-
 /// The splits of a file or folder by name; those of a file alone are called `train`.
 ///
 /// # Errors
@@ -270,7 +248,7 @@ pub fn guess_form(path: &Path) -> Result<Form, Error> {
 pub fn read_splits(path: &Path, form: &Form) -> Result<Vec<(&'static str, Rows)>, Error> {
     let splits = folder::splits(path)?;
     let name = |name: &'static str| if name.is_empty() { "train" } else { name };
-    splits.iter().map(|(split, files)| Ok((name(split), Rows::read(files, form)?))).collect()
+    splits.iter().map(|(split, files)| Ok((name(split), Rows::read(name(split), files, form)?))).collect()
 }
 
 /// Writes splits into a folder that does not exist or is empty, all or none; gives the files.
@@ -378,6 +356,32 @@ mod tests {
         let text = "text;label\n\"a\nb\";x\n\"c;d\";y\n";
         let found = rows(&file(dir.path(), "a.csv", text));
         assert_eq!((written(&found, dir.path()).as_str(), found.extension()), (text, "csv"));
+    }
+
+    #[test]
+    fn columns_under_the_name_of_a_table_are_columns() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = rows(&file(dir.path(), "a.tsv", "in\tO\nOslo\tB-x\n\nb\tO\n"));
+        assert_eq!((found.len(), found.extension()), (2, "conll"));
+        assert_eq!(written(&found, dir.path()), "in\tO\nOslo\tB-x\n\nb\tO\n\n");
+    }
+
+    #[test]
+    fn what_is_left_out_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let spans = "{\"text\": \"a\", \"spans\": [[0, 1, \"x\"]]}\n{\"text\": \"\", \"spans\": []}\n\
+            {\"text\": \"b\", \"spans\": [], \"answer\": \"reject\"}\n";
+        let found = rows(&file(dir.path(), "a.jsonl", spans));
+        assert_eq!(found.len(), 1);
+        let notes = found.notes().join("\n");
+        assert!(
+            notes.contains("train: 1 rows without a word") && notes.contains("train: 1 rows that were rejected"),
+            "{notes}"
+        );
+        let texts =
+            "{\"text\": \"a\", \"label\": \"x\", \"answer\": \"ignore\"}\n{\"text\": \"b\", \"label\": \"x\"}\n";
+        let found = rows(&file(dir.path(), "b.jsonl", texts));
+        assert_eq!((found.len(), found.notes().len()), (1, 1));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(crate) struct SplitFiles {
     pub(crate) files: Vec<PathBuf>,
     /// What the folder says of the columns; files may say more.
     pub(crate) features: Features,
+    /// What the folder holds beside it that speaks of the same split, and is not read.
+    pub(crate) aside: Vec<String>,
 }
 
 /// Splits by name: `train`, `validation`, `test`; a folder saved as one split alone has the name `""`.
@@ -58,18 +60,44 @@ pub(super) fn splits(path: &Path) -> Result<Splits, Error> {
     if dictionary.is_file() {
         let names = read_json(&dictionary)?;
         let names = names["splits"].as_array().ok_or_else(|| Error::format(&dictionary, "no list under `splits`"))?;
-        let mut splits = Splits::new();
+        let mut named: BTreeMap<&str, BTreeMap<String, ()>> = BTreeMap::new();
         for name in names.iter().filter_map(Value::as_str) {
             if let Some(split) = split_of(name) {
-                let found = saved(&path.join(name))?;
-                if splits.insert(split, found).is_some() {
-                    return Err(Error::format(&dictionary, format!("two splits are meant for {split}")));
-                }
+                named.entry(split).or_default().insert(name.to_owned(), ());
             }
+        }
+        let mut splits = Splits::new();
+        for (split, names) in named {
+            let (name, (), aside) = only(split, names, path)?;
+            splits.insert(split, SplitFiles { aside, ..saved(&path.join(name))? });
         }
         return Ok(splits);
     }
     by_name(path)
+}
+
+/// The one of several names that is a split: the only one, or the one that says nothing but the split; and what is left aside.
+fn only<T>(split: &str, mut named: BTreeMap<String, T>, folder: &Path) -> Result<(String, T, Vec<String>), Error> {
+    let is_exact = |name: &str| {
+        let last = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
+        WORDS.iter().any(|(known, words)| *known == split && words.contains(&last.as_str()))
+    };
+    let mut exact = named.keys().filter(|name| is_exact(name));
+    let chosen = match (exact.next(), exact.next()) {
+        (Some(name), None) => Some(name.clone()),
+        _ => named.keys().next().filter(|_| named.len() == 1).cloned(),
+    };
+    let names = |named: BTreeMap<String, T>| named.into_keys().collect::<Vec<_>>();
+    match chosen.and_then(|name| named.remove_entry(&name)) {
+        Some((name, found)) => Ok((name, found, names(named))),
+        None => {
+            let found = names(named).join(", ");
+            let problem = format!(
+                "which one is {split}? Found {found}; give each split by its own path instead of the folder that holds them"
+            );
+            Err(Error::format(folder, problem))
+        }
+    }
 }
 
 /// A folder of `Dataset.save_to_disk`.
@@ -81,7 +109,7 @@ fn saved(folder: &Path) -> Result<SplitFiles, Error> {
     if files.is_empty() {
         return Err(Error::format(&path, "no file names under `_data_files`"));
     }
-    Ok(SplitFiles { files, features: info(folder)? })
+    Ok(SplitFiles { files, features: info(folder)?, aside: Vec::new() })
 }
 
 fn info(folder: &Path) -> Result<Features, Error> {
@@ -99,13 +127,17 @@ fn by_name(folder: &Path) -> Result<Splits, Error> {
     collect(folder, 0, &mut found)?;
     found.sort();
     let features = info(folder)?;
-    let mut splits = Splits::new();
+    let mut named: BTreeMap<&'static str, BTreeMap<String, Vec<PathBuf>>> = BTreeMap::new();
     for path in &found {
         let inside = path.strip_prefix(folder).unwrap_or(path).with_extension("");
-        let parts = inside.iter().rev().filter_map(|part| part.to_str());
-        if let Some(split) = parts.into_iter().find_map(split_of) {
-            splits.entry(split).or_default().files.push(path.clone());
+        if let Some((split, name)) = inside.ancestors().find_map(named_split) {
+            named.entry(split).or_default().entry(name).or_default().push(path.clone());
         }
+    }
+    let mut splits = Splits::new();
+    for (split, names) in named {
+        let (_, files, aside) = only(split, names, folder)?;
+        splits.insert(split, SplitFiles { files, aside, ..SplitFiles::default() });
     }
     if splits.is_empty()
         && let [only] = found.as_slice()
@@ -149,6 +181,22 @@ fn collect(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// The split that the last part of a path speaks of, and the path without the number that it has as one of several files.
+fn named_split(path: &Path) -> Option<(&'static str, String)> {
+    let split = split_of(path.file_name()?.to_str()?)?;
+    let text = path.iter().map(|part| part.to_str().unwrap_or_default()).collect::<Vec<_>>().join("/");
+    let before_number = |text: &str| {
+        let before = text.trim_end_matches(|c: char| c.is_ascii_digit());
+        before.strip_suffix(['-', '_', '.']).filter(|_| before.len() < text.len()).map(str::to_owned)
+    };
+    // `-00000-of-00002`, behind which older files have a digest; or a number alone.
+    let parts =
+        text.match_indices("-of-").filter(|(at, of)| text[at + of.len()..].starts_with(|c: char| c.is_ascii_digit()));
+    let name = parts.map(|(at, _)| at).find_map(|at| before_number(&text[..at])).or_else(|| before_number(&text));
+    let name = name.unwrap_or(text);
+    Some((split, name))
 }
 
 /// The split that a name speaks of.
@@ -203,10 +251,49 @@ mod tests {
     }
 
     #[test]
+    fn the_exact_name_of_a_split_goes_before_others() {
+        let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let digests = ["train-00000-of-00002-a09b7.parquet", "train-00001-of-00002-7c11d.parquet"];
+        assert_eq!(found(&digests).unwrap(), [("train", texts(&digests))]);
+        let names = ["train.json", "train_info.json", "dev-0.csv", "dev-1.csv"];
+        assert_eq!(
+            found(&names).unwrap(),
+            [("train", texts(&["train.json"])), ("validation", texts(&["dev-0.csv", "dev-1.csv"]))]
+        );
+        let dir = folder(&names);
+        assert_eq!(splits(dir.path()).unwrap()["train"].aside, ["train_info"]);
+        // MNLI, in both layouts.
+        let hub = [
+            "data/train-00000-of-00001.parquet",
+            "data/validation_matched-00000-of-00001.parquet",
+            "data/validation_mismatched-00000-of-00001.parquet",
+        ];
+        let refused = found(&hub).unwrap_err().to_string();
+        let expected = "which one is validation? Found data/validation_matched, data/validation_mismatched; give each";
+        assert!(refused.contains(expected), "{refused}");
+        let dir =
+            folder(&["dataset_dict.json", "train/state.json", "validation_a/state.json", "validation_b/state.json"]);
+        let write = |name: &str, content: &str| std::fs::write(dir.path().join(name), content).unwrap();
+        write("dataset_dict.json", r#"{"splits": ["train", "validation_a", "validation_b"]}"#);
+        for name in ["train", "validation_a", "validation_b"] {
+            write(&format!("{name}/state.json"), r#"{"_data_files": [{"filename": "a.arrow"}]}"#);
+        }
+        let refused = splits(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains("which one is validation? Found validation_a, validation_b; give each"), "{refused}");
+        assert!(splits(&dir.path().join("validation_b")).unwrap().contains_key(""));
+        write("dataset_dict.json", r#"{"splits": ["train_clean", "train"]}"#);
+        assert_eq!(splits(dir.path()).unwrap()["train"].aside, ["train_clean"]);
+    }
+
+    #[test]
     fn unclear_folders_are_refused() {
-        for names in
-            [&["a.csv", "b.csv"][..], &["README.md"], &["train.csv", "train.json"], &["a/train.csv", "b/train.csv"]]
-        {
+        for names in [
+            &["a.csv", "b.csv"][..],
+            &["README.md"],
+            &["train.csv", "train.json"],
+            &["a/train.csv", "b/train.csv"],
+            &["train_a.csv", "train_b.csv"],
+        ] {
             assert!(matches!(found(names), Err(Error::Format { .. })), "{names:?}");
         }
     }

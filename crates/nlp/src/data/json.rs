@@ -1,5 +1,9 @@
 //! JSON texts one after the other, from a file of lines or from one array, without holding the file in memory.
-use std::{borrow::Cow, io::BufRead, path::Path};
+use std::{
+    borrow::Cow,
+    io::{BufRead, Bytes},
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
@@ -31,59 +35,80 @@ pub(super) fn array(
     path: &Path,
     sink: &mut dyn FnMut(usize, Value) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut line = 1;
-    // Of the element that is open.
-    let (mut element, mut start, mut depth) = (Vec::new(), 1, 0usize);
-    let (mut in_text, mut escaped) = (false, false);
-    let mut state = State::Before;
-    for byte in input.bytes() {
-        let byte = byte.map_err(|e| Error::io(path, e))?;
-        let wrong = |expected: &str| {
-            let found = char::from(byte).escape_default().to_string();
-            Error::data(path, line, format!("not a JSON array: found `{found}`, expected {expected}"))
-        };
-        if state == State::Element {
-            if in_text {
-                (in_text, escaped) = (escaped || byte != b'"', !escaped && byte == b'\\');
-            } else {
-                match byte {
-                    b'"' => in_text = true,
-                    b'[' | b'{' => depth += 1,
-                    b']' | b'}' if depth > 0 => depth -= 1,
-                    b',' | b']' if depth == 0 => {
-                        sink(start, value(element.trim_ascii(), start, path)?)?;
-                        element.clear();
-                        state = if byte == b',' { State::Wanted } else { State::After };
-                    }
-                    _ => {}
-                }
-            }
-            if state == State::Element {
-                element.push(byte);
-            }
-        } else if !byte.is_ascii_whitespace() && (state != State::Before || !BOM.contains(&byte)) {
-            match (state, byte) {
-                (State::Before, b'[') => state = State::First,
-                (State::Before, _) => return Err(wrong("`[`")),
-                (State::First, b']') => state = State::After,
-                (State::Wanted, b',' | b']') => return Err(wrong("an element")),
-                (State::After, _) => return Err(wrong("the end of the file")),
-                _ => {
-                    state = State::Element;
-                    (start, depth) = (line, usize::from(matches!(byte, b'[' | b'{')));
-                    in_text = byte == b'"';
-                    element.push(byte);
-                }
-            }
-        }
-        line += usize::from(byte == b'\n');
+    let mut elements = Elements::of(input, path);
+    while let Some((line, value)) = elements.next()? {
+        sink(line, value)?;
     }
-    match state {
-        State::After => Ok(()),
-        State::Element => {
-            Err(Error::data(path, start, "not a JSON array: the file ends inside the element that begins here"))
+    Ok(())
+}
+
+/// The elements of an array, one at a time.
+pub(crate) struct Elements<R> {
+    bytes: Bytes<R>,
+    line: usize,
+    state: State,
+    path: PathBuf,
+}
+
+impl<R: BufRead> Elements<R> {
+    /// Those of the array that the input holds.
+    pub(crate) fn of(input: R, path: &Path) -> Self {
+        Self { bytes: input.bytes(), line: 1, state: State::Before, path: path.to_owned() }
+    }
+
+    /// The next element with the line where it begins; none behind the array.
+    pub(crate) fn next(&mut self) -> Result<Option<(usize, Value)>, Error> {
+        let Self { bytes, line, state, path } = self;
+        // Of the element that is open.
+        let (mut element, mut start, mut depth) = (Vec::new(), 1, 0usize);
+        let (mut in_text, mut escaped) = (false, false);
+        for byte in bytes {
+            let byte = byte.map_err(|e| Error::io(path, e))?;
+            let here = *line;
+            *line += usize::from(byte == b'\n');
+            let wrong = |expected: &str| {
+                let found = char::from(byte).escape_default().to_string();
+                Error::data(path, here, format!("not a JSON array: found `{found}`, expected {expected}"))
+            };
+            if *state == State::Element {
+                if in_text {
+                    (in_text, escaped) = (escaped || byte != b'"', !escaped && byte == b'\\');
+                } else {
+                    match byte {
+                        b'"' => in_text = true,
+                        b'[' | b'{' => depth += 1,
+                        b']' | b'}' if depth > 0 => depth -= 1,
+                        b',' | b']' if depth == 0 => {
+                            *state = if byte == b',' { State::Wanted } else { State::After };
+                            return value(element.trim_ascii(), start, path).map(|value| Some((start, value)));
+                        }
+                        _ => {}
+                    }
+                }
+                element.push(byte);
+            } else if !byte.is_ascii_whitespace() && (*state != State::Before || !BOM.contains(&byte)) {
+                match (*state, byte) {
+                    (State::Before, b'[') => *state = State::First,
+                    (State::Before, _) => return Err(wrong("`[`")),
+                    (State::First, b']') => *state = State::After,
+                    (State::Wanted, b',' | b']') => return Err(wrong("an element")),
+                    (State::After, _) => return Err(wrong("the end of the file")),
+                    _ => {
+                        *state = State::Element;
+                        (start, depth) = (here, usize::from(matches!(byte, b'[' | b'{')));
+                        in_text = byte == b'"';
+                        element.push(byte);
+                    }
+                }
+            }
         }
-        _ => Err(Error::data(path, line, "not a JSON array: the file ends before its `]`")),
+        match state {
+            State::After => Ok(None),
+            State::Element => {
+                Err(Error::data(path, start, "not a JSON array: the file ends inside the element that begins here"))
+            }
+            _ => Err(Error::data(path, *line, "not a JSON array: the file ends before its `]`")),
+        }
     }
 }
 
@@ -98,7 +123,8 @@ enum State {
     After,
 }
 
-fn value(content: &[u8], line: usize, path: &Path) -> Result<Value, Error> {
+/// A JSON text that begins on a line.
+pub(crate) fn value(content: &[u8], line: usize, path: &Path) -> Result<Value, Error> {
     let text = std::str::from_utf8(content).map_err(|e| {
         let before = content[..e.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
         Error::data(path, line + before, "not UTF-8")

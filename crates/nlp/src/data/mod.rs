@@ -7,10 +7,13 @@
 mod arrow;
 mod classes;
 mod conll;
-mod delimited;
+pub(crate) mod delimited;
 pub mod files;
 pub(crate) mod folder;
-mod json;
+mod guess;
+pub(crate) mod json;
+mod label_cells;
+mod label_studio;
 mod labels;
 pub(crate) mod reader;
 pub mod record;
@@ -18,9 +21,12 @@ pub(crate) mod sources;
 mod spans;
 mod split;
 pub(crate) mod split_checks;
+mod survey;
 mod tags;
 mod text;
-mod words;
+pub(crate) mod words;
+
+use std::ops::Range;
 
 pub use classes::{ClassSet, read_label_names};
 pub use labels::LabelSet;
@@ -39,6 +45,17 @@ pub struct Sentence {
     pub tags: Vec<String>,
     /// Line of its first word in the file, counted from 1.
     pub line: usize,
+    /// The text that the words are of, where the data has it: they are all that stands between its white space. None for words that were
+    /// given apart.
+    pub text: Option<String>,
+}
+
+impl Sentence {
+    /// The text and where the words stand in it, by characters; none for words that were given apart.
+    pub(crate) fn places(&self) -> Option<(&str, Vec<Range<usize>>)> {
+        let text = self.text.as_deref()?;
+        Some((text, words::places(text, &self.words)))
+    }
 }
 
 /// How to read data for token classification.

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{arrow, delimited, json};
 use crate::Error;
@@ -67,7 +67,16 @@ fn class_names(feature: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// Calls `sink` with each record of a file, in bounded memory. `separator` is that of CSV, found by the header when absent.
+/// What is said of records that are left out because of [`is_rejected`].
+pub(super) const REJECTED: &str = "rows that were rejected or ignored in Prodigy were left out";
+
+/// Whether whoever annotated a record with Prodigy did not accept it.
+pub(super) fn is_rejected(row: &Map<String, Value>) -> bool {
+    matches!(row.get("answer").and_then(Value::as_str), Some("reject" | "ignore"))
+}
+
+/// Calls `sink` with each record of a file, in bounded memory. `separator` is that of CSV, found by the header when absent. Returns how many rows
+/// between tabs go over several lines, which stray quotes cause.
 ///
 /// # Errors
 /// The file cannot be read, is malformed, or is of format CoNLL, which has no records; those of `sink`.
@@ -76,20 +85,21 @@ pub fn read_records(
     format: Format,
     separator: Option<u8>,
     sink: &mut dyn FnMut(&Features, Record) -> Result<(), Error>,
-) -> Result<(), Error> {
+) -> Result<usize, Error> {
     let open = || File::open(path).map(|file| BufReader::with_capacity(1 << 16, file)).map_err(|e| Error::io(path, e));
     let none = Features::default();
     match format {
-        Format::Parquet => arrow::parquet(path, sink),
-        Format::Arrow => arrow::arrow(path, sink),
-        Format::Jsonl => json::lines(open()?, path, &mut |line, value| sink(&none, Record { line, value })),
-        Format::Json => json::array(open()?, path, &mut |line, value| sink(&none, Record { line, value })),
+        Format::Parquet => arrow::parquet(path, sink)?,
+        Format::Arrow => arrow::arrow(path, sink)?,
+        Format::Jsonl => json::lines(open()?, path, &mut |line, value| sink(&none, Record { line, value }))?,
+        Format::Json => json::array(open()?, path, &mut |line, value| sink(&none, Record { line, value }))?,
         Format::Csv => {
             let start = beginning(path)?;
-            delimited::read(open()?, separator, &start, path, &mut |record| sink(&none, record))
+            return delimited::read(open()?, separator, &start, path, &mut |record| sink(&none, record));
         }
-        Format::Conll => Err(Error::format(path, "CoNLL columns have no records")),
+        Format::Conll => return Err(Error::format(path, "CoNLL columns have no records")),
     }
+    Ok(0)
 }
 
 /// Tells the format of a file: by its content where that is plain, else by its name, else it is `otherwise`.

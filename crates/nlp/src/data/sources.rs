@@ -69,8 +69,12 @@ impl Sources {
             notes.push("validation: the folder's own split is left aside, a fold of train is validated on".to_owned());
         }
         for (name, split) in [("train", Some(&train)), ("validation", validation.as_ref()), ("test", test.as_ref())] {
-            if let Some(split) = split.filter(|split| split.files.len() > 1) {
+            let Some(split) = split else { continue };
+            if split.files.len() > 1 {
                 notes.push(format!("{name}: {} files", split.files.len()));
+            }
+            if !split.aside.is_empty() {
+                notes.push(format!("{name}: {} of the same folder was left aside", split.aside.join(", ")));
             }
         }
         Ok(Resolved { train, validation, test, notes })

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | words | `{"tokens": [...], "ner_tags": [...]}`, tags by name or by the ids of a `ClassLabel` |
 //! | spans | `{"text": "...", "spans": [{"start": 0, "end": 5, "label": "loc"}]}`, also under `entities`, `annotations`, `label` or `labels`, also as triples `[0, 5, "loc"]` (doccano, Prodigy, the system before this one) |
-//! | Label Studio | `{"data": {"text": "..."}, "annotations": [{"result": [{"value": {"start": 0, "end": 5, "labels": ["loc"]}}]}]}` |
+//! | Label Studio | `{"data": {"text": "..."}, "annotations": [{"result": [{"value": {"start": 0, "end": 5, "labels": ["loc"]}}]}]}`, and its short form `{"text": "...", "label": [{"start": 0, "end": 5, "labels": ["loc"]}]}` |
 //! | spaCy | `["...", {"entities": [[0, 5, "loc"]]}]` |
 //!
 //! Offsets count characters, `end` is exclusive.
@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 
 use super::{
     Sentence,
-    record::{Features, Record},
+    label_studio::{self, region},
+    record::{self, Features, Record},
     shown,
     tags::{Tagging, is_tag},
     words::{Span, tag_text},
@@ -34,8 +35,10 @@ pub(super) struct Changes {
     pub(super) empty: usize,
     /// Tasks of Label Studio that nobody has annotated.
     pub(super) unannotated: usize,
-    /// Tasks of Label Studio with annotations of several people, of which the first counts.
+    /// Tasks of Label Studio with annotations of several people, of which the ground truth counts, or else the first.
     pub(super) several: usize,
+    /// Records that were not accepted in Prodigy.
+    pub(super) rejected: usize,
     /// Texts that were null, a list or an object.
     pub(super) coerced: usize,
     /// Whether tags without B- and I- were read.
@@ -51,14 +54,19 @@ pub(super) fn sentence(
 ) -> Result<Option<Sentence>, String> {
     let line = record.line;
     let (text, spans) = match &record.value {
+        Value::Object(row) if record::is_rejected(row) => {
+            changes.rejected += 1;
+            return Ok(None);
+        }
         Value::Object(row) => match words(features, row)? {
             Some((words, mut tags, flat)) => {
                 changes.flat |= flat;
                 tagging.make_iob2(&mut tags)?;
                 changes.empty += usize::from(words.is_empty());
-                return Ok(Some(Sentence { words, tags, line }).filter(|sentence| !sentence.words.is_empty()));
+                let sentence = Sentence { words, tags, line, text: None };
+                return Ok(Some(sentence).filter(|sentence| !sentence.words.is_empty()));
             }
-            None if row.get("data").is_some_and(Value::is_object) => match label_studio(row, changes)? {
+            None if row.get("data").is_some_and(Value::is_object) => match label_studio::task(row, changes)? {
                 Some(found) => found,
                 None => return Ok(None),
             },
@@ -143,6 +151,9 @@ fn plain(row: &Map<String, Value>, changes: &mut Changes) -> Result<(String, Vec
     let (key, value) = found.ok_or("no spans: expected a list under `spans`, `entities` or `annotations`")?;
     let list = value.as_array().ok_or_else(|| format!("`{key}` is not a list"))?;
     let spans = list.iter().enumerate().map(|(index, item)| {
+        if item.get("labels").is_some() {
+            return region(item, &text).map_err(|problem| format!("`{key}[{index}]`: {problem}"));
+        }
         span(item).ok_or_else(|| {
             let found = shown(item);
             format!(
@@ -150,7 +161,8 @@ fn plain(row: &Map<String, Value>, changes: &mut Changes) -> Result<(String, Vec
             )
         })
     });
-    Ok((text, spans.collect::<Result<_, _>>()?))
+    let spans = spans.collect::<Result<_, _>>()?;
+    Ok((text, spans))
 }
 
 /// What the system before this one made of a text that is none: nothing of null, a list joined by blanks, the text of an object.
@@ -193,62 +205,6 @@ fn spacy(example: &[Value]) -> Result<(String, Vec<Span>), String> {
     Ok((text.clone(), spans.collect::<Result<_, _>>()?))
 }
 
-/// A task of a Label Studio export: the first annotation that was not cancelled, its regions with labels.
-fn label_studio(row: &Map<String, Value>, changes: &mut Changes) -> Result<Option<(String, Vec<Span>)>, String> {
-    let data = row.get("data").and_then(Value::as_object).ok_or("`data` is not an object")?;
-    let texts: Vec<(&String, &str)> = data.iter().filter_map(|(key, value)| Some((key, value.as_str()?))).collect();
-    let text = match (data.get("text").and_then(Value::as_str), texts.as_slice()) {
-        (Some(text), _) => text,
-        (None, [(_, text)]) => text,
-        (None, _) => return Err("`data` has no string under `text`".to_owned()),
-    };
-    let list = |key: &str| row.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let mut done = list("annotations").iter().filter(|one| one.get("was_cancelled") != Some(&Value::Bool(true)));
-    let Some(first) = done.next() else {
-        changes.unannotated += 1;
-        return Ok(None);
-    };
-    changes.several += usize::from(done.next().is_some());
-    let regions = first.get("result").and_then(Value::as_array).ok_or("`annotations[0].result` is not a list")?;
-    let mut spans = Vec::new();
-    for (index, region) in regions.iter().enumerate() {
-        let wrong = |problem: &str| format!("`annotations[0].result[{index}]`: {problem}");
-        let Some(value) = region.get("value") else { continue };
-        // Choices, relations and ratings have no labels.
-        let Some(labels) = value.get("labels").or_else(|| value.get("hypertextlabels")) else { continue };
-        let labels: Option<Vec<&str>> = labels.as_array().and_then(|list| list.iter().map(Value::as_str).collect());
-        let Some([label]) = labels.as_deref() else { return Err(wrong("expected one label")) };
-        let offset = |key: &str| value.get(key).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
-        let (Some(start), Some(end)) = (offset("start"), offset("end")) else {
-            return Err(wrong("expected whole numbers under `start` and `end`"));
-        };
-        let given = value.get("text").and_then(Value::as_str);
-        let (start, end) = characters(text, start, end, given).ok_or_else(|| {
-            wrong(&format!("{start}..{end} is not where its text {:?} stands", given.unwrap_or_default()))
-        })?;
-        spans.push(Span { start, end, label: (*label).to_owned() });
-    }
-    Ok(Some((text.to_owned(), spans)))
-}
-
-/// A region in characters. Where the export says which text it covers, that decides whether its offsets count characters or, as the browser
-/// does, UTF-16 units.
-fn characters(text: &str, start: usize, end: usize, given: Option<&str>) -> Option<(usize, usize)> {
-    let count = end.checked_sub(start)?;
-    let Some(given) = given else { return Some((start, end)) };
-    if text.chars().skip(start).take(count).eq(given.chars()) {
-        return Some((start, end));
-    }
-    let (mut units, mut bounds) = (0, (None, None));
-    for (index, character) in text.chars().chain(['\0']).enumerate() {
-        bounds.0 = bounds.0.or((units == start).then_some(index));
-        bounds.1 = bounds.1.or((units == end).then_some(index));
-        units += character.len_utf16();
-    }
-    let (start, end) = (bounds.0?, bounds.1?);
-    text.chars().skip(start).take(end - start).eq(given.chars()).then_some((start, end))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -287,6 +243,8 @@ mod tests {
             // UTF-16 units.
             studio(value(3, 7, "Oslo")),
             studio(json!({"start": 2, "end": 6, "labels": ["loc"]})),
+            json!({"id": 1, "text": "\u{1f600} Oslo", "label": [value(3, 7, "Oslo")], "annotator": 1}),
+            json!({"text": "\u{1f600} Oslo", "spans": [[2, 6, "loc"]], "answer": "accept"}),
         ];
         for form in forms {
             assert_eq!(row(form.clone()).unwrap(), ("\u{1f600}|Oslo".to_owned(), "O B-loc".to_owned()), "{form}");
@@ -318,6 +276,10 @@ mod tests {
         }
         assert_eq!(row(json!({"text": ["a", "b"], "annotations": [[2, 3, "x"]]})).unwrap().1, "O B-x");
         assert_eq!(changes(json!({"text": "abc", "spans": [[0, 2, "x"]]})).cut_words, 1);
+        for answer in ["reject", "ignore"] {
+            let found = changes(json!({"text": "abc", "spans": [[0, 2, "x"]], "answer": answer}));
+            assert_eq!((found.rejected, found.empty), (1, 0));
+        }
         let studio = |annotations: Value| changes(json!({"data": {"any": "a"}, "annotations": annotations}));
         assert_eq!(studio(json!([])).unannotated, 1);
         assert_eq!(studio(json!([{"result": []}, {"result": []}])).several, 1);
@@ -337,6 +299,10 @@ mod tests {
             (json!({"text": "ab", "spans": [[0, 1]]}), "`spans[0]`"),
             (json!({"text": "ab", "spans": [[0, 3, "x"]]}), "outside its text of 2"),
             (json!({"id": 1, "paragraphs": []}), "old training format"),
+            (
+                json!({"text": "ab", "label": [{"start": 0, "end": 1, "labels": ["x", "y"]}]}),
+                "`label[0]`: expected one label",
+            ),
             (json!({"tokens": ["a"], "tags": ["x"]}), "tag `x` is of no known scheme"),
             (json!({"data": {"a": "x", "b": "y"}, "annotations": []}), "no string under `text`"),
             (

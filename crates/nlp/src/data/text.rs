@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 
 use super::{
     classes::ClassSet,
-    record::{Features, Format, Record},
+    label_cells::LabelCells,
+    record::{self, Features, Format, Record},
 };
 use crate::{Error, task::Task};
 
@@ -92,6 +93,14 @@ impl TextExample {
     }
 }
 
+impl TextOptions {
+    /// Whether a column is asked for by this name.
+    fn names_column(&self, name: &str) -> bool {
+        let single = [&self.text_column, &self.pair_column, &self.label_column];
+        single.into_iter().flatten().chain(&self.label_columns).any(|column| column == name)
+    }
+}
+
 /// Which columns hold what.
 #[derive(Debug, Clone, PartialEq)]
 struct Columns {
@@ -104,15 +113,18 @@ struct Columns {
 #[derive(Debug, Clone)]
 pub struct TextReader<'a> {
     options: &'a TextOptions,
-    /// Names by id that a file of labels or the data's features give.
-    names: Option<Vec<String>>,
+    labels: LabelCells,
     decided: Option<(Columns, Task)>,
+    /// Rows that whoever annotated them did not accept.
+    rejected: usize,
+    /// Rows between tabs that go over several lines.
+    broken: usize,
 }
 
 impl<'a> TextReader<'a> {
     /// `names` are those of the options' file of labels.
     pub fn new(options: &'a TextOptions, names: Option<Vec<String>>) -> Self {
-        Self { options, names, decided: None }
+        Self { options, labels: LabelCells::new(names), decided: None, rejected: 0, broken: 0 }
     }
 
     /// The task, once a record was read or when the options tell.
@@ -122,7 +134,7 @@ impl<'a> TextReader<'a> {
 
     /// The labels in the order of their ids, when they are known beforehand.
     pub fn known_labels(&self) -> Result<Option<ClassSet>, Error> {
-        match (&self.names, self.options.label_columns.as_slice()) {
+        match (self.labels.names(), self.options.label_columns.as_slice()) {
             (Some(names), _) => ClassSet::from_names(names.clone()).map(Some),
             (None, []) => Ok(None),
             (None, columns) => ClassSet::from_names(columns.to_vec()).map(Some),
@@ -130,7 +142,7 @@ impl<'a> TextReader<'a> {
     }
 
     /// What was decided, for a person; none before the first record.
-    pub fn note(&self) -> Option<String> {
+    pub fn decision(&self) -> Option<String> {
         let (columns, task) = self.decided.as_ref()?;
         let text = match &columns.pair {
             Some(pair) => format!("pairs of columns `{}` and `{pair}`", columns.text),
@@ -144,26 +156,60 @@ impl<'a> TextReader<'a> {
         Some(format!("texts from {text}, {task} from `{}`", columns.label.join("`, `")))
     }
 
-    /// An example of a record; an error says what is wrong with it.
-    pub fn read(&mut self, features: &Features, record: &Record) -> Result<TextExample, String> {
+    /// What was left out, or deserves a look, since the last call, a line each.
+    pub fn notes(&mut self, split: &str) -> Vec<String> {
+        let counted = [
+            (std::mem::take(&mut self.rejected), record::REJECTED),
+            (
+                std::mem::take(&mut self.broken),
+                "rows of a table with tabs go over several lines, as a stray quote at the beginning of a field makes them",
+            ),
+        ];
+        let counted = counted.into_iter().filter(|(count, _)| *count > 0);
+        counted.map(|(count, what)| format!("{split}: {count} {what}")).collect()
+    }
+
+    /// Tells of rows between tabs that go over several lines.
+    pub(super) fn broken(&mut self, rows: usize) {
+        self.broken += rows;
+    }
+
+    /// An example of a record, none of one that was not accepted; an error says what is wrong with it.
+    pub fn read(&mut self, features: &Features, record: &Record) -> Result<Option<TextExample>, String> {
         let cells = record.value.as_object().ok_or_else(|| {
             format!("found {}, expected an object with the cells of a row", super::shown(&record.value))
         })?;
+        if record::is_rejected(cells) && !self.options.names_column("answer") {
+            self.rejected += 1;
+            return Ok(None);
+        }
         if self.decided.is_none() {
             let columns = self.columns(features, cells)?;
-            if let (None, [label]) = (&self.names, columns.label.as_slice()) {
-                self.names = features.classes.get(label).cloned();
+            if let [label] = columns.label.as_slice() {
+                self.labels.learn(features.classes.get(label));
             }
             let task = self.options.task.unwrap_or_else(|| self.told_by(&columns, cells));
             self.decided = Some((columns, task));
         }
-        let Some((columns, task)) = &self.decided else { return Err("no columns".to_owned()) };
-        Ok(TextExample {
+        let Self { options, labels, decided: Some((columns, task)), .. } = self else {
+            return Err("no columns".to_owned());
+        };
+        let answer = match (columns.label.as_slice(), options.label_columns.is_empty()) {
+            ([first, ..], false) => indicated(cells, &columns.label)
+                .map_err(|problem| format!("{problem} (label_columns from `{first}`)"))?,
+            (names, _) => {
+                let column = names.first().map_or("", String::as_str);
+                let cell = cells.get(column).unwrap_or(&Value::Null);
+                let own = features.classes.get(column).map(Vec::as_slice);
+                answer(labels, options, *task, cell, own).map_err(|problem| format!("column `{column}`: {problem}"))?
+            }
+        };
+        Ok(Some(TextExample {
             text: text(cells, &columns.text)?,
             pair: columns.pair.as_ref().map(|pair| text(cells, pair)).transpose()?,
-            answer: self.answer(cells, columns, *task)?,
+            answer,
             line: record.line,
-        })
+        }))
     }
 
     fn columns(&self, features: &Features, cells: &Map<String, Value>) -> Result<Columns, String> {
@@ -216,106 +262,62 @@ impl<'a> TextReader<'a> {
             _ => Task::MultiLabelClassification,
         }
     }
+}
 
-    fn answer(&self, cells: &Map<String, Value>, columns: &Columns, task: Task) -> Result<Answer, String> {
-        if let ([first, ..], false) = (columns.label.as_slice(), self.options.label_columns.is_empty()) {
-            return self
-                .indicated(cells, columns)
-                .map_err(|problem| format!("{problem} (label_columns from `{first}`)"));
+/// What a cell says; `own` are the names by id that its file has.
+fn answer(
+    labels: &mut LabelCells,
+    options: &TextOptions,
+    task: Task,
+    cell: &Value,
+    own: Option<&[String]>,
+) -> Result<Answer, String> {
+    let wrong = |expected: &str| format!("found {}, expected {expected}", super::shown(cell));
+    match (task, cell) {
+        (Task::Regression, Value::Number(number)) => {
+            number.as_f64().map(|value| Answer::Value(value as f32)).ok_or_else(|| wrong("a number"))
         }
-        let column = columns.label.first().map_or("", String::as_str);
+        (Task::Regression, Value::String(text)) => match text.trim().parse::<f32>() {
+            Ok(value) if value.is_finite() => Ok(Answer::Value(value)),
+            _ => Err(wrong("a number")),
+        },
+        (Task::Regression, _) => Err(wrong("a number")),
+        (Task::MultiLabelClassification, Value::Array(items)) => labels.several(items, own).map(Answer::Labels),
+        (Task::MultiLabelClassification, Value::String(text)) if text.trim_start().starts_with('[') => {
+            // Python writes lists with single quotes into CSV.
+            let parsed = serde_json::from_str(text).or_else(|_| serde_json::from_str(&text.replace('\'', "\"")));
+            let items: Vec<Value> = parsed.map_err(|_| wrong("a list of labels"))?;
+            labels.several(&items, own).map(Answer::Labels)
+        }
+        (Task::MultiLabelClassification, Value::String(text)) => {
+            let separator = options.label_separator.as_deref().unwrap_or(",");
+            let names = text.split(separator).map(str::trim).filter(|name| !name.is_empty());
+            names.map(|name| labels.one(&Value::from(name), own)).collect::<Result<_, _>>().map(Answer::Labels)
+        }
+        (Task::MultiLabelClassification, _) => Err(wrong("a list of labels")),
+        (Task::SequenceClassification | Task::TokenClassification, cell) => {
+            // A list of one, as doccano has it.
+            let only = cell.as_array().and_then(|items| items.first().filter(|_| items.len() == 1));
+            labels.one(only.unwrap_or(cell), own).map(Answer::Label)
+        }
+    }
+}
+
+fn indicated(cells: &Map<String, Value>, columns: &[String]) -> Result<Answer, String> {
+    let mut labels = BTreeSet::new();
+    for column in columns {
         let cell = cells.get(column).unwrap_or(&Value::Null);
-        let wrong = |expected: &str| format!("column `{column}`: found {}, expected {expected}", super::shown(cell));
-        let named = |cell: &Value| self.name(cell).map_err(|problem| format!("column `{column}`: {problem}"));
-        match (task, cell) {
-            (Task::Regression, Value::Number(number)) => {
-                number.as_f64().map(|value| Answer::Value(value as f32)).ok_or_else(|| wrong("a number"))
+        let number = cell.as_f64().or_else(|| cell.as_bool().map(|on| f64::from(u8::from(on))));
+        let text = cell.as_str().map(|text| text.trim().to_ascii_lowercase());
+        match (number, text.as_deref()) {
+            (Some(1.0), _) | (_, Some("1" | "1.0" | "true" | "yes")) => {
+                labels.insert(column.clone());
             }
-            (Task::Regression, Value::String(text)) => match text.trim().parse::<f32>() {
-                Ok(value) if value.is_finite() => Ok(Answer::Value(value)),
-                _ => Err(wrong("a number")),
-            },
-            (Task::Regression, _) => Err(wrong("a number")),
-            (Task::MultiLabelClassification, Value::Array(items)) => {
-                self.listed(items).map_err(|problem| format!("column `{column}`: {problem}"))
-            }
-            (Task::MultiLabelClassification, Value::String(text)) if text.trim_start().starts_with('[') => {
-                // Python writes lists with single quotes into CSV.
-                let parsed = serde_json::from_str(text).or_else(|_| serde_json::from_str(&text.replace('\'', "\"")));
-                let items: Vec<Value> = parsed.map_err(|_| wrong("a list of labels"))?;
-                self.listed(&items).map_err(|problem| format!("column `{column}`: {problem}"))
-            }
-            (Task::MultiLabelClassification, Value::String(text)) => {
-                let separator = self.options.label_separator.as_deref().unwrap_or(",");
-                let names = text.split(separator).map(str::trim).filter(|name| !name.is_empty());
-                names.map(|name| named(&Value::from(name))).collect::<Result<_, _>>().map(Answer::Labels)
-            }
-            (Task::MultiLabelClassification, _) => Err(wrong("a list of labels")),
-            (Task::SequenceClassification | Task::TokenClassification, cell) => named(cell).map(Answer::Label),
+            (Some(0.0), _) | (_, Some("0" | "0.0" | "false" | "no")) => {}
+            _ => return Err(format!("column `{column}`: found {}, expected 0 or 1", super::shown(cell))),
         }
     }
-
-    /// A list of names or ids, or numbers 0.0 and 1.0 for each label.
-    fn listed(&self, items: &[Value]) -> Result<Answer, String> {
-        let on = |item: &Value| item.as_bool().or_else(|| item.as_f64().filter(|_| item.is_f64()).map(|x| x == 1.0));
-        match (&self.names, items.iter().map(on).collect::<Option<Vec<bool>>>()) {
-            (Some(names), Some(flags)) if !flags.is_empty() && flags.len() == names.len() => {
-                let chosen = names.iter().zip(flags).filter(|(_, on)| *on);
-                Ok(Answer::Labels(chosen.map(|(name, _)| name.clone()).collect()))
-            }
-            _ => items.iter().map(|item| self.name(item)).collect::<Result<_, _>>().map(Answer::Labels),
-        }
-    }
-
-    fn indicated(&self, cells: &Map<String, Value>, columns: &Columns) -> Result<Answer, String> {
-        let mut labels = BTreeSet::new();
-        for column in &columns.label {
-            let cell = cells.get(column).unwrap_or(&Value::Null);
-            let number = cell.as_f64().or_else(|| cell.as_bool().map(|on| f64::from(u8::from(on))));
-            let text = cell.as_str().map(|text| text.trim().to_ascii_lowercase());
-            match (number, text.as_deref()) {
-                (Some(1.0), _) | (_, Some("1" | "1.0" | "true" | "yes")) => {
-                    labels.insert(column.clone());
-                }
-                (Some(0.0), _) | (_, Some("0" | "0.0" | "false" | "no")) => {}
-                _ => return Err(format!("column `{column}`: found {}, expected 0 or 1", super::shown(cell))),
-            }
-        }
-        Ok(Answer::Labels(labels))
-    }
-
-    /// The name of a label that may be told by its id.
-    fn name(&self, cell: &Value) -> Result<String, String> {
-        let text = match cell {
-            Value::String(text) => text.clone(),
-            Value::Bool(on) => on.to_string(),
-            // Tables with gaps turn whole numbers into fractions.
-            Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-                (Some(whole), _) => whole.to_string(),
-                (None, Some(value)) if value.fract() == 0.0 => format!("{value:.0}"),
-                _ => {
-                    return Err(format!(
-                        "found {number}, expected a label; numbers with a fraction need the task regression"
-                    ));
-                }
-            },
-            other => return Err(format!("found {}, expected a label", super::shown(other))),
-        };
-        let Some(names) = &self.names else {
-            return if text.is_empty() { Err("the label is empty".to_owned()) } else { Ok(text) };
-        };
-        if names.contains(&text) {
-            return Ok(text);
-        }
-        // Ids are meant where names cannot be taken for numbers.
-        let id = text.parse::<i64>().ok().filter(|_| !names.iter().any(|name| name.parse::<i64>().is_ok()));
-        match id.map(|id| (id, usize::try_from(id).ok().and_then(|id| names.get(id)))) {
-            Some((_, Some(name))) => Ok(name.clone()),
-            Some((-1, None)) => Err("label -1 marks a row without a label; such a split cannot be used".to_owned()),
-            Some((id, None)) => Err(format!("label {id} is out of range, there are {}", names.len())),
-            None => Err(format!("label `{text}` is unknown, the labels are {}", super::listed(names))),
-        }
-    }
+    Ok(Answer::Labels(labels))
 }
 
 fn text(cells: &Map<String, Value>, column: &str) -> Result<String, String> {
@@ -341,7 +343,8 @@ mod tests {
         value: Value,
     ) -> Result<TextExample, String> {
         let names = names.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-        TextReader::new(options, names).read(features, &Record { line: 7, value })
+        let found = TextReader::new(options, names).read(features, &Record { line: 7, value });
+        found.map(Option::unwrap)
     }
 
     fn plain(value: Value) -> Result<TextExample, String> {
@@ -379,6 +382,16 @@ mod tests {
         assert!(answer(json!(-1)).unwrap_err().contains("without a label"));
         assert!(answer(json!(2)).unwrap_err().contains("out of range"));
         assert!(answer(json!("x")).unwrap_err().contains("neg, pos"));
+        // Ids of the record's own file, whatever the names look like and whatever order others have.
+        let mut numbers = Features::default();
+        numbers.classes.insert("label".into(), ["0", "1", "10", "2"].map(str::to_owned).to_vec());
+        let row = json!({"text": "a", "label": 2});
+        assert_eq!(read(&TextOptions::default(), None, &numbers, row).unwrap().answer, Answer::Label("10".into()));
+        let row = json!({"text": "a", "label": 0});
+        assert_eq!(
+            read(&TextOptions::default(), Some(&["pos", "neg"]), &features, row).unwrap().answer,
+            Answer::Label("neg".into())
+        );
         // Names that look like numbers are names.
         let read = |label| {
             read(&TextOptions::default(), Some(&["1", "2"]), &Features::default(), json!({"text": "a", "label": label}))
@@ -409,7 +422,7 @@ mod tests {
         let read = |rude: Value| {
             let mut reader = TextReader::new(&columns, None);
             let record = Record { line: 1, value: json!({"text": "t", "toxic": "1", "rude": rude}) };
-            let answer = reader.read(&Features::default(), &record).map(|example| example.answer);
+            let answer = reader.read(&Features::default(), &record).map(|example| example.unwrap().answer);
             (answer, reader.known_labels().unwrap().unwrap().names().to_vec(), reader.task())
         };
         let (answer, names, task) = read(json!(false));
@@ -418,6 +431,32 @@ mod tests {
             (labels(&["toxic"]), "toxic rude".into(), Some(Task::MultiLabelClassification))
         );
         assert!(read(json!("2")).0.unwrap_err().contains("`rude`: found \"2\", expected 0 or 1"));
+    }
+
+    #[test]
+    fn a_list_of_one_is_a_label_and_rejected_rows_are_left_out() {
+        let single = TextOptions { task: Some(Task::SequenceClassification), ..TextOptions::default() };
+        let answer = |value: Value| read(&single, None, &Features::default(), value).map(|example| example.answer);
+        assert_eq!(answer(json!({"text": "a", "label": ["pos"]})).unwrap(), Answer::Label("pos".into()));
+        for wrong in [json!([]), json!(["pos", "neg"])] {
+            let problem = answer(json!({"text": "a", "label": wrong})).unwrap_err();
+            assert!(problem.contains("expected a label"), "{problem}");
+        }
+
+        let kept = |options: &TextOptions| {
+            let mut reader = TextReader::new(options, None);
+            let rows = ["accept", "reject", "ignore", "yes"].map(|answer| {
+                let value = json!({"text": "a", "label": "x", "answer": answer});
+                reader.read(&Features::default(), &Record { line: 1, value }).unwrap().is_some()
+            });
+            (rows, reader.notes("train"), reader.notes("train"))
+        };
+        let (rows, notes, none) = kept(&TextOptions::default());
+        assert_eq!((rows, none), ([true, false, false, true], vec![]));
+        assert!(notes.len() == 1 && notes[0].starts_with("train: 2 rows"), "{notes:?}");
+        // The column of a question's answer is no verdict.
+        let asked = TextOptions { label_column: Some("answer".into()), ..TextOptions::default() };
+        assert_eq!(kept(&asked), ([true; 4], vec![], vec![]));
     }
 
     #[test]

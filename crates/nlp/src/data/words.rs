@@ -1,4 +1,8 @@
-//! Texts with character spans to words with tags.
+//! Words of a text, and texts with character spans to words with tags.
+use std::ops::Range;
+
+use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory as _};
+
 use super::Sentence;
 
 /// A span of a text that is an entity.
@@ -12,8 +16,8 @@ pub(super) struct Span {
     pub(super) label: String,
 }
 
-/// Checks the spans of a text, sorts them and tags its words; also returns how many words a span's border cut. Words are runs of
-/// letters and digits, and single other characters; a word is cut where a span begins or ends inside it, so that no span is lost or widened.
+/// Checks the spans of a text, sorts them and tags its words; also returns how many words a span's border cut. Words are those of [`split`];
+/// one is cut where a span begins or ends inside it, so that no span is lost or widened.
 ///
 /// # Errors
 /// A span lies outside, is empty or overlaps another.
@@ -28,7 +32,42 @@ pub(super) fn tag_text(text: &str, mut spans: Vec<Span>, line: usize) -> Result<
         let name = |span: &Span| format!("{}..{} ({})", span.start, span.end, span.label);
         return Err(format!("spans {} and {} overlap", name(&pair[0]), name(&pair[1])));
     }
-    Ok(tag_words(&characters, &spans, line))
+    let (mut sentence, cut) = tag_words(&characters, &spans, line);
+    sentence.text = Some(text.to_owned());
+    Ok((sentence, cut))
+}
+
+/// The words of a text by their characters: runs of letters and digits with the marks that combine with them, and single other
+/// characters. Ideographs, which no white space separates, stand alone, as BERT's tokenizer has them.
+pub(crate) fn split(text: &[char]) -> Vec<Range<usize>> {
+    let mut words = Vec::new();
+    let mut start = 0;
+    while start < text.len() {
+        if text[start].is_whitespace() {
+            start += 1;
+            continue;
+        }
+        let end = end_of_word(text, start);
+        words.push(start..end);
+        start = end;
+    }
+    words
+}
+
+/// Where words that are all there is between the white space of a text stand in it, by characters.
+pub(super) fn places(text: &str, words: &[String]) -> Vec<Range<usize>> {
+    let mut places = Vec::with_capacity(words.len());
+    let mut rest = text.chars().enumerate().peekable();
+    for word in words {
+        while rest.next_if(|(_, character)| character.is_whitespace()).is_some() {}
+        let start = rest.peek().map_or(0, |(at, _)| *at);
+        let count = word.chars().count();
+        if count > 0 {
+            rest.nth(count - 1);
+        }
+        places.push(start..start + count);
+    }
+    places
 }
 
 fn check_span(span: &Span, characters: &[char]) -> Result<(), String> {
@@ -50,7 +89,7 @@ fn check_span(span: &Span, characters: &[char]) -> Result<(), String> {
 
 /// Splits a text into words and tags them; also returns how many words a span's border cut.
 fn tag_words(characters: &[char], spans: &[Span], line: usize) -> (Sentence, usize) {
-    let mut sentence = Sentence { words: Vec::new(), tags: Vec::new(), line };
+    let mut sentence = Sentence { words: Vec::new(), tags: Vec::new(), line, text: None };
     let mut cut = 0;
     let mut spans = spans.iter().peekable();
     let mut opened = false;
@@ -63,10 +102,7 @@ fn tag_words(characters: &[char], spans: &[Span], line: usize) -> (Sentence, usi
         while spans.next_if(|span| span.end <= start).is_some() {
             opened = false;
         }
-        let mut end = start + 1;
-        while end < characters.len() && continues_word(characters[end - 1], characters[end]) {
-            end += 1;
-        }
+        let mut end = end_of_word(characters, start);
         let current = spans.peek();
         let border = current.and_then(|span| [span.start, span.end].into_iter().find(|b| start < *b && *b < end));
         if let Some(border) = border {
@@ -88,16 +124,28 @@ fn tag_words(characters: &[char], spans: &[Span], line: usize) -> (Sentence, usi
     (sentence, cut)
 }
 
-/// Letters, digits and the marks that combine with them stay together; every other character is a word of its own.
+/// The character after the last of the word that begins at `start`.
+fn end_of_word(text: &[char], start: usize) -> usize {
+    let mut end = start + 1;
+    while end < text.len() && continues_word(text[end - 1], text[end]) {
+        end += 1;
+    }
+    end
+}
+
 fn continues_word(before: char, next: char) -> bool {
-    let joins = |c: char| c.is_alphanumeric() || is_mark(c);
+    let joins = |c: char| (c.is_alphanumeric() || is_mark(c)) && !is_ideograph(c);
     joins(before) && joins(next) || is_mark(next)
 }
 
+/// What belongs to the character before: signs of vowels and tones, viramas, accents, variation selectors, and the joiners.
 fn is_mark(c: char) -> bool {
-    // Combining diacritical marks, variation selectors, joiners: they belong to the character before.
-    matches!(c, '\u{300}'..='\u{36f}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}'
-        | '\u{fe00}'..='\u{fe0f}' | '\u{200c}' | '\u{200d}')
+    matches!(c, '\u{200c}' | '\u{200d}') || c.general_category_group() == GeneralCategoryGroup::Mark
+}
+
+/// The blocks of ideographs, those of BERT's `_is_chinese_char` and what Unicode has added since.
+fn is_ideograph(c: char) -> bool {
+    matches!(c, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
 }
 
 #[cfg(test)]
@@ -108,6 +156,7 @@ mod tests {
         let spans =
             spans.iter().map(|(start, end, label)| Span { start: *start, end: *end, label: (*label).to_owned() });
         let (sentence, cut) = tag_text(text, spans.collect(), 1)?;
+        assert_eq!(sentence.text.as_deref(), Some(text));
         Ok((sentence.words.join("|"), sentence.tags.join(" "), cut))
     }
 
@@ -121,8 +170,21 @@ mod tests {
         let (words, tags, cut) = row("prefixed", &[(3, 6, "x y")]).unwrap();
         assert_eq!((words.as_str(), tags.as_str(), cut), ("pre|fix|ed", "O B-x y O", 2));
         assert_eq!(row("a b", &[]).unwrap().1, "O O");
+        // Ideographs stand alone, kana and hangul do not.
+        assert_eq!(row("東京タワーx", &[(0, 2, "loc")]).unwrap(), ("東|京|タワーx".into(), "B-loc I-loc O".into(), 0));
         // Blanks at the borders.
         assert_eq!(row("a bc d", &[(1, 5, "x")]).unwrap().1, "O B-x O");
+    }
+
+    #[test]
+    fn words_of_every_script_stay_whole() {
+        let words = |text: &str| row(text, &[]).unwrap().0;
+        // Virama and signs of vowels; vowels and tones of Thai; points of Hebrew; an accent apart; joiners and selectors.
+        for text in ["क्षत्रिय", "நன்றி", "เชียงใหม่", "น้ำ", "שָׁלוֹם", "Cafe\u{301}s", "می\u{200c}خواهم", "❤\u{fe0f}", "မြန်မာ"]
+        {
+            assert_eq!(words(text), text);
+        }
+        assert_eq!(words("हिन्दी, मराठी।"), "हिन्दी|,|मराठी|।");
     }
 
     #[test]
@@ -151,6 +213,11 @@ mod tests {
             if check_span(&span, &characters).is_ok() {
                 let inside: String = characters[start..start + len].iter().filter(|c| !c.is_whitespace()).collect();
                 let (sentence, _) = tag_words(&characters, &[span], 1);
+                for (word, place) in sentence.words.iter().zip(places(&text, &sentence.words)) {
+                    proptest::prop_assert_eq!(&characters[place].iter().collect::<String>(), word);
+                }
+                let whole: Vec<String> = split(&characters).into_iter().map(|word| characters[word].iter().collect()).collect();
+                proptest::prop_assert_eq!(whole, tag_words(&characters, &[], 1).0.words);
                 let all: String = characters.iter().filter(|c| !c.is_whitespace()).collect();
                 proptest::prop_assert_eq!(sentence.words.concat(), all);
                 let tagged = sentence.words.iter().zip(&sentence.tags).filter(|(_, tag)| *tag != "O");

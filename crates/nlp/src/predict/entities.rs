@@ -88,8 +88,10 @@ pub struct ScoredRow<'a> {
     pub special: &'a [bool],
     /// Characters of the text that each sub-token covers.
     pub offsets: &'a [(usize, usize)],
-    /// Word of each sub-token by the tokenizer; none for special ones.
+    /// Word of each sub-token; none for special ones.
     pub words: &'a [Option<usize>],
+    /// Whether each sub-token is the first one of its word.
+    pub first: &'a [bool],
     /// The model's output, [sub-tokens, labels], row-major.
     pub logits: &'a [f32],
 }
@@ -122,8 +124,10 @@ struct Piece {
     range: Range<usize>,
     /// Whether it goes on the word before it, as the pipeline sees words.
     continues: bool,
-    /// The tokenizer's word.
+    /// Its word.
     place: Option<usize>,
+    /// Whether it speaks for it.
+    first: bool,
 }
 
 /// A labelled sub-token or word.
@@ -152,7 +156,7 @@ impl EntityContext<'_> {
     fn row(&self, row: &ScoredRow<'_>) -> Result<Vec<FoundEntity>, Error> {
         let width = self.labels.len();
         let count = row.ids.len();
-        let others = [row.offsets.len(), row.special.len(), row.words.len()];
+        let others = [row.offsets.len(), row.special.len(), row.words.len(), row.first.len()];
         if row.logits.len() != count * width || others.iter().any(|other| *other != count) {
             let problem = format!("{} values, expected {count} sub-tokens times {width} labels", row.logits.len());
             return Err(Error::argument("logits", problem));
@@ -215,13 +219,14 @@ impl EntityContext<'_> {
                 range: start..end,
                 continues: continues && !unknown,
                 place: row.words[index],
+                first: row.first[index],
             });
         }
         pieces
     }
 
-    /// Words by the tokenizer with the labels of their best sequence, the first sub-token of each word in the chain as in training; or the
-    /// sub-tokens of such words.
+    /// Words with the labels of their best sequence, the first sub-token of each word in the chain as in training; or the sub-tokens of such words.
+    /// In a window that begins inside a word, what is left of it stands for it.
     fn chained(&self, crf: &Crf, pieces: &[Piece]) -> Result<Vec<Labelled>, Error> {
         if crf.labels() != self.labels.len() {
             let problem = format!("{} labels, but the CRF has {}", self.labels.len(), crf.labels());
@@ -229,8 +234,9 @@ impl EntityContext<'_> {
         }
         let words: Vec<&[Piece]> =
             pieces.chunk_by(|before, next| next.place.is_some() && before.place == next.place).collect();
+        let speaker = |word: &&[Piece]| word.iter().position(|piece| piece.first).unwrap_or(0);
         let emissions: Vec<f32> =
-            words.iter().filter_map(|word| word.first()).flat_map(|p| &p.scores).copied().collect();
+            words.iter().filter_map(|word| word.get(speaker(word))).flat_map(|p| &p.scores).copied().collect();
         let (labels, shares) = (crf.decode(&emissions), crf.marginals(&emissions));
         let mut labelled = Vec::with_capacity(pieces.len());
         for ((word, label), shares) in words.into_iter().zip(labels).zip(shares.chunks_exact(crf.labels())) {
@@ -245,10 +251,19 @@ impl EntityContext<'_> {
                 };
                 labelled.extend(word.iter().map(alike));
             } else {
-                labelled.push(self.joined(word, label, score)?);
+                labelled.push(self.joined(self.without_blanks(word), label, score)?);
             }
         }
         Ok(labelled)
+    }
+
+    /// A word without sub-tokens of white space alone at its ends, which would make it longer than it is.
+    fn without_blanks<'p>(&self, word: &'p [Piece]) -> &'p [Piece] {
+        let is_word = |piece: &Piece| self.text[piece.range.clone()].iter().any(|c| !c.is_whitespace());
+        match (word.iter().position(is_word), word.iter().rposition(is_word)) {
+            (Some(first), Some(last)) => &word[first..=last],
+            _ => word,
+        }
     }
 
     /// Sub-tokens as one word.

@@ -4,7 +4,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::{crf::Crf, encoder::EncoderConfig, files};
+use crate::{crf::Crf, data::words::split, encoder::EncoderConfig, files, tokenizer::WordTokenizer};
 
 /// Made by `tests/peers/pipeline_golden.py` with transformers 4.57.6 and tiny random models.
 const GOLDEN: &str = include_str!("../../testdata/pipelines.json");
@@ -88,6 +88,32 @@ fn entities_equal_the_pipeline() {
     assert!(compared > 1000, "{compared}");
 }
 
+/// Texts with character spans are trained on as the pipeline sees them.
+#[test]
+fn what_is_trained_on_equals_what_the_pipeline_sees() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    let mut words = 0;
+    for suite in golden()["tokens"].as_array().unwrap() {
+        files::write_file(&path, suite["tokenizer"].to_string().as_bytes()).unwrap();
+        let tokenizer = WordTokenizer::load(&path).unwrap();
+        for case in suite["cases"].as_array().unwrap() {
+            let Some(text) = case["text"].as_str() else { continue };
+            let characters: Vec<char> = text.chars().collect();
+            let places = split(&characters);
+            let max_length = case["max_length"].as_u64().map_or(512, |length| length as usize);
+            let tokens = tokenizer.encode_tagged(text, &places, max_length).unwrap();
+            if !tokens.truncated {
+                assert_eq!(tokens.ids, list::<i64>(&case["rows"][0]["ids"]), "{} {text}", suite["name"]);
+                let spoken = tokens.first.iter().filter(|first| **first).count();
+                assert_eq!(spoken + tokens.covered.len(), places.len(), "{} {text}: {tokens:?}", suite["name"]);
+                words += places.len();
+            }
+        }
+    }
+    assert!(words > 100, "{words}");
+}
+
 #[test]
 fn labels_equal_the_pipeline() {
     let golden = golden();
@@ -132,7 +158,7 @@ fn windows_and_lengths_are_checked() {
 
 /// Sub-tokens of a text with a CRF that lets nothing but `I-x` follow `B-x`.
 #[test]
-fn a_crf_labels_the_words_of_the_tokenizer() {
+fn a_crf_labels_words() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokenizer.json");
     let json = crate::testing::tokenizer_json(&["new", "##port", "is"]).to_string();
@@ -174,6 +200,27 @@ fn a_crf_labels_the_words_of_the_tokenizer() {
         found.iter().map(|entity| (entity.entity.as_deref(), entity.index, entity.word.as_str())).collect();
     assert_eq!(told, [(Some("B-x"), Some(1), "new"), (Some("B-x"), Some(2), "##port"), (Some("I-x"), Some(3), "is")]);
     assert_eq!(found[0].score, found[1].score);
+
+    // The tokenizer's own words reach up to the next blank, as those of SentencePiece: what is tagged does not.
+    let mut file = crate::testing::tokenizer_json(&["newport", "##,", "is"]);
+    file["pre_tokenizer"] = json!({"type": "WhitespaceSplit"});
+    files::write_file(&path, file.to_string().as_bytes()).unwrap();
+    let blanks = PipelineTokenizer::load(&path, 32, None).unwrap();
+    let characters: Vec<char> = "newport, is".chars().collect();
+    let rows = blanks.rows(&InputText::Text("newport, is".to_owned())).unwrap();
+    assert_eq!(rows[0].encoded.words, [None, Some(0), Some(1), Some(2), None]);
+    let logits = [[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [9.0, 0.0, 0.0], [9.0, 0.0, 0.0], [0.0; 3]];
+    let free = Crf::new(vec![0.0; 9], vec![0.0; 3], vec![0.0; 3]).unwrap();
+    let context = EntityContext {
+        text: &characters,
+        labels: &labels,
+        tokenizer: &blanks,
+        strategy: AggregationStrategy::First,
+        crf: Some(&free),
+        ignore_labels: &["O".to_owned()],
+    };
+    let found = context.entities(&[rows[0].scored(logits.as_flattened())]).unwrap();
+    assert_eq!((found.len(), found[0].start, found[0].end), (1, 0, 7), "{found:?}");
 
     // Words given beforehand are the words, though the tokenizer would cut them.
     let words = InputText::Words(vec!["a-b".to_owned(), "is".to_owned()]);

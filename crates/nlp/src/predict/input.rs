@@ -1,4 +1,4 @@
-//! Texts to predict on, read one at a time from JSONL, CSV, TSV and plain text files.
+//! Texts to predict on, read one at a time from JSON, CSV, TSV and plain text files.
 use std::{
     fs::File,
     io::{BufRead as _, BufReader},
@@ -9,7 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::InputText;
-use crate::Error;
+use crate::{
+    Error,
+    data::{
+        delimited::{self, Table},
+        json::{self, Elements},
+    },
+};
 
 /// A file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,9 +23,9 @@ use crate::Error;
 pub enum InputFormat {
     /// A text a line, empty lines included.
     Text,
-    /// A JSON object a line.
+    /// A JSON object a line, or one array of objects.
     Jsonl,
-    /// Columns separated by commas, their names in the first line.
+    /// Columns separated by commas, or by what the first line has most often of tabs, commas, semicolons and bars; it has their names.
     Csv,
     /// Columns separated by tabs, their names in the first line.
     Tsv,
@@ -76,7 +82,8 @@ pub struct InputReader {
 
 enum Source {
     Lines { reader: BufReader<File>, line: usize, json: bool },
-    Table { reader: Box<csv::Reader<File>>, columns: Columns },
+    Array(Elements<BufReader<File>>),
+    Table { table: Box<Table<BufReader<File>>>, columns: Columns },
 }
 
 struct Columns {
@@ -89,16 +96,19 @@ impl InputReader {
     /// Opens a file. A table without the column of texts is refused here.
     pub fn open(path: &Path, options: &InputOptions) -> Result<Self, Error> {
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let mut reader = BufReader::with_capacity(1 << 16, file);
+        let beginning = reader.fill_buf().map_err(|e| Error::io(path, e))?;
         let format = options.format.unwrap_or_else(|| by_name(path));
         let source = match format {
+            InputFormat::Jsonl if is_array(beginning) => Source::Array(Elements::of(reader, path)),
             InputFormat::Text | InputFormat::Jsonl => {
-                Source::Lines { reader: BufReader::new(file), line: 0, json: format == InputFormat::Jsonl }
+                Source::Lines { reader, line: 0, json: format == InputFormat::Jsonl }
             }
             InputFormat::Csv | InputFormat::Tsv => {
-                let delimiter = if format == InputFormat::Csv { b',' } else { b'\t' };
-                let mut reader = Box::new(csv::ReaderBuilder::new().delimiter(delimiter).from_reader(file));
-                let columns = Columns::find(&mut reader, path, options)?;
-                Source::Table { reader, columns }
+                let separator = if format == InputFormat::Csv { delimited::guess(beginning) } else { b'\t' };
+                let table = Box::new(Table::open(reader, separator, path)?);
+                let columns = Columns::find(table.names(), path, options)?;
+                Source::Table { table, columns }
             }
         };
         Ok(Self { path: path.to_owned(), options: options.clone(), source, row: 0, failed: false })
@@ -114,25 +124,26 @@ impl InputReader {
                     return Ok(None);
                 }
                 *line += 1;
+                if *json {
+                    let content = bytes.strip_prefix(BOM).filter(|_| *line == 1).unwrap_or(&bytes).trim_ascii();
+                    if content.is_empty() {
+                        continue;
+                    }
+                    break object(json::value(content, *line, &self.path)?, &self.options, row, *line)
+                        .map_err(|problem| Error::data(&self.path, *line, problem))?;
+                }
                 let text = std::str::from_utf8(&bytes).map_err(|_| Error::data(&self.path, *line, "not UTF-8"))?;
                 let text = text.strip_suffix('\n').unwrap_or(text);
                 let text = text.strip_suffix('\r').unwrap_or(text);
                 let text = if *line == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
-                if !*json {
-                    break InputItem { row, line: *line, id: None, input: InputText::Text(text.to_owned()) };
-                }
-                if !text.trim().is_empty() {
-                    let problem = |problem: String| Error::data(&self.path, *line, problem);
-                    let (id, input) = object(text, &self.options).map_err(problem)?;
-                    break InputItem { row, line: *line, id, input };
-                }
+                break InputItem { row, line: *line, id: None, input: InputText::Text(text.to_owned()) };
             },
-            Source::Table { reader, columns } => {
-                let mut record = csv::StringRecord::new();
-                if !reader.read_record(&mut record).map_err(|e| of_table(&self.path, e))? {
-                    return Ok(None);
-                }
-                let line = record.position().map_or(0, |position| position.line() as usize);
+            Source::Array(elements) => {
+                let Some((line, value)) = elements.next()? else { return Ok(None) };
+                object(value, &self.options, row, line).map_err(|problem| Error::data(&self.path, line, problem))?
+            }
+            Source::Table { table, columns } => {
+                let Some((line, record)) = table.next()? else { return Ok(None) };
                 let cell = |column: usize| record.get(column).unwrap_or_default().to_owned();
                 let text = cell(columns.text);
                 let input = match columns.pair {
@@ -170,9 +181,19 @@ fn by_name(path: &Path) -> InputFormat {
     }
 }
 
-/// The identifier and the text of a JSON line.
-fn object(line: &str, options: &InputOptions) -> Result<(Option<Value>, InputText), String> {
-    let mut row: Map<String, Value> = serde_json::from_str(line).map_err(|e| format!("not a JSON object: {e}"))?;
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Whether JSON is one array: a line of texts begins otherwise.
+fn is_array(beginning: &[u8]) -> bool {
+    beginning.strip_prefix(BOM).unwrap_or(beginning).trim_ascii_start().first() == Some(&b'[')
+}
+
+/// The text of a JSON object.
+fn object(value: Value, options: &InputOptions, number: usize, line: usize) -> Result<InputItem, String> {
+    let mut row: Map<String, Value> = match value {
+        Value::Object(row) => row,
+        other => return Err(format!("not a JSON object: found {other}")),
+    };
     let id = row.remove(&options.id_column);
     let (text, tokens) = (row.remove(&options.text_column), row.remove(&options.tokens_column));
     let input = match (text, tokens, row.remove(&options.pair_column)) {
@@ -194,30 +215,16 @@ fn object(line: &str, options: &InputOptions) -> Result<(Option<Value>, InputTex
             return Err(format!("neither `{text}` nor `{tokens}`: found {}", found.join(", ")));
         }
     };
-    Ok((id, input))
+    Ok(InputItem { row: number, line, id, input })
 }
 
 impl Columns {
-    fn find(reader: &mut csv::Reader<File>, path: &Path, options: &InputOptions) -> Result<Self, Error> {
-        let headers = reader.headers().map_err(|e| of_table(path, e))?;
-        let place = |name: &str| headers.iter().position(|header| header == name);
+    fn find(names: &[String], path: &Path, options: &InputOptions) -> Result<Self, Error> {
+        let place = |name: &str| names.iter().position(|column| column == name);
         let text = place(&options.text_column).ok_or_else(|| {
-            let found: Vec<&str> = headers.iter().collect();
-            Error::data(path, 1, format!("no column `{}`: found {}", options.text_column, found.join(", ")))
+            Error::data(path, 1, format!("no column `{}`: found {}", options.text_column, names.join(", ")))
         })?;
         Ok(Self { text, pair: place(&options.pair_column), id: place(&options.id_column) })
-    }
-}
-
-fn of_table(path: &Path, error: csv::Error) -> Error {
-    let line = error.position().map_or(1, |position| position.line() as usize);
-    match error.into_kind() {
-        csv::ErrorKind::Io(source) => Error::io(path, source),
-        csv::ErrorKind::Utf8 { err, .. } => Error::data(path, line, format!("column {}: not UTF-8", err.field())),
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            Error::data(path, line, format!("found {len} columns, expected {expected_len} as in the first line"))
-        }
-        other => Error::data(path, line, format!("not a table: {other:?}")),
     }
 }
 
@@ -269,6 +276,19 @@ mod tests {
         assert_eq!(rows[1], (4, Some("\"2\"".to_owned()), text("b")));
         let named = InputOptions { text_column: "body".to_owned(), ..InputOptions::default() };
         assert_eq!(read("a.tsv", b"body\tx\na, b\t1\n", &named).unwrap()[0].input, text("a, b"));
+        // Line breaks of Windows, blank lines and other separators.
+        let csv = b"id;text\r\n\r\n1;\"a\r\nb\"\r\n\r\n2;c, d\r\n";
+        let rows = read("a.csv", csv, &options).unwrap();
+        assert_eq!(rows.iter().map(|item| item.line).collect::<Vec<_>>(), [3, 6]);
+        assert_eq!(rows[1].input, text("c, d"));
+        let array = "\u{feff} [\n{\"text\": \"a\", \"id\": 1},\n\n {\"text\":\n\"b\"}]\n".as_bytes();
+        for name in ["a.json", "a.jsonl"] {
+            let found = brief(read(name, array, &options).unwrap());
+            assert_eq!(found, [(2, Some("1".to_owned()), text("a")), (4, None, text("b"))]);
+        }
+        // Half of a surrogate pair, as Python writes it.
+        let half = read("a.jsonl", b"{\"text\": \"a \\ud83d b\"}\n", &options).unwrap();
+        assert_eq!(half[0].input, text("a \u{fffd} b"));
         let forced = InputOptions { format: Some(InputFormat::Text), ..options };
         assert_eq!(read("a.csv", b"id,text", &forced).unwrap()[0].input, text("id,text"));
     }
@@ -276,12 +296,15 @@ mod tests {
     #[test]
     fn malformed_input_is_named() {
         for (name, content, line, part) in [
-            ("a.jsonl", "{\"text\": \"a\"}\nb", 2, "not a JSON object"),
+            ("a.jsonl", "{\"text\": \"a\"}\nb", 2, "not JSON"),
+            ("a.jsonl", "{\"text\": \"a\"}\n[1]", 2, "not a JSON object: found [1]"),
+            ("a.json", "[{\"text\": \"a\"},\n{\"txt\": 1}]", 2, "neither `text` nor `tokens`"),
+            ("a.json", "[{\"text\": \"a\"}\n", 1, "ends inside the element"),
             ("a.jsonl", "{\"txt\": 1}", 1, "neither `text` nor `tokens`: found txt"),
             ("a.jsonl", "{\"text\": 1}", 1, "`text` is not a string"),
             ("a.jsonl", "{\"tokens\": [1]}", 1, "found 1, expected a list of strings"),
             ("a.csv", "a,b\n1,2\n", 1, "no column `text`: found a, b"),
-            ("a.csv", "id,text\n1,b\n2\n", 3, "found 1 columns, expected 2"),
+            ("a.csv", "id,text\r\n\r\n1,b\r\n2\r\n", 4, "found 1 columns, expected 2"),
         ] {
             let (found, problem) = fails(name, content);
             assert!(found == line && problem.contains(part), "{name}:{found}: {problem}");

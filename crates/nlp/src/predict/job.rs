@@ -13,6 +13,10 @@ use crate::{Error, batch, crf::Crf, task::Task};
 /// Batches whose texts are read, sorted by length and scored together.
 const BATCHES_A_CHUNK: usize = 16;
 
+/// Sub-tokens, padding included, in one batch: 32 rows of 512. What attention takes grows with the rows and with the square of their length, so that
+/// long rows go fewer at a time.
+const TOKENS: usize = 1 << 14;
+
 /// An engine with a model.
 pub trait Scorer {
     /// What can go wrong in it.
@@ -33,7 +37,7 @@ pub struct PredictOptions {
     pub crf: Option<Crf>,
     /// Fills up rows.
     pub pad_token_id: usize,
-    /// Rows given to the model together.
+    /// Rows given to the model together at most; of rows longer than 512 sub-tokens fewer, so that no batch has more than 16384.
     pub batch_size: usize,
     /// Tagged words: how sub-tokens become entities.
     pub aggregation_strategy: AggregationStrategy,
@@ -167,7 +171,7 @@ impl Predictor {
         let width = self.options.labels.len();
         let sequence = self.options.task.is_sequence();
         let mut outputs = vec![Vec::new(); rows.len()];
-        for members in batch::by_length(&lengths, self.options.batch_size) {
+        for members in batch::by_length_within(&lengths, self.options.batch_size, TOKENS) {
             let padded = batch::pad(members.iter().map(|row| &rows[*row].encoded), 0, self.options.pad_token_id);
             let logits = scorer.logits(&padded)?;
             let cells = if sequence { width } else { padded.length * width };
@@ -261,7 +265,12 @@ mod tests {
         }
 
         fn predictor(&self, task: Task, stride: Option<usize>) -> Predictor {
-            let tokenizer = PipelineTokenizer::load(&self.dir.path().join("tokenizer.json"), 12, stride).unwrap();
+            self.predictor_of(task, 12, stride)
+        }
+
+        fn predictor_of(&self, task: Task, max_length: usize, stride: Option<usize>) -> Predictor {
+            let path = self.dir.path().join("tokenizer.json");
+            let tokenizer = PipelineTokenizer::load(&path, max_length, stride).unwrap();
             let labels = if task == Task::TokenClassification { ["O", "B-loc"] } else { ["short", "long"] };
             let options = PredictOptions {
                 task,
@@ -357,6 +366,18 @@ mod tests {
         let (cut, windows) = (ends(None), ends(Some(4)));
         assert_eq!((cut.0, windows.0), (7, 9));
         assert!(windows.1 > cut.1, "{cut:?} {windows:?}");
+    }
+
+    #[test]
+    fn long_rows_go_fewer_at_a_time() {
+        let files = Files::new(5);
+        let predictor = files.predictor_of(Task::SequenceClassification, 8192, None);
+        let long = InputText::Text("a ".repeat(8200));
+        let short = InputText::Text("a".to_owned());
+        let (mut model, mut rows) = (rule(false), 0);
+        predictor.predict(&mut model, &[&long, &short, &long, &long, &short], &mut rows).unwrap();
+        // Padded to the longest of the batch.
+        assert_eq!((rows, model.batches.as_slice()), (5, &[(2, 8192), (2, 8192), (1, 3)][..]));
     }
 
     #[test]

@@ -11,7 +11,9 @@ use super::ScoredRow;
 use crate::{
     Error,
     align::{Encoded, IGNORED},
+    data::words::split,
     files,
+    places::spoken,
     task::Target,
     tokenizer::{parse, parse_apart},
 };
@@ -40,8 +42,10 @@ impl InputText {
 /// A row for the model, and where its sub-tokens stand.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PredictionRow {
-    /// The row; its target is empty.
+    /// The row; its target is empty. The words are those given, else those of the text by the rule that data with character spans is read by.
     pub encoded: Encoded,
+    /// Whether each sub-token is the first one of its word.
+    pub first: Vec<bool>,
     /// Whether each sub-token is a special one.
     pub special: Vec<bool>,
     /// Characters of the text that each sub-token covers.
@@ -51,8 +55,8 @@ pub struct PredictionRow {
 impl PredictionRow {
     /// With the model's output for it, [sub-tokens, labels].
     pub fn scored<'a>(&'a self, logits: &'a [f32]) -> ScoredRow<'a> {
-        let Self { encoded, special, offsets } = self;
-        ScoredRow { ids: &encoded.input_ids, special, offsets, words: &encoded.words, logits }
+        let Self { encoded, first, special, offsets } = self;
+        ScoredRow { ids: &encoded.input_ids, special, offsets, words: &encoded.words, first, logits }
     }
 }
 
@@ -143,8 +147,23 @@ impl PipelineTokenizer {
                 .collect(),
             _ => Vec::new(),
         };
+        let text: Vec<char> = match input {
+            InputText::Text(text) => text.chars().collect(),
+            _ => Vec::new(),
+        };
+        let words = split(&text);
         let further = if self.windows { encoding.get_overflowing().as_slice() } else { &[] };
-        Ok(std::iter::once(&encoding).chain(further).map(|encoding| row(encoding, &starts)).collect())
+        let placed = |encoding: &Encoding| {
+            let mut row = row(encoding, &starts);
+            if matches!(input, InputText::Text(_)) {
+                let places = row.special.iter().zip(&row.offsets).map(|(special, place)| (!special).then_some(*place));
+                let spoken = spoken(&text, &words, places);
+                (row.encoded.words, row.first, row.encoded.covered) = (spoken.words, spoken.first, spoken.covered);
+                row.encoded.word_count = words.len();
+            }
+            row
+        };
+        Ok(std::iter::once(&encoding).chain(further).map(placed).collect())
     }
 
     /// The sub-token of an id; empty for an id that the vocabulary does not have.
@@ -179,6 +198,7 @@ fn row(encoding: &Encoding, starts: &[usize]) -> PredictionRow {
         let base = word.and_then(|word| starts.get(word)).copied().unwrap_or(0);
         (start + base, end + base)
     };
+    let first = (0..words.len()).map(|at| words[at].is_some() && (at == 0 || words[at - 1] != words[at])).collect();
     PredictionRow {
         special: encoding.get_special_tokens_mask().iter().map(|flag| *flag == 1).collect(),
         offsets: words.iter().zip(encoding.get_offsets()).map(offset).collect(),
@@ -188,6 +208,8 @@ fn row(encoding: &Encoding, starts: &[usize]) -> PredictionRow {
             target: Target::Tokens(vec![IGNORED; encoding.len()]),
             word_count: words.iter().flatten().max().map_or(0, |last| last + 1),
             words,
+            covered: Vec::new(),
         },
+        first,
     }
 }

@@ -1,5 +1,6 @@
 //! What a data set holds and what is wrong with it, told before training: labels, lengths, rows that are cut, texts that two splits share and
 //! texts with different answers. The files are read row by row; a text that was seen is remembered by 16 bytes.
+mod counts;
 mod show;
 
 use std::collections::{BTreeMap, HashMap};
@@ -7,16 +8,19 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use self::counts::{Counts, count};
 use crate::{
     Error,
+    align::sub_tokens,
     data::{
         Answer, Form, ReadOptions, Sentence, Sources, Tag, TextExample, TextOptions, TextReader,
         folder::SplitFiles,
         parse_tag, read_label_names,
         reader::{SentenceReader, read_texts},
+        split_checks::answer_kind,
     },
     task::Task,
-    tokenizer::{SubTokens, WordTokenizer},
+    tokenizer::WordTokenizer,
 };
 
 /// Cases shown of each kind of trouble.
@@ -139,8 +143,10 @@ pub fn report(sources: &Sources, limits: Option<Limits<'_>>) -> Result<DataRepor
         Form::Text(read) => scan.texts(&splits, read, &mut notes)?,
     };
     let (splits, overlaps) = (std::mem::take(&mut scan.splits), std::mem::take(&mut scan.overlaps));
+    let refused = refusals(task, &splits);
     let splits: Vec<SplitSummary> = splits.into_iter().map(Counts::finish).collect();
     notes.extend(remarks(task, &splits, resolved.validation.is_none().then_some(sources)));
+    notes.extend(refused);
     Ok(DataReport {
         task,
         splits,
@@ -149,6 +155,21 @@ pub fn report(sources: &Sources, limits: Option<Limits<'_>>) -> Result<DataRepor
         conflicts: scan.conflicts,
         notes,
     })
+}
+
+/// What training will refuse, as [`prepare`](crate::prepare::prepare) does: a split without a row, and one to train on or to select by that teaches
+/// nothing.
+fn refusals(task: Task, splits: &[Counts]) -> Vec<String> {
+    let reason = |split: &Counts| match task {
+        _ if split.rows == 0 => Some("has no row"),
+        _ if split.name == "test" => None,
+        Task::TokenClassification => split.labels.is_empty().then_some("has no entity"),
+        Task::SequenceClassification => (split.kinds.len() < 2).then_some("has one label alone"),
+        Task::MultiLabelClassification => (split.kinds.len() < 2).then_some("has the same labels in every row"),
+        Task::Regression => None,
+    };
+    let told = |split: &Counts| Some(format!("{}: {}; training will refuse it", split.name, reason(split)?));
+    splits.iter().filter_map(told).collect()
 }
 
 /// What deserves a look.
@@ -164,13 +185,6 @@ fn remarks(task: Task, splits: &[SplitSummary], held_out: Option<&Sources>) -> V
         [train, others @ ..] => (train, others),
         [] => return notes,
     };
-    for split in splits {
-        if split.rows == 0 {
-            notes.push(format!("{}: has no row; training will refuse it", split.name));
-        } else if split.labels.len() < 2 && split.unlabelled_rows == 0 && task == Task::SequenceClassification {
-            notes.push(format!("{}: has one label alone; training will refuse it", split.name));
-        }
-    }
     if task != Task::Regression {
         for other in others {
             let unknown: Vec<&str> =
@@ -233,7 +247,7 @@ impl Scan<'_> {
         }
         counts.unlabelled += usize::from(entities.is_empty());
         if let Some(limits) = self.limits {
-            let tokens = limits.tokenizer.encode_words(&sentence.words, usize::MAX)?;
+            let tokens = sub_tokens(sentence, limits.tokenizer, usize::MAX)?;
             let cut = counts.tokens(&tokens, limits.max_length) && !windows;
             if cut {
                 let closing = tokens.words.iter().rev().take_while(|word| word.is_none()).count();
@@ -262,8 +276,9 @@ impl Scan<'_> {
         for (name, files) in splits {
             self.splits.push(Counts::new(name));
             read_texts(files, read, &mut reader, &mut |_, example| self.example(&example))?;
+            notes.extend(reader.notes(name));
         }
-        notes.extend(reader.note());
+        notes.extend(reader.decision());
         Ok(reader.task().unwrap_or(Task::SequenceClassification))
     }
 
@@ -276,6 +291,9 @@ impl Scan<'_> {
         self.text(&example.key(), &answer, example.line);
         let Some(counts) = self.splits.last_mut() else { return Ok(()) };
         counts.rows += 1;
+        if counts.kinds.len() < 2 {
+            counts.kinds.insert(answer_kind(&example.answer));
+        }
         let words = |text: &str| text.split_whitespace().count();
         let length = words(&example.text) + example.pair.as_deref().map_or(0, words);
         counts.empty += usize::from(length == 0);
@@ -351,86 +369,6 @@ fn entities(tags: &[String]) -> Vec<(&str, std::ops::Range<usize>)> {
     found
 }
 
-fn count(histogram: &mut BTreeMap<usize, usize>, value: usize) {
-    *histogram.entry(value).or_default() += 1;
-}
-
-#[derive(Default)]
-struct Counts {
-    name: &'static str,
-    rows: usize,
-    empty: usize,
-    repeated: usize,
-    labels: BTreeMap<String, usize>,
-    unlabelled: usize,
-    values: Vec<f32>,
-    words: BTreeMap<usize, usize>,
-    sub_tokens: BTreeMap<usize, usize>,
-    long_rows: usize,
-    cut_entities: usize,
-    lost_entities: usize,
-}
-
-impl Counts {
-    fn new(name: &'static str) -> Self {
-        Self { name, ..Self::default() }
-    }
-
-    /// Counts the sub-tokens of a row; whether there are too many.
-    fn tokens(&mut self, tokens: &SubTokens, max_length: usize) -> bool {
-        count(&mut self.sub_tokens, tokens.ids.len());
-        let long = tokens.ids.len() > max_length;
-        self.long_rows += usize::from(long);
-        long
-    }
-
-    fn finish(mut self) -> SplitSummary {
-        self.values.sort_by(f32::total_cmp);
-        let values = self.values.iter().map(|value| (f64::from(*value), 1)).collect::<Vec<_>>();
-        let lengths = |histogram: &BTreeMap<usize, usize>| {
-            distribution(&histogram.iter().map(|(value, count)| (*value as f64, *count)).collect::<Vec<_>>())
-        };
-        SplitSummary {
-            name: self.name.to_owned(),
-            rows: self.rows,
-            empty_rows: self.empty,
-            repeated_rows: self.repeated,
-            labels: self.labels,
-            unlabelled_rows: self.unlabelled,
-            values: distribution(&values),
-            words: lengths(&self.words).unwrap_or_default(),
-            sub_tokens: lengths(&self.sub_tokens),
-            long_rows: self.long_rows,
-            cut_entities: self.cut_entities,
-            lost_entities: self.lost_entities,
-        }
-    }
-}
-
-/// Of values in ascending order with their counts; none of nothing.
-fn distribution(values: &[(f64, usize)]) -> Option<Distribution> {
-    let total: usize = values.iter().map(|(_, count)| count).sum();
-    let (first, last) = (values.first()?, values.last()?);
-    let rank = |share: f64| {
-        let wanted = (share * total as f64).ceil().max(1.0) as usize;
-        let mut passed = 0;
-        let found = values.iter().find(|(_, count)| {
-            passed += count;
-            passed >= wanted
-        });
-        found.map_or(last.0, |(value, _)| *value)
-    };
-    let sum: f64 = values.iter().map(|(value, count)| value * *count as f64).sum();
-    Some(Distribution {
-        min: first.0,
-        p50: rank(0.5),
-        p90: rank(0.9),
-        p99: rank(0.99),
-        max: last.0,
-        mean: sum / total as f64,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -471,6 +409,31 @@ mod tests {
     }
 
     #[test]
+    fn what_training_will_refuse_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let notes = |form: &Form, splits| {
+            let mut notes = report(&sources(dir.path(), form.clone(), splits), None).unwrap().notes;
+            notes.retain(|note| note.ends_with("training will refuse it"));
+            notes.join(", ")
+        };
+        let tokens = Form::Tokens(ReadOptions::default());
+        assert_eq!(notes(&tokens, ["a O\n", "a O\n"]), "train: has no entity; training will refuse it");
+        assert_eq!(notes(&tokens, ["a B-x\n", ""]), "test: has no row; training will refuse it");
+        let single = Form::Text(TextOptions::default());
+        let (same, other) = ("text,label\na,x\nb,x\n", "text,label\na,x\nb,y\n");
+        assert_eq!(notes(&single, [same, same]), "train: has one label alone; training will refuse it");
+        assert_eq!(notes(&single, [other, same]), "");
+        let several = Form::Text(TextOptions { task: Some(Task::MultiLabelClassification), ..TextOptions::default() });
+        let both = "text,label\na,\"x,y\"\nb,\"y,x\"\n";
+        assert_eq!(notes(&several, [both, both]), "train: has the same labels in every row; training will refuse it");
+        assert_eq!(notes(&several, ["text,label\na,x\nb,\n", both]), "");
+        let validation =
+            Sources { validation: Some(dir.path().join("test")), ..sources(dir.path(), tokens, ["a B-x\n", "a O\n"]) };
+        let found = report(&validation, None).unwrap().notes;
+        assert!(found.contains(&"validation: has no entity; training will refuse it".to_owned()), "{found:?}");
+    }
+
+    #[test]
     fn entities_that_truncation_cuts_are_told() {
         let dir = tempfile::tempdir().unwrap();
         let tokenizer = testing::tokenizer(dir.path(), &[]);
@@ -485,13 +448,5 @@ mod tests {
         };
         assert_eq!(read(None), (1, 1, 1, 7.0));
         assert_eq!(read(Some(1)), (1, 0, 0, 7.0));
-    }
-
-    #[test]
-    fn percentiles_are_by_the_nearest_rank() {
-        let values: Vec<(f64, usize)> = (1..=100).map(|n| (f64::from(n), 1)).collect();
-        let found = distribution(&values).unwrap();
-        assert_eq!((found.p50, found.p90, found.p99, found.mean), (50.0, 90.0, 99.0, 50.5));
-        assert_eq!(distribution(&[]), None);
     }
 }

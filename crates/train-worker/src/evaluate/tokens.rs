@@ -25,7 +25,6 @@ pub(super) fn run(
     observer: &mut dyn Observer,
 ) -> Result<Result<Evaluated, Directive>, Error> {
     let Evaluation { part, labels, depth, .. } = *evaluation;
-    let outside = labels.iter().position(|label| label == "O").unwrap_or(0);
     let named = |ids: Vec<usize>| -> Vec<String> { ids.iter().filter_map(|id| labels.get(*id).cloned()).collect() };
     let decoder = evaluation.model.decoder(labels.len())?;
     let mut losses = LossSum::default();
@@ -52,12 +51,12 @@ pub(super) fn run(
                 return Err(Error::Internal("a text among sentences"));
             };
             let windows = (at..end).map(|row| (&chunk[row], chosen[row].as_slice()));
-            let predicted = named(word_labels(windows, outside));
+            let predicted = named(word_labels(windows, labels));
             let rows = (at..end).map(|row| (&chunk[row], shares[row].as_slice()));
             let probabilities = word_shares(rows, sentence.words.len(), labels.len());
             tally.add(&sentence.tags, &predicted, Some(&probabilities))?;
             if depth == Depth::Whole && kept.gold.len() < DETAILED {
-                first.predicted.push(named(word_labels([(&chunk[at], chosen[at].as_slice())], outside)));
+                first.predicted.push(named(word_labels([(&chunk[at], chosen[at].as_slice())], labels)));
                 first.rows.push(chunk[at].clone());
                 first.sentences.push(sentence.clone());
                 kept.probabilities.push(probabilities);
@@ -90,7 +89,8 @@ pub(super) fn run(
     Ok(Ok(Evaluated { report, first, details }))
 }
 
-/// Probabilities [words, labels] of a document's words out of those of its rows' sub-tokens; 0 for words that the model did not see.
+/// Probabilities [words, labels] of a document's words out of those of its rows' sub-tokens; 0 for words that the model did not see, or of which it
+/// says nothing but what it says of an earlier one.
 fn word_shares<'a>(rows: impl Iterator<Item = (&'a Encoded, &'a [f32])>, words: usize, labels: usize) -> Vec<f32> {
     let mut shares = vec![0f32; words * labels];
     for (row, tokens) in rows {
