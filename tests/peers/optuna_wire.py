@@ -494,6 +494,24 @@ def test_domains_are_as_wide_as_optuna_takes_them(storage, study):
         assert type(frozen.params["seed"]) is int
 
 
+def test_errors_are_the_promised_ones_however_much_they_are_about(storage, study):
+    choices = [f"choice {index}" for index in range(2000)]
+    first, second = storage.create_new_trial(study), storage.create_new_trial(study)
+    storage.set_trial_param(first, "x", 0, CategoricalDistribution(choices))
+    for others in (choices[:-1] + ["another"], choices[1:]):
+        with pytest.raises(ValueError):
+            storage.set_trial_param(second, "x", 0, CategoricalDistribution(others))
+    with pytest.raises(ValueError):
+        storage.set_trial_param(second, "x", math.nan, CategoricalDistribution(choices))
+    for character in ("\U0001f600", "世", '"', "x"):
+        name = str(uuid.uuid4()).ljust(512, character)
+        storage.create_new_study(MINIMIZE, name)
+        with pytest.raises(DuplicatedStudyError):
+            storage.create_new_study(MINIMIZE, name)
+        with pytest.raises(KeyError):
+            storage.get_study_id_from_name(name[:-1])
+
+
 def test_choices_that_are_equal_in_python_are_the_same(storage, study):
     for name, choices, others in [
         ("flag", [True, False], [1, 0]),

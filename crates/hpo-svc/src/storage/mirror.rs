@@ -17,7 +17,8 @@ use jiff::Timestamp;
 use runtime_core::db::{Dialect, Tx, may_block};
 
 use super::{
-    Edit, Error, NewTrial, Past, check_compatible,
+    Edit, Error, NewTrial, Past,
+    compatible::check_compatible,
     ids::{self, Table},
     read,
     trials::{self, Which},

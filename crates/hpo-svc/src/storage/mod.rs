@@ -13,11 +13,9 @@ use std::{
 use jiff::Timestamp;
 use runtime_core::db::{self, Db, Durability, Tx, WriteOptions};
 
-use crate::{
-    space::Distribution,
-    study::{Direction, Param, State, Study, Trial},
-};
+use crate::study::{Direction, Param, State, Study, Trial};
 
+mod compatible;
 mod edit;
 mod ids;
 mod mirror;
@@ -68,14 +66,12 @@ pub enum Error {
         number: i64,
     },
     /// A parameter's distribution does not go with the one that the study has under that name.
-    #[error("parameter `{name}`: {new} is incompatible with the study's {old}")]
+    #[error("parameter `{name}` is incompatible with the study's first one of that name: {difference}")]
     Incompatible {
         /// The parameter.
         name: String,
-        /// The new distribution's JSON.
-        new: String,
-        /// The first one that the study stored.
-        old: String,
+        /// The first thing in which its distribution differs from the first one that the study stored.
+        difference: String,
     },
     /// A trial's value is never NaN.
     #[error("a value of a trial is not a number")]
@@ -431,14 +427,6 @@ impl Store {
     pub async fn set_study_attributes(&self, which: StudyAttributes, attributes: Attributes) -> Result<(), Error> {
         self.db.write(move |tx| write::set_study_attributes(tx, which, &attributes)).await
     }
-}
-
-/// The compatibility rule of parameters that share a name.
-fn check_compatible(name: &str, new: &Distribution, known: &Distribution) -> Result<(), Error> {
-    if known.compatible(new) {
-        return Ok(());
-    }
-    Err(Error::Incompatible { name: name.to_owned(), new: new.to_json(), old: known.to_json() })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use runtime_core::db::testing::PostgresServer;
 
 use super::*;
-use crate::space::ParamValue;
+use crate::space::{Distribution, ParamValue};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_microsecond(1_790_000_000_000_000 + seconds * 1_000_000 + 5).unwrap()
