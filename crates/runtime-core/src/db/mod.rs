@@ -413,6 +413,15 @@ impl Db {
         .unwrap_or_else(|_| Err(Error::Statement("the reading task panicked".into()).into()))
     }
 
+    /// Writes a consistent copy of a SQLite file that another program may be using to `path`. The file itself stays as it is, also when
+    /// that program was killed in the middle of a transaction. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the other program keeps it locked; [`Error::Corrupt`]; an I/O error's text otherwise.
+    pub fn copy_of_file(source: &Path, path: &Path) -> Result<(), Error> {
+        sqlite::copy(source, path)
+    }
+
     /// Writes a consistent copy of the database to `path`, complete or not at all.
     ///
     /// # Errors
