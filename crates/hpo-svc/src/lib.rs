@@ -177,7 +177,7 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
     let failed = |message: String| HostError::Mount { service: "hpo", message };
     let policy = BackupPolicy::from_config(host.config()).map_err(|error| failed(chain(&error)))?;
     let recovered = policy.recover(BACKUP, &options.database).await.map_err(|error| failed(chain(&error)))?;
-    if let Some(recovery) = recovered {
+    if let Some(recovery) = &recovered {
         tracing::error!(
             damaged = %recovery.kept.display(),
             restored = %recovery.damage.path.display(),
@@ -188,6 +188,9 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
     }
     let built = tokio::task::spawn_blocking(move || build(options)).await;
     let hpo = built.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    if recovered.is_some() {
+        hpo.store().skip_ids().await.map_err(|error| failed(error.to_string()))?;
+    }
     let (snapshots, copying) = Snapshots::new(policy, BACKUP, hpo.store().db().clone(), host.drain());
     let hpo = hpo.with_snapshots(snapshots);
     let service = limited!(hpo.grpc_service(host.connection(Service::Hpo)?), limits);

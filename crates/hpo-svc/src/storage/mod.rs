@@ -183,6 +183,14 @@ impl Store {
         }
     }
 
+    /// Leaves out the ids that clients may know from after the backup from which the store was restored.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn skip_ids(&self) -> Result<(), Error> {
+        self.db.write(ids::skip_after_backup).await
+    }
+
     /// Refuses a schema of another revision; to be called once before the first use.
     ///
     /// # Errors
