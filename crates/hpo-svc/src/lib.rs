@@ -8,7 +8,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use quintet_proto::v1::{hpo_service_server::HpoServiceServer, job_spec::Kind};
 use runtime_core::{
     backup::{BackupPolicy, Snapshots},
-    client::{Connection, JobClient},
+    client::{Connection, JobClient, MAX_MESSAGE},
     config::{Service, StudySync},
     host::{Error as HostError, Host, PATIENCE},
     jobs::Validator,
@@ -173,7 +173,9 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
         },
         sync_all: host.config().hpo.sync == StudySync::All,
     };
-    let limits = host.config().server_options()?;
+    let mut limits = host.config().server_options()?;
+    // Optuna's own server takes messages of any size, and a study is imported as a whole.
+    limits.message_bytes = limits.message_bytes.max(MAX_MESSAGE);
     let failed = |message: String| HostError::Mount { service: "hpo", message };
     let policy = BackupPolicy::from_config(host.config()).map_err(|error| failed(chain(&error)))?;
     let recovered = policy.recover(BACKUP, &options.database).await.map_err(|error| failed(chain(&error)))?;
