@@ -483,6 +483,8 @@ def test_domains_are_as_wide_as_optuna_takes_them(storage, study):
         "huge": (7.0, IntDistribution(1, 2**200, log=True)),
         "seed": (0.0, CategoricalDistribution([2**64 - 1, 1])),
         "text": (0.0, CategoricalDistribution(["\ud800", "\udc00x"])),
+        "infinite": (math.inf, FLOAT),
+        "below": (-math.inf, FloatDistribution(0.0, 1.0, step=0.5)),
     }
     trial = storage.create_new_trial(study)
     for name, (value, distribution) in wide.items():

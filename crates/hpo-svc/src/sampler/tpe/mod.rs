@@ -296,8 +296,8 @@ fn usable(parameter: &Parameter, value: f64) -> Option<f64> {
         Distribution::Float { log, .. } | Distribution::Int { log, .. } => log,
         Distribution::Categorical { .. } => false,
     };
-    // A logarithm of it is needed.
-    (!log || value > 0.0).then_some(value)
+    // A logarithm of it is needed. An infinite value, which Optuna lets users set, is near nothing.
+    (value.is_finite() && (!log || value > 0.0)).then_some(value)
 }
 
 /// The parameters that a running trial of an Optuna worker has announced before it set them one by one.
