@@ -107,7 +107,8 @@ pub(super) fn new_trial(template: proto::Trial) -> Result<NewTrial, Status> {
             start: time("template_trial.datetime_start", &template.datetime_start)?,
             complete: time("template_trial.datetime_complete", &template.datetime_complete)?,
         }),
-        leased: true,
+        // Whoever only copies a running trial does not work on it.
+        leased: false,
     })
 }
 
