@@ -33,7 +33,8 @@ pub use spec::{Sweep, validate};
 pub const ATTR_SWEEP: &str = "quintet:sweep";
 /// User attribute of a trial: name of its job, as JSON text.
 pub const ATTR_JOB: &str = "quintet:job";
-/// User attribute of a trial: the metrics that its job reported in the end, or their means over the folds, as a JSON object.
+/// User attribute of a trial: the metrics that its job reported in the end, as a JSON object. Of a trial with folds: their means when it is
+/// COMPLETE, else those of the fold that has ended it.
 pub const ATTR_TRIAL_METRICS: &str = "quintet:metrics";
 /// User attribute of a trial: why it failed, as JSON text.
 pub const ATTR_ERROR: &str = "quintet:error";

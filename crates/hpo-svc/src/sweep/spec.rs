@@ -229,7 +229,7 @@ fn limits(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Limits {
             let metric = (!spec.cost_metric.is_empty()).then(|| spec.cost_metric.clone());
             Cost { metric, max: max_cost }
         }),
-        no_progress: spec.no_progress.map(|_| NoProgress { max_stagnation_trials, min_delta }),
+        no_progress: spec.no_progress.map(|_| NoProgress { max_stagnation_trials, min_delta, since: None }),
         max_failed: (max_failed > 0).then_some(max_failed),
         max_retries,
     }
