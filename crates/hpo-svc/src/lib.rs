@@ -125,6 +125,20 @@ impl Hpo {
         storage.after_trials(self.after_trials.clone())
     }
 
+    /// Ends the trials that outlived their sweeps, until the drain begins.
+    pub async fn end_orphans(self, connection: Connection, drain: Drain) {
+        self.runner(connection).end_orphans(drain).await;
+    }
+
+    fn runner(&self, connection: Connection) -> Runner {
+        // The jobs of its trials are synced: a trial that is lost would leave one that nobody knows.
+        let runner = Runner::new(self.store.clone().synced(true), connection, self.options.patience);
+        match self.hook() {
+            Some(hook) => runner.after_trial(hook),
+            None => runner,
+        }
+    }
+
     /// What asks for a copy of the store.
     fn hook(&self) -> Option<StudyHook> {
         let snapshots = self.snapshots.clone()?;
@@ -133,12 +147,7 @@ impl Hpo {
 
     /// Claims and executes sweep jobs of the server behind `connection` until the drain begins.
     pub async fn work(self, connection: Connection, drain: Drain) {
-        // The jobs of its trials are synced: a trial that is lost would leave one that nobody knows.
-        let store = self.store.clone().synced(true);
-        let mut runner = Runner::new(store, connection.clone(), self.options.patience);
-        if let Some(hook) = self.hook() {
-            runner = runner.after_trial(hook);
-        }
+        let runner = self.runner(connection.clone());
         let options = ServeOptions {
             connection,
             kinds: vec!["sweep".into()],
@@ -199,6 +208,7 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
     let optuna = hpo.optuna_storage();
     let left_behind = optuna.clone().free_left_behind(host.drain());
     let optuna = limited!(optuna.into_service(), limits);
+    let orphans = hpo.clone().end_orphans(host.connection(Service::Hpo)?, host.drain());
     let work = hpo.work(host.connection(Service::Hpo)?, host.drain());
     Ok(host
         .kind("sweep", validator())
@@ -206,5 +216,6 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
         .service(optuna)
         .task("sweeps", work)
         .task("trials left behind", left_behind)
+        .task("trials without sweeps", orphans)
         .task("study backup", copying))
 }

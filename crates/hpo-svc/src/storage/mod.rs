@@ -419,6 +419,17 @@ impl Store {
         .await
     }
 
+    /// The running trials that have a user attribute with a text of that key, and the text, of one study or of all; without those that
+    /// clients of the storage proxy work on.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn running_of(&self, key: &'static str, study: Option<i64>) -> Result<Vec<(i64, String)>, Error> {
+        let found = self.db.read(move |tx| read::running_with(tx, key, study)).await?;
+        let text = |(trial, json): (i64, String)| Some((trial, serde_json::from_str(&json).ok()?));
+        Ok(found.into_iter().filter_map(text).collect())
+    }
+
     /// The running trials that clients of the storage proxy have begun.
     ///
     /// # Errors

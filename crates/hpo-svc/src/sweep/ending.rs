@@ -111,7 +111,7 @@ impl Run {
             }
         }
         match self.runner.store.edit(id, end, Timestamp::now()).await {
-            Err(storage::Error::TrialFinished { .. }) => return Ok(()),
+            Err(storage::Error::TrialFinished { .. } | storage::Error::NoTrial(_)) => return Ok(()),
             other => drop(other.map_err(store_failure)?),
         }
         self.tell(number, &verdict);

@@ -3,8 +3,10 @@
 mod apply;
 mod control;
 mod ending;
+mod finish;
 mod folds;
 mod limits;
+mod orphans;
 mod outcome;
 mod plan;
 mod refit;
@@ -17,7 +19,7 @@ mod trial_checks;
 mod trials;
 
 pub use apply::{BACKBONE, Part, trial_spec};
-pub use control::{ATTR_MAX_TRIALS, ATTR_PAUSES, Control};
+pub use control::{ATTR_CLOSING, ATTR_MAX_TRIALS, ATTR_PAUSES, Control, Extension};
 pub use folds::{ATTR_FOLDS, Fold, Metrics, folds};
 pub use limits::{Cost, Limits, NoProgress};
 pub use outcome::{Constraint, Goals, Outcome, Verdict, verdict};
