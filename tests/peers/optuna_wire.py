@@ -292,8 +292,8 @@ def test_the_text_of_an_attribute_comes_back_to_the_byte(storage, study):
     assert storage._stub.GetStudyUserAttributes(request).user_attributes["k"] == text
 
 
-def test_messages_are_larger_than_four_mebibytes(storage, study):
-    big = "x" * (9 << 20)
+def test_messages_are_larger_than_any_default(storage, study):
+    big = "x" * (20 << 20)
     storage.set_study_user_attr(study, "big", big)
     trial = storage.create_new_trial(study)
     storage.set_trial_user_attr(trial, "big", big)
@@ -483,6 +483,8 @@ def test_domains_are_as_wide_as_optuna_takes_them(storage, study):
         "huge": (7.0, IntDistribution(1, 2**200, log=True)),
         "seed": (0.0, CategoricalDistribution([2**64 - 1, 1])),
         "text": (0.0, CategoricalDistribution(["\ud800", "\udc00x"])),
+        "infinite": (math.inf, FLOAT),
+        "below": (-math.inf, FloatDistribution(0.0, 1.0, step=0.5)),
     }
     trial = storage.create_new_trial(study)
     for name, (value, distribution) in wide.items():
@@ -492,6 +494,24 @@ def test_domains_are_as_wide_as_optuna_takes_them(storage, study):
             assert distribution_to_json(frozen.distributions[name]) == distribution_to_json(distribution)
             assert frozen.params[name] == distribution.to_external_repr(value)
         assert type(frozen.params["seed"]) is int
+
+
+def test_errors_are_the_promised_ones_however_much_they_are_about(storage, study):
+    choices = [f"choice {index}" for index in range(2000)]
+    first, second = storage.create_new_trial(study), storage.create_new_trial(study)
+    storage.set_trial_param(first, "x", 0, CategoricalDistribution(choices))
+    for others in (choices[:-1] + ["another"], choices[1:]):
+        with pytest.raises(ValueError):
+            storage.set_trial_param(second, "x", 0, CategoricalDistribution(others))
+    with pytest.raises(ValueError):
+        storage.set_trial_param(second, "x", math.nan, CategoricalDistribution(choices))
+    for character in ("\U0001f600", "世", '"', "x"):
+        name = str(uuid.uuid4()).ljust(512, character)
+        storage.create_new_study(MINIMIZE, name)
+        with pytest.raises(DuplicatedStudyError):
+            storage.create_new_study(MINIMIZE, name)
+        with pytest.raises(KeyError):
+            storage.get_study_id_from_name(name[:-1])
 
 
 def test_choices_that_are_equal_in_python_are_the_same(storage, study):

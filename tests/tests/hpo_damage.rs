@@ -12,9 +12,12 @@ use hpo_svc::{
     study::Direction,
 };
 use jiff::Timestamp;
-use quintet_proto::v1::{
-    CreateStudyRequest, FloatDomain, GetStudyRequest, Objective, Parameter, StudySpec, SuggestTrialsRequest,
-    TellTrialRequest, hpo_service_client::HpoServiceClient, parameter::Domain,
+use quintet_proto::{
+    optuna::{CreateNewStudyRequest, storage_service_client::StorageServiceClient},
+    v1::{
+        CreateStudyRequest, FloatDomain, GetStudyRequest, Objective, Parameter, StudySpec, SuggestTrialsRequest,
+        TellTrialRequest, hpo_service_client::HpoServiceClient, parameter::Domain,
+    },
 };
 use quintet_tests::sandbox::{PATIENCE, Sandbox};
 use tonic::Code;
@@ -120,6 +123,10 @@ async fn a_damaged_study_file_is_restored_at_the_start_and_told() {
     // And it goes on.
     tell(&sandbox, 1).await;
     assert_eq!(trials(&sandbox).await.unwrap(), 7);
+    // With ids that no client can know from what is lost.
+    let mut client = StorageServiceClient::new(sandbox.connection().unwrap());
+    let request = CreateNewStudyRequest { directions: vec![0], study_name: "later".into() };
+    assert!(client.create_new_study(request).await.unwrap().into_inner().study_id > 1_000_000);
     sandbox.terminate().unwrap();
     assert_eq!(log.matches("was damaged").count(), 1);
 }

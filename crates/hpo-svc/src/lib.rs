@@ -8,7 +8,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use quintet_proto::v1::{hpo_service_server::HpoServiceServer, job_spec::Kind};
 use runtime_core::{
     backup::{BackupPolicy, Snapshots},
-    client::{Connection, JobClient},
+    client::{Connection, JobClient, MAX_MESSAGE},
     config::{Service, StudySync},
     host::{Error as HostError, Host, PATIENCE},
     jobs::Validator,
@@ -125,6 +125,20 @@ impl Hpo {
         storage.after_trials(self.after_trials.clone())
     }
 
+    /// Ends the trials that outlived their sweeps, until the drain begins.
+    pub async fn end_orphans(self, connection: Connection, drain: Drain) {
+        self.runner(connection).end_orphans(drain).await;
+    }
+
+    fn runner(&self, connection: Connection) -> Runner {
+        // The jobs of its trials are synced: a trial that is lost would leave one that nobody knows.
+        let runner = Runner::new(self.store.clone().synced(true), connection, self.options.patience);
+        match self.hook() {
+            Some(hook) => runner.after_trial(hook),
+            None => runner,
+        }
+    }
+
     /// What asks for a copy of the store.
     fn hook(&self) -> Option<StudyHook> {
         let snapshots = self.snapshots.clone()?;
@@ -133,12 +147,7 @@ impl Hpo {
 
     /// Claims and executes sweep jobs of the server behind `connection` until the drain begins.
     pub async fn work(self, connection: Connection, drain: Drain) {
-        // The jobs of its trials are synced: a trial that is lost would leave one that nobody knows.
-        let store = self.store.clone().synced(true);
-        let mut runner = Runner::new(store, connection.clone(), self.options.patience);
-        if let Some(hook) = self.hook() {
-            runner = runner.after_trial(hook);
-        }
+        let runner = self.runner(connection.clone());
         let options = ServeOptions {
             connection,
             kinds: vec!["sweep".into()],
@@ -173,11 +182,13 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
         },
         sync_all: host.config().hpo.sync == StudySync::All,
     };
-    let limits = host.config().server_options()?;
+    let mut limits = host.config().server_options()?;
+    // Optuna's own server takes messages of any size, and a study is imported as a whole.
+    limits.message_bytes = limits.message_bytes.max(MAX_MESSAGE);
     let failed = |message: String| HostError::Mount { service: "hpo", message };
     let policy = BackupPolicy::from_config(host.config()).map_err(|error| failed(chain(&error)))?;
     let recovered = policy.recover(BACKUP, &options.database).await.map_err(|error| failed(chain(&error)))?;
-    if let Some(recovery) = recovered {
+    if let Some(recovery) = &recovered {
         tracing::error!(
             damaged = %recovery.kept.display(),
             restored = %recovery.damage.path.display(),
@@ -188,12 +199,16 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
     }
     let built = tokio::task::spawn_blocking(move || build(options)).await;
     let hpo = built.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    if recovered.is_some() {
+        hpo.store().skip_ids().await.map_err(|error| failed(error.to_string()))?;
+    }
     let (snapshots, copying) = Snapshots::new(policy, BACKUP, hpo.store().db().clone(), host.drain());
     let hpo = hpo.with_snapshots(snapshots);
     let service = limited!(hpo.grpc_service(host.connection(Service::Hpo)?), limits);
     let optuna = hpo.optuna_storage();
     let left_behind = optuna.clone().free_left_behind(host.drain());
     let optuna = limited!(optuna.into_service(), limits);
+    let orphans = hpo.clone().end_orphans(host.connection(Service::Hpo)?, host.drain());
     let work = hpo.work(host.connection(Service::Hpo)?, host.drain());
     Ok(host
         .kind("sweep", validator())
@@ -201,5 +216,6 @@ pub async fn mount(host: Host) -> Result<Host, HostError> {
         .service(optuna)
         .task("sweeps", work)
         .task("trials left behind", left_behind)
+        .task("trials without sweeps", orphans)
         .task("study backup", copying))
 }

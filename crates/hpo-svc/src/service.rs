@@ -41,6 +41,8 @@ const LARGEST_PAGE: usize = 1000;
 
 /// When to try again while another program keeps the studies locked.
 const LOCKED_PAUSE: Duration = Duration::from_secs(5);
+/// And while the database server is away.
+const AWAY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The domain calls of sweeps, answered from the study store.
 #[derive(Debug, Clone)]
@@ -66,6 +68,8 @@ impl From<Error> for Status {
             Error::Incompatible { name, .. } => status::invalid_field(name.clone(), error.to_string()),
             Error::NotANumber => status::invalid_field("values", error.to_string()),
             Error::Db(db::Error::Busy(_)) => status::unavailable(error.to_string(), LOCKED_PAUSE),
+            Error::Db(db::Error::Unavailable(_)) => status::unavailable(error.to_string(), AWAY_PAUSE),
+            Error::Db(db::Error::Closed) => status::shutting_down(),
             Error::Db(db::Error::Full(_)) => {
                 status::resource_exhausted(ErrorReason::StorageFull, "study store", error.to_string())
             }

@@ -142,6 +142,26 @@ async fn a_queued_trial_is_nobodys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_running_trial_that_is_only_copied_is_nobodys() {
+    let served = serve(Patience { lost: SHORT, idle: LONG, idle_after: LONG }).await;
+    let mut client = served.client();
+    let running = || Some(TrialState::Running);
+    let copied = client.create(running()).await;
+    let [reported, suggested] = [client.create(running()).await, client.create(running()).await];
+    client.note(copied).await;
+    assert!(served.store.leased().await.unwrap().is_empty());
+    // Whoever writes what only its worker does goes on with it, also for the next server.
+    client.report(reported).await;
+    client.suggest(suggested).await;
+    assert_eq!(served.store.leased().await.unwrap(), [reported, suggested]);
+    drop(client);
+    served.fails(reported).await;
+    served.fails(suggested).await;
+    served.others_fail().await;
+    assert_eq!(served.state(copied).await, State::Running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_idle_is_not_a_client_that_died() {
     let idle_after = Duration::from_secs(2);
     let served = serve(Patience { lost: SHORT, idle: LONG, idle_after }).await;

@@ -10,6 +10,8 @@ use tonic_types::{ErrorDetails, PreconditionViolation, QuotaViolation, StatusExt
 
 pub use tonic_types::FieldViolation;
 
+mod size;
+
 /// The `domain` of every `ErrorInfo` of this system.
 pub const DOMAIN: &str = "quintet";
 
@@ -114,7 +116,7 @@ reasons! {
     ParityFailed = "PARITY_FAILED", FailedPrecondition;
     /// Somebody cancelled the job.
     Cancelled = "CANCELLED", Cancelled;
-    /// The job was cancelled because the one that it belongs to was.
+    /// The job was cancelled because the one that it belongs to was, or has failed.
     ParentCancelled = "PARENT_CANCELLED", Cancelled;
     /// The trial was stopped early because it was hopeless.
     Pruned = "PRUNED", Cancelled;
@@ -185,11 +187,12 @@ impl Error {
         self
     }
 
-    /// The finished status.
+    /// The finished status, cut to what every client takes.
     pub fn into_status(self) -> Status {
         let Self { reason, message, metadata, mut details } = self;
-        details.set_error_info(reason.as_str(), DOMAIN, metadata);
-        Status::with_error_details(reason.code(), message, details)
+        size::details(&mut details);
+        details.set_error_info(reason.as_str(), DOMAIN, size::metadata(metadata));
+        Status::with_error_details(reason.code(), size::message(&message), details)
     }
 }
 

@@ -101,7 +101,7 @@ impl Error {
             Self::TooLarge { .. } => ("INVALID_PARAMETER_VALUE", StatusCode::PAYLOAD_TOO_LARGE),
             Self::Unsupported(_) => ("NOT_IMPLEMENTED", StatusCode::NOT_IMPLEMENTED),
             Self::NoEndpoint { .. } => ("ENDPOINT_NOT_FOUND", StatusCode::NOT_FOUND),
-            Self::Database(db::Error::Closed | db::Error::Open { .. }) => {
+            Self::Database(db::Error::Closed | db::Error::Open { .. } | db::Error::Unavailable(_)) => {
                 ("TEMPORARILY_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE)
             }
             Self::Artifacts(artifacts::Error::Key { .. }) => ("INVALID_PARAMETER_VALUE", StatusCode::BAD_REQUEST),
@@ -133,7 +133,7 @@ impl Error {
                 status::Error::new(ErrorReason::Unsupported, self.to_string()).into_status()
             }
             Self::Body(_) => status::Error::new(ErrorReason::BadInput, self.to_string()).into_status(),
-            Self::Database(db::Error::Closed | db::Error::Open { .. }) => {
+            Self::Database(db::Error::Closed | db::Error::Open { .. } | db::Error::Unavailable(_)) => {
                 status::unavailable(status::chain(&self), Duration::from_secs(1))
             }
             Self::Database(db::Error::Full(_)) => {

@@ -1,6 +1,7 @@
 //! Frees the trials of clients that died. Optuna's storage proxy has no heartbeat, but a process that ends closes its connection.
 //!
-//! Whoever makes, claims, suggests for or reports to a running trial holds it. When the holder's connection has ended otherwise
+//! Whoever asks for, claims, suggests for or reports to a running trial holds it; whoever only adds one, as a copy of another study, does
+//! not. When the holder's connection has ended otherwise
 //! than by this server, and nobody has gone on with the trial within the time that [`Patience`] gives, the trial fails, so that no
 //! sampler steers around it for ever and no queue waits for it.
 //!
@@ -84,6 +85,11 @@ impl Leases {
         if held.watched.insert(peer.id()) {
             tokio::spawn(self.clone().watch(peer.clone()));
         }
+    }
+
+    /// Whether somebody is known to work on a trial, so that it is stored by now, or need not be known.
+    pub(super) fn is_held(&self, trial: i64) -> bool {
+        self.patience.lost.is_zero() || self.held().holders.contains_key(&trial)
     }
 
     /// Somebody wrote to a trial who need not be the one that works on it, such as a dashboard: it only counts when the holder's

@@ -101,6 +101,15 @@ impl OptunaStorage {
         Ok(self.store.edit_state(trial, edit, Timestamp::now()).await?)
     }
 
+    /// Changes a trial as only whoever works on it does, who holds it from then on if it runs.
+    async fn work(&self, trial: i64, edit: Edit, peer: Option<&PeerConnection>) -> Result<(), Status> {
+        let edit = Edit { leased: !self.leases.is_held(trial), ..edit };
+        if self.edit(trial, edit).await? == Some(State::Running) {
+            self.leases.hold(trial, peer);
+        }
+        Ok(())
+    }
+
     /// Sets an attribute of a trial for whoever is there.
     async fn set_trial_attribute(
         &self,
@@ -244,6 +253,7 @@ impl StorageService for OptunaStorage {
     async fn create_new_trial(&self, request: Request<CreateNewTrialRequest>) -> Answer<CreateNewTrialReply> {
         let peer = peer(&request);
         let request = request.into_inner();
+        let template = !request.template_trial_is_none;
         let new = match request.template_trial {
             Some(template) if !request.template_trial_is_none => {
                 let new = wire::new_trial(template)?;
@@ -263,7 +273,8 @@ impl StorageService for OptunaStorage {
             _ => NewTrial { leased: true, ..NewTrial::default() },
         };
         let trial = self.store.create_trial(request.study_id, new, Timestamp::now()).await?;
-        if trial.state == State::Running {
+        // One that was copied is held by whoever goes on with it.
+        if trial.state == State::Running && !template {
             self.leases.hold(trial.id, peer.as_ref());
         }
         Ok(Response::new(CreateNewTrialReply { trial_id: trial.id }))
@@ -282,9 +293,7 @@ impl StorageService for OptunaStorage {
             Err(problem) => return Err(self.refuse(request.trial_id, problem).await),
         };
         // A queued trial belongs to nobody.
-        if self.edit(request.trial_id, Edit::param(param)).await? == Some(State::Running) {
-            self.leases.hold(request.trial_id, peer.as_ref());
-        }
+        self.work(request.trial_id, Edit::param(param), peer.as_ref()).await?;
         Ok(Response::new(SetTrialParameterReply {}))
     }
 
@@ -326,9 +335,7 @@ impl StorageService for OptunaStorage {
         let peer = peer(&request);
         let request = request.into_inner();
         let reports = vec![(request.step, request.intermediate_value)];
-        if self.edit(request.trial_id, Edit::reports(reports)).await? == Some(State::Running) {
-            self.leases.hold(request.trial_id, peer.as_ref());
-        }
+        self.work(request.trial_id, Edit::reports(reports), peer.as_ref()).await?;
         Ok(Response::new(SetTrialIntermediateValueReply {}))
     }
 

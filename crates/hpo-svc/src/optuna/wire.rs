@@ -65,8 +65,13 @@ pub(super) fn distribution(field: &str, json: &str) -> Result<Distribution, Stat
 
 /// A parameter whose value everybody can read back: one wrong value would make the whole study unreadable.
 pub(super) fn param(field: &str, name: String, value: f64, distribution: Distribution) -> Result<Param, Status> {
-    let categorical = matches!(distribution, Distribution::Categorical { .. });
-    if !value.is_finite() || (categorical && !(value.fract() == 0.0 && distribution.contains(value))) {
+    let readable = match distribution {
+        // As in Optuna, a float may be infinite whatever its range is.
+        Distribution::Float { .. } => !value.is_nan(),
+        Distribution::Int { .. } => value.is_finite(),
+        Distribution::Categorical { .. } => value.fract() == 0.0 && distribution.contains(value),
+    };
+    if !readable {
         let problem = format!("{value} is no value of `{name}` in {}", distribution.to_json());
         return Err(status::invalid_field(field, problem));
     }
@@ -102,7 +107,8 @@ pub(super) fn new_trial(template: proto::Trial) -> Result<NewTrial, Status> {
             start: time("template_trial.datetime_start", &template.datetime_start)?,
             complete: time("template_trial.datetime_complete", &template.datetime_complete)?,
         }),
-        leased: true,
+        // Whoever only copies a running trial does not work on it.
+        leased: false,
     })
 }
 
@@ -125,7 +131,10 @@ mod tests {
         let float = Distribution::float(0.0, 1.0, false, None).unwrap();
         let refused = |value, of: &Distribution| param("f", "p".into(), value, of.clone()).is_err();
         assert!(refused(2.0, &choice) && refused(-1.0, &choice) && refused(0.5, &choice) && refused(f64::NAN, &choice));
-        assert!(refused(f64::NAN, &float) && refused(f64::INFINITY, &float));
+        let int = Distribution::int(0, 9, false, 1).unwrap();
+        assert!(refused(f64::NAN, &float) && refused(f64::NAN, &int) && refused(f64::INFINITY, &int));
+        assert!(refused(f64::INFINITY, &choice) && refused(f64::NEG_INFINITY, &choice));
+        assert!(!refused(f64::INFINITY, &float) && !refused(f64::NEG_INFINITY, &float));
         // Optuna's storages take a number outside of its range.
         assert!(!refused(1.0, &choice) && !refused(0.5, &float) && !refused(2.0, &float));
     }

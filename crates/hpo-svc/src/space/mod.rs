@@ -163,6 +163,9 @@ fn name_problem(name: &str) -> Option<String> {
     if name.is_empty() || name.trim() != name {
         return Some(format!("`{name}` must be a name without spaces around it"));
     }
+    if name.contains('\0') {
+        return Some(format!("{name:?} holds a NUL character"));
+    }
     (name.len() > MAX_NAME).then(|| format!("is longer than {MAX_NAME} bytes"))
 }
 

@@ -22,7 +22,7 @@ pub struct Edit {
     pub state: Option<State>,
     /// Nothing changes unless the trial is in this state.
     pub only: Option<State>,
-    /// Whoever brings it is a client of the storage proxy, and works on the trial.
+    /// Whoever brings it is a client of the storage proxy, and works on the trial if that runs then.
     pub leased: bool,
 }
 

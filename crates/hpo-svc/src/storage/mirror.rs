@@ -17,7 +17,8 @@ use jiff::Timestamp;
 use runtime_core::db::{Dialect, Tx, may_block};
 
 use super::{
-    Edit, Error, NewTrial, Past, check_compatible,
+    Edit, Error, NewTrial, Past,
+    compatible::check_compatible,
     ids::{self, Table},
     read,
     trials::{self, Which},
@@ -287,6 +288,9 @@ impl Mirror {
         write::check_values(&edit.values)?;
         let now = write::stored_time(now);
         write::edit(tx, trial, edit, now)?;
+        if edit.leased && state == Some(State::Running) {
+            write::lease(tx, trial)?;
+        }
         let Some(mirrored) = self.studies.get_mut(&open.study) else { return Ok(state) };
         if tx.dialect() == Dialect::Postgres {
             // What else somebody has changed is not known: it is read again.

@@ -13,11 +13,9 @@ use std::{
 use jiff::Timestamp;
 use runtime_core::db::{self, Db, Durability, Tx, WriteOptions};
 
-use crate::{
-    space::Distribution,
-    study::{Direction, Param, State, Study, Trial},
-};
+use crate::study::{Direction, Param, State, Study, Trial};
 
+mod compatible;
 mod edit;
 mod ids;
 mod mirror;
@@ -69,14 +67,12 @@ pub enum Error {
         number: i64,
     },
     /// A parameter's distribution does not go with the one that the study has under that name.
-    #[error("parameter `{name}`: {new} is incompatible with the study's {old}")]
+    #[error("parameter `{name}` is incompatible with the study's first one of that name: {difference}")]
     Incompatible {
         /// The parameter.
         name: String,
-        /// The new distribution's JSON.
-        new: String,
-        /// The first one that the study stored.
-        old: String,
+        /// The first thing in which its distribution differs from the first one that the study stored.
+        difference: String,
     },
     /// A trial's value is never NaN.
     #[error("a value of a trial is not a number")]
@@ -186,6 +182,14 @@ impl Store {
             Some(state) if state.finished() => Durability::Synced,
             _ => self.open_trials,
         }
+    }
+
+    /// Leaves out the ids that clients may know from after the backup from which the store was restored.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn skip_ids(&self) -> Result<(), Error> {
+        self.db.write(ids::skip_after_backup).await
     }
 
     /// Refuses a schema of another revision; to be called once before the first use.
@@ -416,6 +420,17 @@ impl Store {
         .await
     }
 
+    /// The running trials that have a user attribute with a text of that key, and the text, of one study or of all; without those that
+    /// clients of the storage proxy work on.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn running_of(&self, key: &'static str, study: Option<i64>) -> Result<Vec<(i64, String)>, Error> {
+        let found = self.db.read(move |tx| read::running_with(tx, key, study)).await?;
+        let text = |(trial, json): (i64, String)| Some((trial, serde_json::from_str(&json).ok()?));
+        Ok(found.into_iter().filter_map(text).collect())
+    }
+
     /// The running trials that clients of the storage proxy have begun.
     ///
     /// # Errors
@@ -432,14 +447,6 @@ impl Store {
     pub async fn set_study_attributes(&self, which: StudyAttributes, attributes: Attributes) -> Result<(), Error> {
         self.db.write(move |tx| write::set_study_attributes(tx, which, &attributes)).await
     }
-}
-
-/// The compatibility rule of parameters that share a name.
-fn check_compatible(name: &str, new: &Distribution, known: &Distribution) -> Result<(), Error> {
-    if known.compatible(new) {
-        return Ok(());
-    }
-    Err(Error::Incompatible { name: name.to_owned(), new: new.to_json(), old: known.to_json() })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use runtime_core::db::{Row, Tx};
+use runtime_core::db::{self, Row, Tx, Value};
 
 use super::{Attributes, Error, schema};
 use crate::{
@@ -49,6 +49,19 @@ pub(super) fn check_study(tx: &mut dyn Tx, id: i64) -> Result<(), Error> {
 pub(super) fn study_of(tx: &mut dyn Tx, trial: i64) -> Result<i64, Error> {
     let rows = tx.query("SELECT study_id FROM trials WHERE trial_id = $1", &[trial.into()])?;
     Ok(rows.first().ok_or(Error::NoTrial(trial))?.int(0)?)
+}
+
+/// Running trials with a user attribute of that key, and its JSON text; without those that clients of the storage proxy work on.
+pub(super) fn running_with(tx: &mut dyn Tx, key: &str, study: Option<i64>) -> Result<Vec<(i64, String)>, Error> {
+    let one = if study.is_some() { "AND t.study_id = $2" } else { "" };
+    let sql = format!(
+        "SELECT t.trial_id, a.value_json FROM trials t JOIN trial_user_attributes a ON a.trial_id = t.trial_id \
+         WHERE t.state = 'RUNNING' AND a.\"key\" = $1 {one} \
+         AND t.trial_id NOT IN (SELECT trial_id FROM quintet_leases) ORDER BY t.trial_id"
+    );
+    let values: Vec<Value> = [key.into()].into_iter().chain(study.map(Value::from)).collect();
+    let rows = tx.query(&sql, &values)?;
+    Ok(rows.iter().map(|row| Ok((row.int(0)?, row.text(1)?.to_owned()))).collect::<Result<_, db::Error>>()?)
 }
 
 /// Trials of a study whose id is not above `last`.

@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use runtime_core::db::testing::PostgresServer;
 
 use super::*;
-use crate::space::ParamValue;
+use crate::space::{Distribution, ParamValue};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_microsecond(1_790_000_000_000_000 + seconds * 1_000_000 + 5).unwrap()
@@ -409,7 +409,7 @@ async fn another_revision_is_refused_and_ids_are_never_used_again() {
 }
 
 /// Makes the tables of a file as Optuna makes them: without AUTOINCREMENT.
-fn tables_of_optuna(path: &Path) -> rusqlite::Connection {
+pub(super) fn tables_of_optuna(path: &Path) -> rusqlite::Connection {
     let connection = rusqlite::Connection::open(path).unwrap();
     let tables = schema::MIGRATIONS[0].sqlite.replace(" AUTOINCREMENT", "");
     connection.execute_batch(&tables).unwrap();

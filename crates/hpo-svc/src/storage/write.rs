@@ -195,9 +195,6 @@ pub(super) fn edit(tx: &mut dyn Tx, trial: i64, edit: &Edit, now: Timestamp) -> 
     upsert_attributes(tx, Owner::TrialUser(trial), &edit.user_attrs)?;
     upsert_attributes(tx, Owner::TrialSystem(trial), &edit.system_attrs)?;
     put_values(tx, trial, &edit.values)?;
-    if edit.leased {
-        lease(tx, trial)?;
-    }
     let Some(state) = edit.state else { return Ok(()) };
     let state_value = enumeration(tx, 2, "trialstate");
     let column = match state {

@@ -12,25 +12,77 @@ use crate::{
 
 /// User attribute of a study: when its sweeps were paused, a JSON list of pairs of times; the last end may be null.
 pub const ATTR_PAUSES: &str = "quintet:pauses";
-/// User attribute of a study: the trials that it may have in all, when a sweep was extended.
+/// User attribute of a study: its latest extension, a JSON object of the sweep's uid, the trials that the study may have in all, and
+/// when that was asked for.
 pub const ATTR_MAX_TRIALS: &str = "quintet:max_trials";
+/// User attribute of a study: uid of the sweep that has nothing left to do and looks for the last time whether it was extended, as JSON
+/// text. An extension that finds it waits until that sweep has ended or goes on.
+pub const ATTR_CLOSING: &str = "quintet:closing";
 
 /// What was asked of the sweeps of a study. By default nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Control {
     /// In order; only the last one may go on.
     pauses: Vec<(Timestamp, Option<Timestamp>)>,
-    max_trials: Option<usize>,
+    extension: Option<Extension>,
+    closing: Option<String>,
+}
+
+/// More trials for one sweep.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Extension {
+    /// Uid of the sweep; `None`: of whichever, as earlier versions stored it.
+    pub sweep: Option<String>,
+    /// Trials of the study in all.
+    pub max_trials: usize,
+    /// When it was asked for.
+    pub at: Option<Timestamp>,
+}
+
+impl Extension {
+    /// Of [`ATTR_MAX_TRIALS`].
+    fn read(value: &PyValue) -> Option<Self> {
+        let count = |value: &PyValue| match value {
+            PyValue::Int(count) => usize::try_from(*count).ok(),
+            _ => None,
+        };
+        match value {
+            PyValue::Object(_) => Some(Self {
+                sweep: Some(text(value.get("sweep")?)?),
+                max_trials: count(value.get("max_trials")?)?,
+                at: value.get("at").and_then(time),
+            }),
+            bare => Some(Self { sweep: None, max_trials: count(bare)?, at: None }),
+        }
+    }
+
+    /// The value of [`ATTR_MAX_TRIALS`].
+    pub fn to_json(&self) -> String {
+        let text = |text: &Option<String>| text.clone().map_or(PyValue::Null, PyValue::Text);
+        let entries = [
+            ("sweep", text(&self.sweep)),
+            ("max_trials", PyValue::Int(i64::try_from(self.max_trials).unwrap_or(i64::MAX))),
+            ("at", text(&self.at.map(|at| at.to_string()))),
+        ];
+        PyValue::Object(entries.map(|(key, value)| (key.to_owned(), value)).into()).dump()
+    }
+}
+
+fn text(value: &PyValue) -> Option<String> {
+    match value {
+        PyValue::Text(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+fn time(value: &PyValue) -> Option<Timestamp> {
+    text(value)?.parse().ok()
 }
 
 impl Control {
     /// Of a study. What cannot be read was not asked.
     pub fn of(study: &Study) -> Self {
         let read = |key: &str| PyValue::parse(study.user_attrs.get(key)?).ok();
-        let time = |value: &PyValue| match value {
-            PyValue::Text(text) => text.parse::<Timestamp>().ok(),
-            _ => None,
-        };
         let pause = |pair: PyValue| match pair {
             PyValue::List(pair) => Some((time(pair.first()?)?, pair.get(1).and_then(time))),
             _ => None,
@@ -39,11 +91,8 @@ impl Control {
             Some(PyValue::List(pauses)) => pauses.into_iter().filter_map(pause).collect(),
             _ => Vec::new(),
         };
-        let max_trials = match read(ATTR_MAX_TRIALS) {
-            Some(PyValue::Int(count)) => usize::try_from(count).ok(),
-            _ => None,
-        };
-        Self { pauses, max_trials }
+        let extension = read(ATTR_MAX_TRIALS).and_then(|value| Extension::read(&value));
+        Self { pauses, extension, closing: read(ATTR_CLOSING).and_then(|value| text(&value)) }
     }
 
     /// Whether no new trials are to start.
@@ -72,9 +121,19 @@ impl Control {
         format!("[{}]", self.pauses.iter().map(pair).collect::<Vec<_>>().join(", "))
     }
 
-    /// The trials that the study may have when a sweep was to have `given`: as many as it was extended to, never fewer.
-    pub fn max_trials(&self, given: usize) -> usize {
-        self.max_trials.map_or(given, |extended| extended.max(given))
+    /// What the sweep of that uid was extended to.
+    pub fn extension(&self, sweep: &str) -> Option<&Extension> {
+        self.extension.as_ref().filter(|extension| extension.sweep.as_deref().is_none_or(|of| of == sweep))
+    }
+
+    /// Whether the sweep of that uid looks for the last time whether it was extended.
+    pub fn closing(&self, sweep: &str) -> bool {
+        self.closing.as_deref() == Some(sweep)
+    }
+
+    /// The trials that the study may have when that sweep was to have `given`: as many as it was extended to, never fewer.
+    pub fn max_trials(&self, sweep: &str, given: usize) -> usize {
+        self.extension(sweep).map_or(given, |extended| extended.max_trials.max(given))
     }
 
     /// Time from `start` to `now` that was not a pause.
@@ -115,9 +174,24 @@ mod tests {
     }
 
     #[test]
-    fn an_extension_never_shortens_a_sweep() {
-        let control = Control::of(&study(&[(ATTR_MAX_TRIALS, "20"), (ATTR_PAUSES, "7")]));
-        assert_eq!((control.max_trials(10), control.max_trials(30), control.paused()), (20, 30, false));
-        assert_eq!(Control::of(&study(&[(ATTR_MAX_TRIALS, "\"many\"")])), Control::default());
+    fn an_extension_is_of_one_sweep_and_never_shortens_it() {
+        let extension = Extension { sweep: Some("a".into()), max_trials: 20, at: Some(at(7)) };
+        let control = Control::of(&study(&[(ATTR_MAX_TRIALS, &extension.to_json()), (ATTR_PAUSES, "7")]));
+        let [most, longer, of_another] =
+            [("a", 10), ("a", 30), ("b", 10)].map(|(of, given)| control.max_trials(of, given));
+        assert_eq!((most, longer, of_another, control.paused()), (20, 30, 10, false));
+        assert_eq!((control.extension("a"), control.extension("b")), (Some(&extension), None));
+        // As earlier versions stored it.
+        let control = Control::of(&study(&[(ATTR_MAX_TRIALS, "20")]));
+        assert_eq!((control.max_trials("a", 10), control.max_trials("b", 30)), (20, 30));
+        for wrong in ["\"many\"", "{}", r#"{"sweep": null, "max_trials": 5}"#] {
+            assert_eq!(Control::of(&study(&[(ATTR_MAX_TRIALS, wrong)])), Control::default());
+        }
+    }
+
+    #[test]
+    fn the_sweep_that_is_about_to_end_is_known_by_its_uid() {
+        let closing = |json| Control::of(&study(&[(ATTR_CLOSING, json)]));
+        assert!(closing("\"a\"").closing("a") && !closing("\"a\"").closing("b") && !closing("null").closing("a"));
     }
 }

@@ -7,7 +7,7 @@ use runtime_core::worker::Failure;
 use super::{
     ATTR_ERROR, ATTR_TRIAL_METRICS, Outcome, Verdict,
     folds::{Fold, Metrics, folds, means, record},
-    outcome::verdict,
+    outcome::{metrics_of, verdict},
     retry,
     runner::{Run, store_failure},
 };
@@ -19,16 +19,16 @@ use crate::{
 impl Run {
     /// The job of a trial has ended, or that of one of its folds.
     pub(super) async fn job_ended(&mut self, number: i64, id: i64, job: &Job) -> Result<(), Failure> {
-        let verdict = verdict(job, &self.sweep.goals);
+        let (verdict, metrics) = (verdict(job, &self.sweep.goals), metrics_of(job));
         match (self.sweep.n_splits, verdict) {
             (Some(n_splits), Verdict::Complete(outcome)) => {
                 self.fold_ended(number, id, n_splits, Fold { job: job.name.clone(), metrics: outcome.metrics }).await
             }
             (Some(_), Verdict::Fail(problem)) => {
                 let fold = self.runner.store.trial(id).await.map(|trial| folds(&trial).len()).map_err(store_failure)?;
-                self.finish_trial(number, id, Verdict::Fail(format!("fold {fold}: {problem}"))).await
+                self.finish_with(number, id, Verdict::Fail(format!("fold {fold}: {problem}")), &metrics).await
             }
-            (_, verdict) => self.finish_trial(number, id, verdict).await,
+            (_, verdict) => self.finish_with(number, id, verdict, &metrics).await,
         }
     }
 
@@ -86,7 +86,15 @@ impl Run {
 
     /// Ends a trial, unless somebody else has.
     pub(super) async fn finish_trial(&self, number: i64, id: i64, verdict: Verdict) -> Result<(), Failure> {
+        self.finish_with(number, id, verdict, &Metrics::new()).await
+    }
+
+    /// Ends a trial, unless somebody else has. One without a result keeps the metrics of its last job.
+    async fn finish_with(&self, number: i64, id: i64, verdict: Verdict, last: &Metrics) -> Result<(), Failure> {
         let mut end = Edit::state(verdict.state(), Vec::new());
+        if !last.is_empty() {
+            end.user_attrs = metrics_attribute(last);
+        }
         match &verdict {
             Verdict::Complete(Outcome { values, constraints, metrics }) => {
                 end.values.clone_from(values);
@@ -103,7 +111,7 @@ impl Run {
             }
         }
         match self.runner.store.edit(id, end, Timestamp::now()).await {
-            Err(storage::Error::TrialFinished { .. }) => return Ok(()),
+            Err(storage::Error::TrialFinished { .. } | storage::Error::NoTrial(_)) => return Ok(()),
             other => drop(other.map_err(store_failure)?),
         }
         self.tell(number, &verdict);

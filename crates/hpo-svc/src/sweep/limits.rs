@@ -1,8 +1,10 @@
 //! When a sweep starts no more trials: so many of them, so much time or cost, or nothing new for too long.
 
-use std::time::Duration;
+use std::{borrow::Borrow, time::Duration};
 
-use super::Goals;
+use jiff::Timestamp;
+
+use super::{Goals, folds::folds};
 use crate::{
     pareto::{dominates, losses},
     select::Measure,
@@ -38,13 +40,20 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// What the trials that have ended cost. A trial without the metric costs nothing.
-    pub fn spent(&self, trials: &[Trial]) -> f64 {
-        let cost = |trial: &Trial| match &self.metric {
-            None => trial.seconds(),
-            Some(metric) => Measure::Metric(metric.clone()).value(trial),
-        };
-        trials.iter().filter(|trial| trial.state.finished()).filter_map(cost).filter(|cost| !cost.is_nan()).sum()
+    /// What the trials that have ended cost, with all of their folds. A job without the metric costs nothing.
+    pub fn spent<T: Borrow<Trial>>(&self, trials: &[T]) -> f64 {
+        let ended = trials.iter().map(T::borrow).filter(|trial| trial.state.finished());
+        ended.flat_map(|trial| self.of(trial)).filter(|cost| !cost.is_nan()).sum()
+    }
+
+    /// What the jobs of a trial cost, as far as that is known.
+    fn of(&self, trial: &Trial) -> Vec<f64> {
+        let Some(metric) = &self.metric else { return trial.seconds().into_iter().collect() };
+        let folds = folds(trial);
+        // Of a complete trial with folds that is their mean, of another one what the fold cost that has ended it.
+        let own = trial.state != State::Complete || folds.is_empty();
+        let last = own.then(|| Measure::Metric(metric.clone()).value(trial)).flatten();
+        folds.iter().filter_map(|fold| fold.metrics.get(metric).copied()).chain(last).collect()
     }
 }
 
@@ -55,10 +64,13 @@ pub struct NoProgress {
     pub max_stagnation_trials: usize,
     /// With one objective, how much better than those before counts.
     pub min_delta: f64,
+    /// Those that ended earlier do not count: the sweep was extended then.
+    pub since: Option<Timestamp>,
 }
 
 impl NoProgress {
-    /// How many trials have ended since the last one that brought something new, in the order in which they ended.
+    /// How many trials have ended since the last one that brought something new, in the order in which they ended, and since the sweep
+    /// was extended.
     pub fn stagnation(&self, trials: &[Trial], goals: &Goals) -> usize {
         let directions = goals.directions();
         let mut ended: Vec<&Trial> =
@@ -67,7 +79,7 @@ impl NoProgress {
         let mut front: Vec<Vec<f64>> = Vec::new();
         let mut since = 0;
         for trial in ended {
-            since += 1;
+            since += usize::from(self.since.is_none_or(|start| trial.complete.is_some_and(|at| at > start)));
             let counts = trial.state == State::Complete && trial.feasible();
             let Some(point) = counts.then(|| losses(trial, &directions)).flatten() else { continue };
             let beaten = front.iter().any(|known| known == &point || dominates(known, &point));
@@ -100,8 +112,6 @@ impl Goals {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
     use crate::{
         objective::Objective,
@@ -124,7 +134,7 @@ mod tests {
     #[test]
     fn what_is_new_starts_the_count_again() {
         use State::{Complete, Fail, Pruned};
-        let rule = NoProgress { max_stagnation_trials: 3, min_delta: 0.1 };
+        let mut rule = NoProgress { max_stagnation_trials: 3, min_delta: 0.1, since: None };
         let one = goals(&[Direction::Maximize]);
         let mut trials = vec![ended(0, Complete, &[0.5]), ended(1, Complete, &[0.55]), ended(2, Pruned, &[0.9])];
         assert_eq!(rule.stagnation(&trials, &one), 2, "0.55 is too little, a pruned trial is never the best");
@@ -137,11 +147,14 @@ mod tests {
         assert_eq!(rule.stagnation(&[], &one), 0);
         let minimized = goals(&[Direction::Minimize]);
         assert_eq!(rule.stagnation(&trials, &minimized), 4, "the first one is the best");
+        rule.since = trials[2].complete;
+        assert_eq!(rule.stagnation(&trials, &minimized), 2, "what was before the extension is forgiven");
+        assert_eq!(rule.stagnation(&trials, &one), 0);
     }
 
     #[test]
     fn a_point_on_the_front_is_progress() {
-        let rule = NoProgress { max_stagnation_trials: 3, min_delta: 0.0 };
+        let rule = NoProgress { max_stagnation_trials: 3, min_delta: 0.0, since: None };
         let two = goals(&[Direction::Maximize, Direction::Minimize]);
         let point = |number, a, b| ended(number, State::Complete, &[a, b]);
         let mut trials = vec![point(0, 0.5, 10.0), point(1, 0.4, 12.0), point(2, 0.5, 10.0)];
@@ -158,5 +171,22 @@ mod tests {
         trials[0].user_attrs.insert(crate::sweep::ATTR_TRIAL_METRICS.into(), r#"{"usd": 2.5, "x": NaN}"#.into());
         let cost = |metric: &str| Cost { metric: Some(metric.into()), max: 1.0 }.spent(&trials);
         assert_eq!((cost("usd"), cost("x"), cost("y")), (2.5, 0.0, 0.0));
+        // A pruned or failed one has cost something as well.
+        trials[1].user_attrs.insert(crate::sweep::ATTR_TRIAL_METRICS.into(), r#"{"usd": 1.5}"#.into());
+        assert_eq!(Cost { metric: Some("usd".into()), max: 1.0 }.spent(&trials), 4.0);
+    }
+
+    #[test]
+    fn every_fold_of_a_trial_costs() {
+        let folds = r#"[{"job": "jobs/1", "metrics": {"usd": 2.0}}, {"job": "jobs/2", "metrics": {"usd": 4.0}}]"#;
+        let mut trials = [ended(0, State::Complete, &[1.0]), ended(1, State::Fail, &[]), ended(2, State::Pruned, &[])];
+        for (trial, metrics) in trials.iter_mut().zip([Some(r#"{"usd": 3.0}"#), Some(r#"{"usd": 0.5}"#), None]) {
+            trial.user_attrs.insert(crate::sweep::ATTR_FOLDS.into(), folds.into());
+            trial.user_attrs.extend(metrics.map(|json| (crate::sweep::ATTR_TRIAL_METRICS.to_owned(), json.to_owned())));
+        }
+        let cost = Cost { metric: Some("usd".into()), max: 1.0 };
+        assert_eq!(cost.spent(&trials[..1]), 6.0, "their sum, not their mean");
+        assert_eq!(cost.spent(&trials[1..2]), 6.5, "and the fold that failed");
+        assert_eq!(cost.spent(&trials[2..]), 6.0);
     }
 }

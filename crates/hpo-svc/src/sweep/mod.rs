@@ -3,8 +3,10 @@
 mod apply;
 mod control;
 mod ending;
+mod finish;
 mod folds;
 mod limits;
+mod orphans;
 mod outcome;
 mod plan;
 mod refit;
@@ -17,7 +19,7 @@ mod trial_checks;
 mod trials;
 
 pub use apply::{BACKBONE, Part, trial_spec};
-pub use control::{ATTR_MAX_TRIALS, ATTR_PAUSES, Control};
+pub use control::{ATTR_CLOSING, ATTR_MAX_TRIALS, ATTR_PAUSES, Control, Extension};
 pub use folds::{ATTR_FOLDS, Fold, Metrics, folds};
 pub use limits::{Cost, Limits, NoProgress};
 pub use outcome::{Constraint, Goals, Outcome, Verdict, verdict};
@@ -33,7 +35,8 @@ pub use spec::{Sweep, validate};
 pub const ATTR_SWEEP: &str = "quintet:sweep";
 /// User attribute of a trial: name of its job, as JSON text.
 pub const ATTR_JOB: &str = "quintet:job";
-/// User attribute of a trial: the metrics that its job reported in the end, or their means over the folds, as a JSON object.
+/// User attribute of a trial: the metrics that its job reported in the end, as a JSON object. Of a trial with folds: their means when it is
+/// COMPLETE, else those of the fold that has ended it.
 pub const ATTR_TRIAL_METRICS: &str = "quintet:metrics";
 /// User attribute of a trial: why it failed, as JSON text.
 pub const ATTR_ERROR: &str = "quintet:error";

@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn what_is_spent_and_what_leads_nowhere_starts_no_more_trials() {
         let mut trials: Vec<Trial> = (0..3).map(|n| own(n, State::Complete)).collect();
-        let stuck = NoProgress { max_stagnation_trials: 2, min_delta: 0.0 };
+        let stuck = NoProgress { max_stagnation_trials: 2, min_delta: 0.0, since: None };
         let limits = Limits { no_progress: Some(stuck), ..limits(9, 3) };
         assert_eq!(decide(&limits, &trials[..2], 0).start, 3);
         assert_eq!(decide(&limits, &trials, 0).end, Some(End::NoProgress));

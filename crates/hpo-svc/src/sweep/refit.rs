@@ -1,4 +1,7 @@
 //! The refit: when the search is over, one more job with the best trial's parameters, without folds, whose outputs are kept.
+//!
+//! A sweep that is extended while its refit runs lets it end first. When another trial is the best one after all, that one is refitted
+//! too; else the refit that is there counts.
 
 use quintet_proto::v1::{Job, JobState, Progress};
 use runtime_core::{
@@ -17,7 +20,7 @@ pub(super) enum Refitted {
     /// What the report says of it; nothing when the sweep asks for none, or has no best trial.
     Report(Option<Value>),
     /// The sweep was told to stop meanwhile.
-    Stopped(Box<WorkResult>),
+    Stopped(WorkResult),
 }
 
 impl Run {
@@ -34,7 +37,7 @@ impl Run {
         let job = tokio::select! {
             biased;
             directive = context.stop_requested() => {
-                return Ok(Refitted::Stopped(Box::new(self.stop(directive, inbox).await)));
+                return Ok(Refitted::Stopped(self.stop(directive, inbox).await));
             }
             job = Box::pin(client.watch(&made.name, 0, |_| {}, |_| {})) => {
                 job.map_err(|status| call_failure(&what, &status))?

@@ -2,15 +2,14 @@
 
 use quintet_proto::v1::{Job, sweep_spec::Trial as TrialKind};
 use runtime_core::{
-    jobs::model::{is_terminal, job_name},
     status::{ErrorReason, FieldViolation},
     worker::Failure,
 };
 
 use super::{
-    ATTR_BACKBONE, ATTR_JOB, ATTR_METRICS, ATTR_SPACE, ATTR_SWEEP, Sweep, Verdict,
+    ATTR_BACKBONE, ATTR_METRICS, ATTR_SPACE, Control, Sweep,
     folds::folds,
-    runner::{Run, Runner, call_failure, store_failure},
+    runner::{Run, Runner, store_failure},
 };
 use crate::{
     objective::metric_names,
@@ -117,6 +116,10 @@ impl Run {
     /// Follows the trials that an earlier attempt started on, and ends those of sweeps that are over.
     pub(super) async fn resume(&mut self) -> Result<(), Failure> {
         self.update().await?;
+        if Control::of(&self.study).closing(&self.job.uid) {
+            self.set_closing(false).await?;
+        }
+        self.runner.end_orphans_of(&self.client, Some(self.study.id)).await?;
         let running: Vec<Trial> =
             self.history.trials().iter().filter(|trial| trial.state == State::Running).cloned().collect();
         for trial in &running {
@@ -131,27 +134,8 @@ impl Run {
                     }
                     done => self.fold_done(trial.number, done),
                 }
-            } else if let Some(problem) = self.orphaned(trial).await? {
-                self.finish_trial(trial.number, trial.id, Verdict::Fail(problem)).await?;
             }
         }
         Ok(())
-    }
-
-    /// Why nobody will end this trial; `None` when its sweep lives, or when another Optuna program runs it.
-    async fn orphaned(&self, trial: &Trial) -> Result<Option<String>, Failure> {
-        let Some(sweep) = trial.user_text(ATTR_SWEEP) else { return Ok(None) };
-        let sweep = job_name(&sweep);
-        match Box::pin(self.client.get(&sweep)).await {
-            Ok(job) if !is_terminal(job.state()) => return Ok(None),
-            Ok(_) => {}
-            Err(status) if matches!(status.code(), tonic::Code::NotFound | tonic::Code::InvalidArgument) => {}
-            Err(status) => return Err(call_failure("looking for the sweep of a running trial", &status)),
-        }
-        if let Some(job) = trial.user_text(ATTR_JOB) {
-            // It has ended with its sweep, as a rule.
-            let _ = Box::pin(self.client.cancel(&job, false, "its sweep has ended")).await;
-        }
-        Ok(Some(format!("its sweep {sweep} has ended")))
     }
 }

@@ -11,22 +11,22 @@ use std::{
 };
 
 use jiff::Timestamp;
-use quintet_proto::v1::{Directive, Job, JobState, Progress, job_spec::Kind};
+use quintet_proto::v1::{ErrorClass, Job, Progress, job_spec::Kind};
 use runtime_core::{
     client::{Connection, JobClient},
     db,
     status::ErrorReason,
-    worker::{Context, Done, Failure, WorkResult},
+    worker::{Context, Failure, WorkResult},
 };
-use tokio::{sync::mpsc, task::AbortHandle, time::timeout};
+use tokio::{sync::mpsc, task::AbortHandle};
 
-use super::{Control, Decision, End, Limits, Sweep, View, plan, refit::Refitted, report, retry};
+use super::{Control, Decision, Limits, NoProgress, Sweep, View, plan, retry};
 use crate::{
     history::History,
     pareto::best_trials,
     sampler::Request,
     storage::{self, Edit, Store},
-    study::{State, Study, Trial},
+    study::{Study, Trial},
 };
 
 /// What runs after each write that ends a trial: the backup of the study.
@@ -46,11 +46,6 @@ impl fmt::Debug for Runner {
         f.debug_struct("Runner").field("store", &self.store).finish_non_exhaustive()
     }
 }
-
-/// How long cancelled trials may take to stop before they are written off; the job service gives them 30 s.
-const STOP_GRACE: Duration = Duration::from_secs(35);
-/// The sweep's own lease ends 30 s after it was cancelled.
-const CANCEL_GRACE: Duration = Duration::from_secs(20);
 
 /// How often the study is looked at for what others have changed: a pause, an extension, trials of an Optuna script.
 const LOOK: Duration = Duration::from_secs(1);
@@ -139,6 +134,10 @@ impl Runner {
         self
     }
 
+    pub(super) fn job_client(&self) -> JobClient {
+        JobClient::new(self.connection.clone(), self.patience)
+    }
+
     /// Executes one attempt of a sweep job: what [`runtime_core::worker::serve`] calls.
     ///
     /// # Errors
@@ -156,7 +155,7 @@ impl Runner {
             context.log(note);
         }
         let study = self.open_study(&sweep, &job).await?;
-        let client = JobClient::new(self.connection.clone(), self.patience);
+        let client = self.job_client();
         let (news, inbox) = mpsc::unbounded_channel();
         let seed = sweep.spec.seed.unwrap_or_else(|| {
             // Without a seed each sweep has its own, which a restart finds again.
@@ -186,6 +185,17 @@ impl Runner {
 
 impl Run {
     async fn run(mut self, mut inbox: Inbox) -> WorkResult {
+        let result = Box::pin(self.search(&mut inbox)).await;
+        if let Err(failure) = &result
+            && failure.class == ErrorClass::User
+        {
+            // The sweep fails for good: no further attempt follows its trials on.
+            self.give_up(&mut inbox).await;
+        }
+        result
+    }
+
+    async fn search(&mut self, inbox: &mut Inbox) -> WorkResult {
         self.resume().await?;
         let context = self.context.clone();
         loop {
@@ -207,7 +217,10 @@ impl Run {
                 continue;
             }
             if let Some(end) = decision.end {
-                return self.end(end, &mut inbox).await;
+                match self.end(end, inbox).await? {
+                    Some(done) => return Ok(done),
+                    None => continue,
+                }
             }
             let mut as_planned = true;
             for _ in 0..decision.start {
@@ -218,7 +231,7 @@ impl Run {
             }
             tokio::select! {
                 biased;
-                directive = context.stop_requested() => return self.stop(directive, &mut inbox).await,
+                directive = context.stop_requested() => return self.stop(directive, inbox).await,
                 news = inbox.recv() => {
                     if let Some(news) = news {
                         self.handle(news).await?;
@@ -238,7 +251,7 @@ impl Run {
         self.history.update(&self.runner.store).await.map_err(store_failure)
     }
 
-    fn decide(&mut self) -> Decision {
+    pub(super) fn decide(&mut self) -> Decision {
         let trials = self.history.trials();
         let own = trials.iter().filter(|trial| self.owns(trial));
         self.started = own.filter_map(|trial| trial.start).min().map_or(self.started, |first| first.min(self.started));
@@ -263,22 +276,25 @@ impl Run {
     /// The limits as they are by now.
     fn limits(&self) -> Limits {
         let given = &self.sweep.limits;
-        let mut max_trials = Control::of(&self.study).max_trials(given.max_trials);
+        let control = Control::of(&self.study);
+        let mut max_trials = control.max_trials(&self.job.uid, given.max_trials);
         if self.sweep.spec.dry_run {
             // It tries what it is to try, however often it was tried before.
-            let others = self.history.trials().iter().filter(|trial| trial.state.finished() && !self.owns(trial));
-            max_trials += others.count();
+            let others: Vec<&Trial> = self.history.trials().iter().filter(|trial| !self.owns(trial)).collect();
+            max_trials += retry::counted(&others);
         }
-        Limits { max_trials, ..given.clone() }
+        let since = control.extension(&self.job.uid).and_then(|extension| extension.at);
+        let no_progress = given.no_progress.clone().map(|rule| NoProgress { since, ..rule });
+        Limits { max_trials, no_progress, ..given.clone() }
     }
 
     /// Time at work: without the pauses.
-    fn elapsed(&self) -> Duration {
+    pub(super) fn elapsed(&self) -> Duration {
         Control::of(&self.study).working_time(self.started, Timestamp::now())
     }
 
     /// Tells how far the sweep is, when that is news.
-    fn show(&mut self) {
+    pub(super) fn show(&mut self) {
         let progress = self.progress();
         if self.shown.as_ref() != Some(&progress) {
             self.context.progress(progress.clone());
@@ -348,7 +364,7 @@ impl Run {
         }
     }
 
-    async fn handle(&mut self, news: News) -> Result<(), Failure> {
+    pub(super) async fn handle(&mut self, news: News) -> Result<(), Failure> {
         match news {
             News::Reported(number, values) => {
                 let Some(live) = self.live.get_mut(&number) else { return Ok(()) };
@@ -357,7 +373,7 @@ impl Run {
                 let id = live.id;
                 match self.runner.store.edit(id, Edit::reports(values), Timestamp::now()).await {
                     // Somebody else has ended it, with Optuna perhaps.
-                    Err(storage::Error::TrialFinished { .. }) => {}
+                    Err(storage::Error::TrialFinished { .. } | storage::Error::NoTrial(_)) => {}
                     other => drop(other.map_err(store_failure)?),
                 }
             }
@@ -373,93 +389,5 @@ impl Run {
             News::Lost(number, status) => return Err(call_failure(&format!("watching trial {number}"), &status)),
         }
         Ok(())
-    }
-
-    async fn end(&mut self, end: End, inbox: &mut Inbox) -> WorkResult {
-        match end {
-            End::MaxTrials => self.context.log("all trials have ended"),
-            End::Timeout => self.context.log("the time is over"),
-            End::Cost => self.context.log("max_cost is spent"),
-            End::NoProgress => self.context.log("too many trials in a row brought nothing new"),
-            End::Exhausted => self.context.log("every combination of the grid was tried"),
-            End::Failed(problem) => {
-                for live in self.live.values() {
-                    // A trial that has just ended by itself needs no cancelling.
-                    let _ = Box::pin(self.client.cancel(&live.job, false, "the sweep has failed")).await;
-                }
-                self.settle(inbox, STOP_GRACE, "the sweep has failed").await?;
-                return Err(Failure::user(ErrorReason::JobFailed, problem));
-            }
-        }
-        self.update().await?;
-        match self.refit(inbox).await? {
-            Refitted::Report(refit) => self.done(false, refit).await,
-            Refitted::Stopped(result) => *result,
-        }
-    }
-
-    /// Obeys CANCEL. A drain of the server looks the same, but then the job goes back to the queue and the trials run on.
-    pub(super) async fn stop(&mut self, directive: Directive, inbox: &mut Inbox) -> WorkResult {
-        let stopped = Done { stopped: true, ..Done::default() };
-        if directive == Directive::Abandon {
-            return Ok(stopped);
-        }
-        let cancelled = match timeout(Duration::from_secs(2), Box::pin(self.client.get(&self.job.name))).await {
-            Ok(Ok(job)) => job.state() == JobState::Cancelling || job.directive() != Directive::Continue,
-            _ => false,
-        };
-        if !cancelled {
-            return Ok(stopped);
-        }
-        // The job service has cancelled the trials with the sweep.
-        self.settle(inbox, CANCEL_GRACE, "the sweep was cancelled").await?;
-        self.done(true, None).await
-    }
-
-    /// Waits for trials that were told to stop, and writes those off that do not.
-    async fn settle(&mut self, inbox: &mut Inbox, grace: Duration, why: &str) -> Result<(), Failure> {
-        let deadline = tokio::time::Instant::now() + grace;
-        while !self.live.is_empty() {
-            match tokio::time::timeout_at(deadline, inbox.recv()).await {
-                Ok(Some(News::Lost(number, _))) => {
-                    let Some(live) = self.live.remove(&number) else { continue };
-                    self.finish_trial(number, live.id, super::Verdict::Fail(why.into())).await?;
-                }
-                Ok(Some(news)) => self.handle(news).await?,
-                Ok(None) | Err(_) => break,
-            }
-        }
-        self.live.clear();
-        // Those that did not stop in time, and one whose job was refused.
-        self.update().await?;
-        for trial in self.history.trials().iter().filter(|trial| self.owns(trial) && !trial.state.finished()) {
-            self.finish_trial(trial.number, trial.id, super::Verdict::Fail(why.into())).await?;
-        }
-        Ok(())
-    }
-
-    async fn done(&mut self, stopped: bool, refit: Option<serde_json::Value>) -> WorkResult {
-        self.update().await?;
-        self.show();
-        let (trials, goals) = (self.history.trials(), &self.sweep.goals);
-        let mut report =
-            report(&self.study.name, self.runner.store.optuna_url(), goals, trials, self.elapsed().as_secs_f64());
-        if let (Some(refit), Some(report)) = (refit, report.as_object_mut()) {
-            report.insert("refit".into(), refit);
-        }
-        let complete = trials.iter().filter(|trial| trial.state == State::Complete).count();
-        let mut metrics = BTreeMap::new();
-        match (&goals.objectives[..], goals.best(trials).and_then(|trial| Some((trial.number, trial.value()?)))) {
-            ([objective], Some((number, value))) => {
-                metrics.insert(objective.metric.clone(), value);
-                self.context.log(format_args!("best of {complete} completed trials: trial {number}, {value}"));
-            }
-            ([_], None) => {}
-            _ => {
-                let front = best_trials(trials, &goals.directions()).len();
-                self.context.log(format_args!("{front} of {complete} completed trials are on the Pareto front"));
-            }
-        }
-        Ok(Done { metrics, report, stopped })
     }
 }

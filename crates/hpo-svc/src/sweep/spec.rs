@@ -54,7 +54,9 @@ const STAGNATION: i32 = 30;
 const DRY_RUN_TRIALS: i32 = 2;
 const DRY_RUN_EPOCHS: i32 = 1;
 const DRY_RUN_FOLDS: i32 = 2;
-/// The longest name of a study that Optuna's tables hold.
+/// What the study of a dry run is called after the sweep's.
+const DRY_RUN_SUFFIX: &str = "-dry-run";
+/// The longest name of a study that Optuna's tables hold, in characters.
 const MAX_STUDY_NAME: usize = 512;
 
 /// Checks a sweep without keeping it, and by `check` the jobs that its trials would be.
@@ -78,8 +80,11 @@ impl Sweep {
             shorten(&mut spec);
         }
         let space = Space::from_proto(&spec.search_space).map_err(|violations| wrong.extend(violations)).ok();
-        if spec.study_name.len() > MAX_STUDY_NAME || spec.study_name.contains('/') {
-            let problem = format!("`{}` must have at most {MAX_STUDY_NAME} bytes and no slash", spec.study_name);
+        let name = &spec.study_name;
+        let most = MAX_STUDY_NAME - if spec.dry_run { DRY_RUN_SUFFIX.len() } else { 0 };
+        if name.chars().count() > most || name.contains(['/', '\0']) {
+            let of_what = if spec.dry_run { " in a dry run" } else { "" };
+            let problem = format!("{name:?} must have at most {most} characters{of_what}, no slash and no NUL");
             wrong.push(violation("study_name", problem));
         }
         let objectives = objectives(&spec, &mut wrong);
@@ -120,7 +125,7 @@ impl Sweep {
             "" => format!("sweep-{}", content_hash.get(..16).unwrap_or(content_hash)),
             name => name.to_owned(),
         };
-        if self.spec.dry_run { name + "-dry-run" } else { name }
+        if self.spec.dry_run { name + DRY_RUN_SUFFIX } else { name }
     }
 }
 
@@ -224,7 +229,7 @@ fn limits(spec: &SweepSpec, wrong: &mut Vec<FieldViolation>) -> Limits {
             let metric = (!spec.cost_metric.is_empty()).then(|| spec.cost_metric.clone());
             Cost { metric, max: max_cost }
         }),
-        no_progress: spec.no_progress.map(|_| NoProgress { max_stagnation_trials, min_delta }),
+        no_progress: spec.no_progress.map(|_| NoProgress { max_stagnation_trials, min_delta, since: None }),
         max_failed: (max_failed > 0).then_some(max_failed),
         max_retries,
     }
@@ -329,6 +334,24 @@ pub(super) mod tests {
         assert_eq!((sweep.limits.max_trials, sweep.study_name("abc").as_str()), (2, "s-dry-run"));
         let Some(Trial::Train(train)) = &sweep.spec.trial else { panic!("not a train trial") };
         assert_eq!(train.hyperparameters.as_ref().unwrap().epochs, Some(1));
+    }
+
+    #[test]
+    fn names_are_what_the_tables_hold() {
+        let refused = |name: String, dry_run| {
+            let spec = SweepSpec { study_name: name, dry_run, ..command_sweep() };
+            Sweep::new(&spec).err().map(|wrong| wrong.into_iter().map(|v| v.field).collect::<Vec<_>>())
+        };
+        let study = Some(vec!["study_name".to_owned()]);
+        assert_eq!(
+            (refused("\u{4e16}".repeat(512), false), refused("\u{4e16}".repeat(513), false)),
+            (None, study.clone())
+        );
+        assert_eq!((refused("x".repeat(504), true), refused("x".repeat(505), true)), (None, study.clone()));
+        assert_eq!(refused("nul \0".into(), false), study);
+        let mut spec = command_sweep();
+        spec.search_space[0].name = "x\0".into();
+        assert_eq!(Sweep::new(&spec).unwrap_err()[0].field, "search_space[0].name");
     }
 
     #[test]

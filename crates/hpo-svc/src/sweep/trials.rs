@@ -135,7 +135,15 @@ impl Run {
         debug_assert_eq!(job.name, name, "the name of a job follows from its request");
         if trial.user_text(ATTR_JOB).as_deref() != Some(job.name.as_str()) {
             let attribute = Edit::user_attr(ATTR_JOB, dump_text(&job.name));
-            self.runner.store.edit(trial.id, attribute, Timestamp::now()).await.map_err(store_failure)?;
+            match self.runner.store.edit(trial.id, attribute, Timestamp::now()).await {
+                Err(storage::Error::TrialFinished { .. } | storage::Error::NoTrial(_)) => {
+                    // Somebody else has ended it meanwhile: it is not ours any more, and nobody waits for its job.
+                    let _ =
+                        Box::pin(self.client.cancel(&job.name, false, "its trial was ended by somebody else")).await;
+                    return Ok(());
+                }
+                other => drop(other.map_err(store_failure)?),
+            }
         }
         self.watch(trial, job);
         Ok(())

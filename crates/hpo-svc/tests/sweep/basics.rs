@@ -11,8 +11,10 @@ use std::{
 };
 
 use hpo_svc::{
+    space::Distribution,
     storage::{Attributes, NewTrial, Past, Store},
-    study::{Direction, State},
+    study::{Direction, Param, State},
+    sweep::ATTR_TRIAL_METRICS,
     warm_start::ATTR_TRANSFER,
 };
 use jiff::Timestamp;
@@ -108,6 +110,10 @@ async fn queued_trials_go_first_and_those_outside_of_the_space_fail() {
     for values in [r#"{"x": 0.3125}"#, r#"{"x": 5}"#, r#"{"y": 1}"#, r#"{}"#, r#"{"x": 0.5}"#] {
         house.store.create_trial(study.id, queued(values), Timestamp::now()).await.unwrap();
     }
+    // One that has its parameters already, as `study.add_trial` makes it.
+    let distribution = Distribution::float(0.0, 1.0, false, None).unwrap();
+    let params = vec![Param { name: "x".into(), value: 0.625, distribution }];
+    house.store.create_trial(study.id, NewTrial { params, ..queued("{}") }, Timestamp::now()).await.unwrap();
     let job = house.run(sweep("queue", 0.0, 0.8, 7), "queue").await;
     assert_eq!(job.state(), JobState::Succeeded, "{:?}", job.error);
     let trials = house.store.trials(study.id).await.unwrap();
@@ -115,7 +121,7 @@ async fn queued_trials_go_first_and_those_outside_of_the_space_fail() {
     use State::{Complete, Fail};
     assert_eq!(states, [Complete, Fail, Fail, Complete, Complete, Complete, Complete], "no trial more than asked for");
     let x = |number: usize| trials[number].params[0].value;
-    assert_eq!((x(0), x(4)), (0.3125, 0.5));
+    assert_eq!((x(0), x(4), x(5)), (0.3125, 0.5, 0.625));
     assert!((0.0..=0.8).contains(&x(3)), "what is left open is sampled");
     let error = |number: usize| trials[number].user_text("quintet:error").unwrap();
     assert!(error(1).contains("the queued value 5 of `x` is outside of"), "{}", error(1));
@@ -224,6 +230,10 @@ async fn a_hopeless_trial_is_pruned_while_it_runs() {
         let last = steps.iter().max_by_key(|(step, _)| step.parse::<i64>().unwrap()).unwrap().1;
         assert_eq!(&trial["value"], last);
         assert!(steps.len() < 5, "it was stopped before its end: {trial}");
+    }
+    let study = house.store.find_study("prune").await.unwrap().unwrap();
+    for trial in house.store.trials(study.id).await.unwrap().iter().filter(|trial| trial.state == State::Pruned) {
+        assert!(trial.user_attrs[ATTR_TRIAL_METRICS].starts_with(r#"{"ms": "#), "what it cost: {trial:?}");
     }
     // The best is never a pruned one, and those that were better than the median went on.
     assert_eq!(trials[report["best"]["number"].as_f64().unwrap() as usize]["state"], "COMPLETE");

@@ -125,7 +125,7 @@ pub(crate) async fn program(context: Context, runs: &Runs) -> WorkResult {
         context.metric("other", 1.0, i64::from(step));
         tokio::time::sleep(Duration::from_millis(if command.parameters.contains_key("slow") { 200 } else { 10 })).await;
         if context.directive() != Directive::Continue {
-            return Ok(Done { stopped: true, ..Done::default() });
+            return Ok(Done { stopped: true, metrics: [("ms".to_owned(), 1.0 - x)].into(), ..Done::default() });
         }
     }
     let name = if x > 0.8 { "los" } else { "loss" };

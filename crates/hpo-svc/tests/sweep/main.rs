@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests panic like the tests themselves.
 
 mod basics;
+mod endings;
 mod house;
 mod policies;
 #[path = "../support/mod.rs"]

@@ -23,7 +23,11 @@ fn objective(metric: &str, direction: v1::Direction) -> v1::Objective {
 }
 
 /// Waits for a trial, or whatever else comes to be in a study.
-async fn eventually(house: &House, study: &str, mut reached: impl FnMut(&[Arc<hpo_svc::study::Trial>]) -> bool) {
+pub(crate) async fn eventually(
+    house: &House,
+    study: &str,
+    mut reached: impl FnMut(&[Arc<hpo_svc::study::Trial>]) -> bool,
+) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(study) = house.store.find_study(study).await.unwrap()

@@ -1,6 +1,6 @@
 //! Studies as files: a document, a table, or a database that Optuna opens.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hpo_svc::{
     storage::Store,
@@ -9,6 +9,7 @@ use hpo_svc::{
     view::export::{csv, read_json, to_json},
 };
 use quintet_proto::v1::StudyPiece;
+use runtime_core::db::Db;
 
 use super::{Client, whole};
 use crate::failure::Failure;
@@ -120,17 +121,16 @@ fn of_document(file: &Path) -> Result<(Study, Vec<Trial>), Failure> {
     read_json(&document).map_err(|error| fail(error.to_string()))
 }
 
-/// Reads a copy, so that the file stays as it is.
+/// Reads a copy, so that the file stays as it is, whoever else writes to it meanwhile.
 async fn of_database(file: &Path, study: Option<&str>) -> Result<(Study, Vec<Trial>), Failure> {
     let fail = |error: std::io::Error| Failure::usage(format!("{}: {error}", file.display()));
+    std::fs::metadata(file).map_err(fail)?;
     let draft = tempfile::tempdir().map_err(fail)?;
     let copy = draft.path().join("study.db");
-    std::fs::copy(file, &copy).map_err(fail)?;
-    let log = |of: &Path| PathBuf::from(format!("{}-wal", of.display()));
-    if log(file).exists() {
-        std::fs::copy(log(file), log(&copy)).map_err(fail)?;
-    }
     let wrong = |error: hpo_svc::storage::Error| database(file, &error);
+    let (from, to) = (file.to_owned(), copy.clone());
+    let copied = tokio::task::spawn_blocking(move || Db::copy_of_file(&from, &to)).await;
+    copied.map_err(|error| fail(std::io::Error::other(error)))?.map_err(|error| wrong(error.into()))?;
     let store = open(&copy).await?;
     store.check_revision().await.map_err(wrong)?;
     let studies = store.studies(i64::MIN, usize::MAX).await.map_err(wrong)?;

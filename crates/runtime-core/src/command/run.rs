@@ -80,7 +80,9 @@ pub async fn run(context: &Context) -> WorkResult {
     if stopped && context.directive() != Directive::Continue {
         return Ok(Done { metrics: values, report: serde_json::Value::Null, stopped: true });
     }
-    check(status)?;
+    // What it has logged tells what it has cost, for example.
+    check(status)
+        .map_err(|failure| failure.leaving(Done { metrics: values.clone(), stopped: true, ..Done::default() }))?;
     if !spec.metrics_file.is_empty() {
         values.extend(read_metrics_file(&folder.join(&spec.metrics_file))?);
     }

@@ -284,7 +284,7 @@ pub struct Auth {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Largest gRPC message and largest JSON body. Default 16MiB.
+    /// Largest gRPC message and largest JSON body. Default 16MiB. The calls on studies take 256MiB at least, as their clients send them.
     pub message: ByteSize,
     /// Largest uploaded file. Default 64GiB.
     pub upload: ByteSize,

@@ -81,6 +81,9 @@ pub enum Error {
     /// Another program has kept the database locked for too long.
     #[error("another program keeps the database locked; wait until it has ended, or end it: {0}")]
     Busy(String),
+    /// The database server is away for now, or has given the transaction up so that others could go on: the same may go well later.
+    #[error("the database cannot be reached for now: {0}")]
+    Unavailable(String),
     /// The file is no database or is damaged.
     #[error("the database is damaged: {0}")]
     Corrupt(String),
@@ -103,6 +106,13 @@ pub enum Error {
     /// What was asked for does not exist for this database.
     #[error("{0}")]
     Unsupported(&'static str),
+}
+
+impl Error {
+    /// Whether the same may go well a moment later.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
 }
 
 /// A step of a schema; steps run once each, in order.
@@ -208,6 +218,14 @@ impl Target {
         Ok(Self::Postgres { url: parsed.to_string(), schema })
     }
 
+    /// Connects to a database that was there before.
+    fn reconnect(&self, read_only: bool) -> Result<Box<dyn Connection>, Error> {
+        self.connect(read_only).map_err(|error| match self {
+            Self::Postgres { .. } => Error::Unavailable(error.to_string()),
+            Self::Sqlite(_) => error,
+        })
+    }
+
     fn connect(&self, read_only: bool) -> Result<Box<dyn Connection>, Error> {
         Ok(match self {
             Self::Sqlite(path) => Box::new(sqlite::Sqlite::open(path, read_only)?),
@@ -308,7 +326,7 @@ impl Db {
             }
         })?;
         let reconnect = target.clone();
-        let writer = writer::Writer::start(connection, Box::new(move || reconnect.connect(false)), lock);
+        let writer = writer::Writer::start(connection, Box::new(move || reconnect.reconnect(false)), lock);
         let readers =
             Arc::new(Readers { idle: std::sync::Mutex::default(), permits: Arc::new(Semaphore::new(READERS)) });
         Ok(Self { target, dialect, writer, readers })
@@ -375,9 +393,16 @@ impl Db {
             let idle = readers.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
             let mut connection = match idle {
                 Some(connection) => connection,
-                None => target.connect(true)?,
+                None => target.reconnect(true)?,
             };
-            connection.batch("BEGIN")?;
+            match connection.batch("BEGIN") {
+                // The server was restarted since.
+                Err(error) if error.is_passing() || connection.is_broken() => {
+                    connection = target.reconnect(true)?;
+                    connection.batch("BEGIN")?;
+                }
+                other => other?,
+            }
             let result = f(connection.as_mut());
             if connection.batch("ROLLBACK").is_ok() && !connection.is_broken() {
                 readers.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(connection);
@@ -386,6 +411,15 @@ impl Db {
         })
         .await
         .unwrap_or_else(|_| Err(Error::Statement("the reading task panicked".into()).into()))
+    }
+
+    /// Writes a consistent copy of a SQLite file that another program may be using to `path`. The file itself stays as it is, also when
+    /// that program was killed in the middle of a transaction. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the other program keeps it locked; [`Error::Corrupt`]; an I/O error's text otherwise.
+    pub fn copy_of_file(source: &Path, path: &Path) -> Result<(), Error> {
+        sqlite::copy(source, path)
     }
 
     /// Writes a consistent copy of the database to `path`, complete or not at all.

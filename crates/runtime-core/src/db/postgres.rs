@@ -183,6 +183,13 @@ fn describe(error: &postgres::Error) -> String {
     )
 }
 
+/// Whether the server will do the same later: it shuts down, starts, has lost the connection or has chosen the transaction to end a
+/// deadlock.
+fn is_passing(state: &SqlState) -> bool {
+    let shutdown = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW];
+    state.code().starts_with("08") || *state == SqlState::T_R_DEADLOCK_DETECTED || shutdown.contains(state)
+}
+
 fn error(error: postgres::Error) -> Error {
     let text = describe(&error);
     match error.code() {
@@ -191,6 +198,10 @@ fn error(error: postgres::Error) -> Error {
         }
         Some(&SqlState::NOT_NULL_VIOLATION) => Error::Constraint(text),
         Some(&SqlState::DISK_FULL) => Error::Full(text),
+        Some(state) if is_passing(state) => Error::Unavailable(text),
+        None if error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>()) => {
+            Error::Unavailable(text)
+        }
         _ => Error::Statement(text),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::Read as _,
     ops::ControlFlow,
     path::{Path, PathBuf},
     time::Duration,
@@ -9,6 +10,7 @@ use std::{
 
 use rusqlite::{
     ErrorCode, OpenFlags,
+    backup::StepResult,
     types::{ToSqlOutput, ValueRef},
 };
 
@@ -240,9 +242,7 @@ pub(super) fn own(path: &Path) -> Result<File, Error> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|e| fail(e.to_string()))?;
     }
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let file = File::create(PathBuf::from(name)).map_err(|e| fail(e.to_string()))?;
+    let file = File::create(beside(path, ".lock")).map_err(|e| fail(e.to_string()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(Error::Owned(path.display().to_string())),
@@ -261,8 +261,13 @@ pub(super) fn snapshot(source: &Path, to: &Path) -> Result<(), Error> {
         let mut into = rusqlite::Connection::open(temporary.path()).map_err(error)?;
         let backup = rusqlite::backup::Backup::new(&from.connection, &mut into).map_err(error)?;
         // All pages in one step: the copy is of one moment, and writers are not held up in WAL mode.
-        while backup.step(-1).map_err(error)? != rusqlite::backup::StepResult::Done {
-            std::thread::yield_now();
+        loop {
+            match backup.step(-1).map_err(error)? {
+                StepResult::Done => break,
+                // It has waited for them.
+                StepResult::Busy | StepResult::Locked => return Err(Error::Busy(source.display().to_string())),
+                _ => std::thread::yield_now(),
+            }
         }
         drop(backup);
         // The copy travels alone: without WAL there is no second file that would have to go with it.
@@ -271,4 +276,44 @@ pub(super) fn snapshot(source: &Path, to: &Path) -> Result<(), Error> {
     temporary.as_file().sync_all().map_err(io)?;
     temporary.persist(to).map_err(|e| io(e.error))?;
     File::open(folder).and_then(|f| f.sync_all()).map_err(io)
+}
+
+/// The file of that suffix beside a database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Whether nobody is at work on a database: it is of the kind with a log, which whoever closes it last takes away. To read it in place
+/// would leave another one.
+fn at_rest(path: &Path) -> std::io::Result<bool> {
+    let mut header = [0; 20];
+    let read = File::open(path)?.read(&mut header)?;
+    Ok(read == header.len() && header[18] == 2 && !beside(path, "-wal").exists())
+}
+
+/// Copies the database of another program without changing it. When that was killed in the middle of a transaction, the transaction is
+/// undone in the copy; there all is done, too, when the file cannot be read in place.
+pub(super) fn copy(source: &Path, to: &Path) -> Result<(), Error> {
+    let io = |e: std::io::Error| Error::Statement(format!("copying {}: {e}", source.display()));
+    if !at_rest(source).map_err(io)? {
+        match snapshot(source, to) {
+            Err(Error::Statement(_) | Error::Open { .. }) => {}
+            other => return other,
+        }
+    }
+    let draft = tempfile::tempdir().map_err(io)?;
+    let copied = draft.path().join("copy.db");
+    fs::copy(source, &copied).map_err(io)?;
+    for suffix in ["-wal", "-journal"] {
+        if beside(source, suffix).exists() {
+            fs::copy(beside(source, suffix), beside(&copied, suffix)).map_err(io)?;
+        }
+    }
+    // The first to open it for writing undoes or takes over what the files beside it hold.
+    let recovered = Sqlite::open(&copied, false)?;
+    snapshot(&copied, to)?;
+    drop(recovered);
+    Ok(())
 }

@@ -324,6 +324,89 @@ async fn snapshot_of_a_database_in_use_is_whole() {
     assert_eq!(rows[0].int(0), Ok(50));
 }
 
+#[tokio::test]
+async fn a_connection_that_the_server_has_ended_is_made_again() {
+    let server = testing::PostgresServer::start().unwrap();
+    let url = server.database().unwrap();
+    let db = Db::open(&url, SCHEMA).unwrap();
+    fn count(tx: &mut dyn Tx) -> Result<i64, Error> {
+        tx.query("SELECT COUNT(*) FROM items", &[])?[0].int(0)
+    }
+    db.write(insert(1, "a")).await.unwrap();
+    assert_eq!(db.read(count).await, Ok(1));
+    // As in a restart, every connection gets the same error.
+    let ends = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() \
+                AND pid <> pg_backend_pid()";
+    let end_all = move || ::postgres::Client::connect(&url, ::postgres::NoTls).unwrap().batch_execute(ends).unwrap();
+    std::thread::spawn(end_all).join().unwrap();
+    db.write(insert(2, "b")).await.unwrap();
+    assert_eq!(db.read(count).await, Ok(2));
+    drop(server);
+    let away = db.write(insert(3, "c")).await;
+    assert!(matches!(away, Err(Error::Unavailable(_))), "{away:?}");
+    let away = db.read(count).await;
+    assert!(matches!(away, Err(Error::Unavailable(_))), "{away:?}");
+}
+
+fn names_in(folder: &std::path::Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_a_killed_program_had_not_committed_is_not_in_the_copy_of_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let [at_work, killed, copied] = ["at-work", "killed", "copied"].map(|name| folder.path().join(name));
+    [&at_work, &killed].iter().for_each(|folder| std::fs::create_dir(folder).unwrap());
+    let file = at_work.join("study.db");
+    let program = rusqlite::Connection::open(&file).unwrap();
+    program.execute_batch("PRAGMA cache_size = 5; CREATE TABLE t (x INTEGER, text TEXT)").unwrap();
+    let fill = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 500) \
+                INSERT INTO t SELECT x, printf('%.500c', 'x') FROM n";
+    program.execute_batch(fill).unwrap();
+    // More than the cache holds: pages of the transaction are in the file before it is committed.
+    program.execute_batch("BEGIN; UPDATE t SET x = -1, text = printf('%.500c', 'y')").unwrap();
+    for name in names_in(&at_work) {
+        std::fs::copy(at_work.join(&name), killed.join(&name)).unwrap();
+    }
+    assert_eq!(names_in(&killed), ["study.db", "study.db-journal"]);
+    let before = std::fs::read(killed.join("study.db")).unwrap();
+    let changed = before.windows(50).any(|window| window.iter().all(|byte| *byte == b'y'));
+    assert!(changed, "the transaction has reached the file");
+    Db::copy_of_file(&killed.join("study.db"), &copied).unwrap();
+    let sum = "SELECT SUM(x), COUNT(*) FROM t WHERE text NOT LIKE '%y%'";
+    let read = |path: &std::path::Path| {
+        let copy = rusqlite::Connection::open(path).unwrap();
+        copy.query_row(sum, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).unwrap()
+    };
+    assert_eq!(read(&copied), (125_250, 500));
+    assert_eq!(std::fs::read(killed.join("study.db")).unwrap(), before);
+    assert_eq!(names_in(&killed), ["study.db", "study.db-journal"], "it stays as it is");
+}
+
+#[test]
+fn the_copy_of_a_file_in_use_is_whole_and_leaves_nothing_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("study.db");
+    let program = rusqlite::Connection::open(&file).unwrap();
+    program.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())).unwrap();
+    program.execute_batch("CREATE TABLE t (x INTEGER); INSERT INTO t VALUES (1), (2)").unwrap();
+    let copied = tempfile::tempdir().unwrap();
+    let count = |name: &str| {
+        let copy = copied.path().join(name);
+        Db::copy_of_file(&file, &copy).unwrap();
+        let copy = rusqlite::Connection::open(copy).unwrap();
+        copy.query_row("SELECT COUNT(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!(count("in use"), 2, "what is in the log alone as well");
+    program.close().unwrap();
+    assert_eq!(names_in(folder.path()), ["study.db"]);
+    assert_eq!(count("at rest"), 2);
+    assert_eq!(names_in(folder.path()), ["study.db"]);
+}
+
 #[test]
 fn urls() {
     assert!(matches!(Db::open("mysql://x", &[]), Err(Error::Url(_))));

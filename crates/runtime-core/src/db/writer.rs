@@ -100,6 +100,7 @@ where
 /// The connection, for whoever writes, and what was committed over it.
 struct Seat {
     connection: Box<dyn Connection>,
+    connect: Connect,
     commits: Commits,
 }
 
@@ -125,14 +126,14 @@ impl Writer {
     pub(super) fn start(connection: Box<dyn Connection>, connect: Connect, lock: Option<File>) -> Self {
         let (queue, requests) = mpsc::channel(QUEUE);
         let shared = connection.dialect() == Dialect::Sqlite;
-        let seat = Arc::new(Mutex::new(Seat { connection, commits: Commits::default() }));
+        let seat = Arc::new(Mutex::new(Seat { connection, connect, commits: Commits::default() }));
         let own = seat.clone();
         // Ends when the last handle is dropped: the channel closes, and with the thread go connection and lock.
         thread::Builder::new()
             .name("db-writer".into())
             .spawn(move || {
                 let _lock = lock;
-                serve(&own, &connect, requests);
+                serve(&own, requests);
                 drop(own);
             })
             .map(drop)
@@ -189,7 +190,7 @@ impl Writer {
     }
 }
 
-fn serve(seat: &Mutex<Seat>, connect: &Connect, mut requests: mpsc::Receiver<Box<dyn Request>>) {
+fn serve(seat: &Mutex<Seat>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
     while let Some(first) = requests.blocking_recv() {
         let mut taken = seat.lock().unwrap_or_else(PoisonError::into_inner);
         let mut group = vec![first];
@@ -197,16 +198,6 @@ fn serve(seat: &Mutex<Seat>, connect: &Connect, mut requests: mpsc::Receiver<Box
             && let Ok(next) = requests.try_recv()
         {
             group.push(next);
-        }
-        if taken.connection.is_broken() {
-            match connect() {
-                Ok(fresh) => taken.connection = fresh,
-                Err(error) => {
-                    tracing::warn!(%error, "the database cannot be reached");
-                    group.into_iter().for_each(|request| request.answer(Err(error.clone())));
-                    continue;
-                }
-            }
         }
         let commit = taken.run_group(&mut group);
         metrics::histogram!("quintet_db_group_size").record(group.len() as f64);
@@ -222,15 +213,27 @@ impl Seat {
         if let [only] = group {
             return self.run_alone(durability, |tx| only.run(tx));
         }
-        self.connection.begin_as(durability)?;
+        self.begin(durability)?;
         match run_in_savepoints(self.connection.as_mut(), group) {
             Ok(()) => self.end("COMMIT", durability),
             Err(error) => self.end("ROLLBACK", durability).and(Err(error)),
         }
     }
 
+    /// Begins a transaction, over a new connection when the old one turns out to be gone, as after a restart of the database.
+    fn begin(&mut self, durability: Durability) -> Result<(), Error> {
+        match self.connection.begin_as(durability) {
+            Err(error) if error.is_passing() || self.connection.is_broken() => {
+                tracing::warn!(%error, "the connection to the database is gone: connecting again");
+                self.connection = (self.connect)()?;
+                self.connection.begin_as(durability)
+            }
+            other => other,
+        }
+    }
+
     fn run_alone(&mut self, durability: Durability, run: impl FnOnce(&mut dyn Tx) -> bool) -> Result<(), Error> {
-        let mut tx = Lazy { connection: self.connection.as_mut(), durability, begun: false };
+        let mut tx = Lazy { seat: self, durability, begun: false };
         let ok = run(&mut tx);
         if !tx.begun {
             return Ok(());
@@ -253,7 +256,7 @@ impl Seat {
 
 /// A transaction that begins with its first statement: a request that needs none costs none.
 struct Lazy<'a> {
-    connection: &'a mut dyn Connection,
+    seat: &'a mut Seat,
     durability: Durability,
     begun: bool,
 }
@@ -261,10 +264,10 @@ struct Lazy<'a> {
 impl Lazy<'_> {
     fn begun(&mut self) -> Result<&mut dyn Connection, Error> {
         if !self.begun {
-            self.connection.begin_as(self.durability)?;
+            self.seat.begin(self.durability)?;
             self.begun = true;
         }
-        Ok(self.connection)
+        Ok(self.seat.connection.as_mut())
     }
 }
 
@@ -295,11 +298,11 @@ impl Tx for Lazy<'_> {
     }
 
     fn commits_of_others(&mut self) -> Result<Option<i64>, Error> {
-        self.connection.commits_of_others()
+        self.seat.connection.commits_of_others()
     }
 
     fn dialect(&self) -> Dialect {
-        self.connection.dialect()
+        self.seat.connection.dialect()
     }
 }
 

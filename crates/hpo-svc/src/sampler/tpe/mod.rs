@@ -298,7 +298,7 @@ fn usable(parameter: &Parameter, value: f64) -> Option<f64> {
         Distribution::Float { log, .. } | Distribution::Int { log, .. } => log,
         Distribution::Categorical { .. } => false,
     };
-    // A logarithm of it is needed; and a domain that is left may have had no end.
+    // A logarithm of it is needed. An infinite value, which Optuna lets users set, is near nothing.
     (value.is_finite() && (!log || value > 0.0)).then_some(value)
 }
 

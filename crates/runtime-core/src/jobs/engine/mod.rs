@@ -185,13 +185,18 @@ impl Engine {
             }
         };
         if !prune {
-            let children: Vec<i64> = self.children.get(&uid).into_iter().flatten().copied().collect();
-            let error = job_error(ErrorReason::ParentCancelled, format!("job {uid} was stopped"), ErrorClass::User);
-            for child in children {
-                self.cancel_key(child, &error, now);
-            }
+            self.cancel_children(&uid, now);
         }
         job
+    }
+
+    /// Nobody waits for what the children of a job do once it was stopped or has ended.
+    fn cancel_children(&mut self, uid: &str, now: Millis) {
+        let children: Vec<i64> = self.children.get(uid).into_iter().flatten().copied().collect();
+        let error = job_error(ErrorReason::ParentCancelled, format!("job {uid} was stopped"), ErrorClass::User);
+        for child in children {
+            self.cancel_key(child, &error, now);
+        }
     }
 
     /// A deadline makes a job fail, everything else that stops it makes it cancelled.
@@ -261,6 +266,7 @@ impl Engine {
         }
         if is_terminal(state) {
             self.remove(key);
+            self.cancel_children(&job.uid, now);
         } else {
             self.schedule(key);
         }

@@ -187,6 +187,35 @@ fn cancelling_reaches_children_and_converges_without_the_worker() {
 }
 
 #[test]
+fn no_child_outlives_a_job_that_fails() {
+    let ends: [fn(&mut Engine, &Job); 2] = [
+        |engine, job| drop(engine.finish(report(job), failure(ErrorClass::User), 1).unwrap()),
+        // Its worker is gone, and so are its attempts.
+        |engine, _| {
+            engine.give_up(|job| job.parent.is_empty(), &job_error(ErrorReason::Internal, "x", ErrorClass::User), 1)
+        },
+    ];
+    for end in ends {
+        let mut engine = engine();
+        let parent = create(&mut engine, "p", 0);
+        let attempt = claim(&mut engine, 0);
+        let child = |id: &str| Job { parent: parent.name.clone(), ..command(id) };
+        engine.create(child("running"), String::new(), false, 0).unwrap();
+        let running = claim(&mut engine, 0);
+        let grandchild = Job { parent: running.name.clone(), ..command("grandchild") };
+        engine.create(grandchild.clone(), String::new(), false, 0).unwrap();
+        end(&mut engine, &attempt);
+        assert!(engine.get(&parent.uid).is_none() && engine.get(&grandchild.uid).is_none());
+        let told = engine.get(&running.uid).unwrap();
+        assert_eq!(
+            (told.state(), told.error.as_ref().unwrap().reason.as_str()),
+            (JobState::Cancelling, "PARENT_CANCELLED")
+        );
+        assert_eq!(engine.heartbeat(report(&running), 2).unwrap().0, Directive::Cancel);
+    }
+}
+
+#[test]
 fn a_success_that_races_a_cancellation_stays_one() {
     let mut engine = engine();
     create(&mut engine, "a", 0);
