@@ -44,6 +44,8 @@ def f1(trainer, sentences, rows, names):
     """Entity F1 of seqeval; words that the model does not see count as predicted `O`."""
     from seqeval.metrics import f1_score
 
+    # Else the rows are evaluated by length, and come back in that order.
+    trainer.args.group_by_length = False
     chosen = trainer.predict(rows).predictions.argmax(-1)
     predicted = [["O"] * len(tags) for _, tags in sentences]
     for tags, row, owners, choice in zip(predicted, rows.rows, rows.owners, chosen):
