@@ -3,13 +3,10 @@
 //! `quintet serve` mounts every service on one host, a service's own program mounts itself: both are
 //! `Host::open(config)`, a `mount` for each service, `Host::start`.
 
-use std::{collections::BTreeMap, convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::{Router, response::IntoResponse};
-use http::Request;
+use axum::Router;
 use quintet_proto::v1::{job_service_server::JobServiceServer, worker_service_server::WorkerServiceServer};
-use tonic::server::NamedService;
-use tower::Service;
 
 use crate::{
     artifacts::{self, ArtifactStore},
@@ -20,7 +17,7 @@ use crate::{
     db,
     jobs::{JobApi, Jobs, Surroundings, SystemClock, Validator, WorkerApi, follow::follow},
     limited,
-    server::{self, Drain, Listener, Server, ServerHandle},
+    server::{self, Drain, GrpcService, Listener, Server, ServerHandle},
     supervisor::{self, Program},
     telemetry,
     tracker::{RunWriter, Tracker},
@@ -186,12 +183,7 @@ impl Host {
 
     /// Mounts a gRPC service.
     #[must_use]
-    pub fn service<S>(mut self, service: S) -> Self
-    where
-        S: Service<Request<tonic::body::Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
-        S::Response: IntoResponse,
-        S::Future: Send + 'static,
-    {
+    pub fn service(mut self, service: impl GrpcService) -> Self {
         self.server = self.server.service(service);
         self
     }

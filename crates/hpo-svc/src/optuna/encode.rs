@@ -21,15 +21,18 @@ const TIMES: DateTimePrinter = DateTimePrinter::new().separator(b' ').precision(
 /// Bytes of a double with the key before it.
 const DOUBLE: usize = 9;
 
+/// Parameters that an encoder keeps at most: to look for one among more would take longer than to write it.
+const MOST: usize = 32;
+
 /// Encodes trials. What many of them share is made once.
+#[derive(Debug, Default)]
 pub(super) struct Encoder {
-    /// Optuna has the server's own zone on the wire, without saying so.
-    zone: TimeZone,
     /// A study has few.
     params: Vec<Shared>,
 }
 
 /// What trials share that have a parameter of the same name and distribution.
+#[derive(Debug)]
 struct Shared {
     name: String,
     distribution: Distribution,
@@ -61,16 +64,13 @@ impl Shared {
 }
 
 impl Encoder {
-    pub(super) fn new() -> Self {
-        Self { zone: TimeZone::system(), params: Vec::new() }
-    }
-
     /// A message for each trial.
     pub(super) fn trials<'a>(&mut self, trials: impl IntoIterator<Item = &'a Trial>) -> Vec<Bytes> {
         let (mut out, mut lengths) = (Vec::new(), Vec::new());
+        let zone = TimeZone::system();
         for trial in trials {
             let start = out.len();
-            self.put(trial, &mut out);
+            self.put(trial, &zone, &mut out);
             lengths.push(out.len() - start);
         }
         // They share one piece of memory.
@@ -81,19 +81,20 @@ impl Encoder {
     /// The message of one trial.
     pub(super) fn trial(&mut self, trial: &Trial) -> Bytes {
         let mut out = Vec::new();
-        self.put(trial, &mut out);
+        self.put(trial, &TimeZone::system(), &mut out);
         out.into()
     }
 
-    fn put(&mut self, trial: &Trial, out: &mut Vec<u8>) {
+    /// Optuna has the server's own zone on the wire, without saying so.
+    fn put(&mut self, trial: &Trial, zone: &TimeZone, out: &mut Vec<u8>) {
         for (tag, number) in [(1, trial.id), (2, trial.number), (3, state_code(trial.state).into())] {
             if number != 0 {
                 encoding::int64::encode(tag, &number, out);
             }
         }
         encoding::double::encode_packed(4, &trial.values, out);
-        self.put_time(5, trial.start, out);
-        self.put_time(6, trial.complete, out);
+        put_time(5, trial.start, zone, out);
+        put_time(6, trial.complete, zone, out);
         for (place, param) in trial.params.iter().enumerate() {
             self.put_param(place, param, out);
         }
@@ -106,17 +107,7 @@ impl Encoder {
         }
     }
 
-    fn put_time(&self, tag: u32, time: Option<Timestamp>, out: &mut Vec<u8>) {
-        let Some(time) = time else { return };
-        let mut text = String::new();
-        // Writing to a string cannot fail.
-        let _ = TIMES.print_datetime(&self.zone.to_datetime(time), &mut text);
-        put_text(tag, &text, out);
-    }
-
     fn put_param(&mut self, place: usize, param: &Param, out: &mut Vec<u8>) {
-        // Where every trial has its own range, looking for it would cost more than writing it.
-        const MOST: usize = 32;
         // As a rule the trials have theirs in the same order.
         let near = self.params.get(place).filter(|known| known.fits(param));
         match near.or_else(|| self.params.iter().find(|known| known.fits(param))) {
@@ -124,12 +115,22 @@ impl Encoder {
             None => {
                 let new = Shared::new(param);
                 new.put(param.value, out);
-                if self.params.len() < MOST {
-                    self.params.push(new);
+                if self.params.len() == MOST {
+                    // Of another study, or every trial has its own range.
+                    self.params.clear();
                 }
+                self.params.push(new);
             }
         }
     }
+}
+
+fn put_time(tag: u32, time: Option<Timestamp>, zone: &TimeZone, out: &mut Vec<u8>) {
+    let Some(time) = time else { return };
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = TIMES.print_datetime(&zone.to_datetime(time), &mut text);
+    put_text(tag, &text, out);
 }
 
 fn put_length(tag: u32, length: usize, out: &mut Vec<u8>) {
@@ -198,10 +199,10 @@ mod tests {
     #[test]
     fn clients_read_what_the_study_holds() {
         let trials: Vec<Trial> = (0..4).map(trial).collect();
-        let encoded = Encoder::new().trials(&trials);
+        let encoded = Encoder::default().trials(&trials);
         assert_eq!(encoded.len(), 4);
         for (bytes, trial) in encoded.into_iter().zip(&trials) {
-            assert_eq!(bytes, Encoder::new().trial(trial), "what was shared changes nothing");
+            assert_eq!(bytes, Encoder::default().trial(trial), "what was shared changes nothing");
             let read = proto::Trial::decode(bytes).unwrap();
             assert_eq!((read.trial_id, read.number), (trial.id, trial.number));
             assert_eq!(wire::state(read.state).unwrap(), trial.state);
@@ -223,7 +224,7 @@ mod tests {
             Trial { params: vec![Param { name: "n".into(), value: 0.0, distribution }], ..trial(0) }
         };
         let trials = [with(ParamValue::Int(1)), with(ParamValue::Float(1.0)), with(ParamValue::Int(1))];
-        let texts = Encoder::new().trials(&trials).into_iter().map(|bytes| {
+        let texts = Encoder::default().trials(&trials).into_iter().map(|bytes| {
             let read = proto::Trial::decode(bytes).unwrap();
             read.distributions["n"].rsplit_once(": ").unwrap().1.to_owned()
         });
@@ -233,7 +234,7 @@ mod tests {
     #[test]
     fn times_have_six_digits_after_the_second() {
         let at = Trial { start: Some(Timestamp::UNIX_EPOCH), ..trial(0) };
-        let read = proto::Trial::decode(Encoder::new().trial(&at)).unwrap();
+        let read = proto::Trial::decode(Encoder::default().trial(&at)).unwrap();
         assert!(read.datetime_start.ends_with(":00.000000") && read.datetime_start.len() == 26, "{read:?}");
         assert_eq!(read.datetime_complete, "");
     }
@@ -245,7 +246,7 @@ mod tests {
             Trial { params: vec![Param { name: "x".into(), value: 0.5, distribution }], ..trial(0) }
         };
         let trials: Vec<Trial> = (1..100).map(|high| with(high.into())).collect();
-        for (bytes, trial) in Encoder::new().trials(&trials).into_iter().zip(&trials) {
+        for (bytes, trial) in Encoder::default().trials(&trials).into_iter().zip(&trials) {
             let read = proto::Trial::decode(bytes).unwrap();
             assert_eq!(read.distributions["x"], trial.params[0].distribution.to_json());
         }

@@ -6,9 +6,13 @@
 
 mod encode;
 mod leases;
+mod parsed;
 mod wire;
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use jiff::Timestamp;
 use quintet_proto::optuna::{
@@ -32,7 +36,7 @@ use runtime_core::{
 use tonic::{Request, Response, Status};
 
 pub use self::leases::Patience;
-use self::{encode::Encoder, leases::Leases};
+use self::{encode::Encoder, leases::Leases, parsed::Parsed};
 use crate::{
     after_trials::AfterTrials,
     storage::{Attributes, Edit, Error, NewTrial, Store, StudyAttributes},
@@ -54,6 +58,8 @@ pub struct OptunaStorage {
     store: Store,
     leases: Leases,
     after_trials: AfterTrials,
+    distributions: Arc<Parsed>,
+    encoder: Arc<Mutex<Encoder>>,
 }
 
 impl fmt::Debug for OptunaStorage {
@@ -65,7 +71,9 @@ impl fmt::Debug for OptunaStorage {
 impl OptunaStorage {
     /// A service over a store. Running trials whose clients have gone fail when that patience has an end.
     pub fn new(store: Store, patience: Patience) -> Self {
-        Self { leases: Leases::new(store.clone(), patience), store, after_trials: AfterTrials::default() }
+        let leases = Leases::new(store.clone(), patience);
+        let (distributions, encoder) = (Arc::default(), Arc::default());
+        Self { store, leases, after_trials: AfterTrials::default(), distributions, encoder }
     }
 
     /// What is to be told of trials that clients have ended.
@@ -125,6 +133,12 @@ impl OptunaStorage {
             self.leases.touch(trial, peer.as_ref());
         }
         Ok(())
+    }
+
+    /// Encodes few trials, with what was kept of those before.
+    fn encode<T>(&self, encode: impl FnOnce(&mut Encoder) -> T) -> T {
+        // What an encoder keeps is right at any time.
+        encode(&mut self.encoder.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Why a write to a trial with a problem is refused: that there is no such trial, or that it has ended, comes before the problem.
@@ -284,7 +298,7 @@ impl StorageService for OptunaStorage {
         let peer = peer(&request);
         let request = request.into_inner();
         // As in Optuna, a text that cannot be read is refused before anything is looked at.
-        let distribution = wire::distribution("distribution", &request.distribution)?;
+        let distribution = self.distributions.distribution("distribution", request.distribution)?;
         let (name, value) = (request.param_name, request.param_value_internal);
         let param = check_name("param_name", &name)
             .and_then(|()| wire::param("param_value_internal", name, value, distribution));
@@ -363,16 +377,19 @@ impl StorageService for OptunaStorage {
 
     async fn get_trial(&self, request: Request<GetTrialRequest>) -> Answer<GetTrialReply> {
         let trial = self.store.trial(request.into_inner().trial_id).await?;
-        Ok(Response::new(GetTrialReply { trial: Some(Encoder::new().trial(&trial)) }))
+        Ok(Response::new(GetTrialReply { trial: Some(self.encode(|encoder| encoder.trial(&trial))) }))
     }
 
     async fn get_trials(&self, request: Request<GetTrialsRequest>) -> Answer<GetTrialsReply> {
         let request = request.into_inner();
         let (after, also) = (request.trial_id_greater_than, request.included_trial_ids.into_iter().collect());
         let trials = self.store.trials_since(request.study_id, after, also).await?;
-        let encode = || Encoder::new().trials(trials.iter().map(|trial| &**trial));
+        let encode = |encoder: &mut Encoder| encoder.trials(trials.iter().map(|trial| &**trial));
         // To make room for other calls costs more than to encode a few.
-        let trials = if trials.len() > QUICK { may_block(encode) } else { encode() };
+        let trials = match trials.len() > QUICK {
+            true => may_block(|| encode(&mut Encoder::default())),
+            false => self.encode(encode),
+        };
         Ok(Response::new(GetTrialsReply { trials }))
     }
 }

@@ -272,9 +272,15 @@ impl Distribution {
         }
     }
 
-    /// Whether both have the same text: choices that are equal may be written differently.
+    /// Whether both have the same text: choices and zeros that are equal may be written differently.
     pub fn same_text(&self, other: &Self) -> bool {
+        let same_bits = |pairs: [(f64, f64); 3]| pairs.iter().all(|(a, b)| a.to_bits() == b.to_bits());
         match (self, other) {
+            (Self::Float { low, high, log, step }, Self::Float { low: low2, high: high2, log: log2, step: step2 }) => {
+                // No step is 0.
+                let steps = (step.unwrap_or_default(), step2.unwrap_or_default());
+                log == log2 && same_bits([(*low, *low2), (*high, *high2), steps])
+            }
             (Self::Categorical { choices }, Self::Categorical { choices: other }) => {
                 same(choices, other, ParamValue::same_text)
             }

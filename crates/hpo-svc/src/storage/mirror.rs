@@ -58,11 +58,27 @@ struct Mirrored {
     ids: BTreeMap<i64, i64>,
     /// Ids of trials that have not ended, and of those to read again.
     open: BTreeSet<i64>,
-    /// The distribution of the first trial that has a parameter, by its name.
-    references: HashMap<String, (i64, Distribution)>,
+    /// Of the first trial that has a parameter, by its name.
+    references: HashMap<String, Reference>,
     /// Somebody else has written since this was read.
     stale: bool,
     used: u64,
+}
+
+/// The distribution of a parameter that those of later trials have to go with.
+#[derive(Debug)]
+struct Reference {
+    /// Of the trial.
+    number: i64,
+    distribution: Distribution,
+    /// As it is stored: as a rule all trials have the same.
+    json: String,
+}
+
+impl Reference {
+    fn new(number: i64, distribution: &Distribution) -> Self {
+        Self { number, distribution: distribution.clone(), json: distribution.to_json() }
+    }
 }
 
 impl Mirrored {
@@ -80,10 +96,16 @@ impl Mirrored {
 
     fn refer(&mut self, number: i64, param: &Param) {
         match self.references.get_mut(&param.name) {
-            Some((first, _)) if *first <= number => {}
-            Some(known) => *known = (number, param.distribution.clone()),
-            None => drop(self.references.insert(param.name.clone(), (number, param.distribution.clone()))),
+            Some(first) if first.number <= number => {}
+            Some(first) => *first = Reference::new(number, &param.distribution),
+            None => drop(self.references.insert(param.name.clone(), Reference::new(number, &param.distribution))),
         }
+    }
+
+    /// The text of a parameter's distribution, if it is known.
+    fn json(&self, param: &Param) -> Option<String> {
+        let known = self.references.get(&param.name)?;
+        known.distribution.same_text(&param.distribution).then(|| known.json.clone())
     }
 
     fn next_number(&self) -> i64 {
@@ -254,7 +276,7 @@ impl Mirror {
             None => *self.count_ids.insert(Table::Trials.is_ours_to_count(tx)?),
         };
         let id = if count { Some(Table::Trials.next(tx)?) } else { None };
-        trial.id = write::insert_trial(tx, study, &trial, id)?;
+        trial.id = write::insert_trial(tx, study, &trial, id, self.jsons(study))?;
         if leased && trial.state == State::Running {
             write::lease(tx, trial.id)?;
         }
@@ -287,7 +309,7 @@ impl Mirror {
         }
         write::check_values(&edit.values)?;
         let now = write::stored_time(now);
-        write::edit(tx, trial, edit, now)?;
+        write::edit(tx, trial, edit, now, self.jsons(open.study))?;
         if edit.leased && state == Some(State::Running) {
             write::lease(tx, trial)?;
         }
@@ -324,11 +346,17 @@ impl Mirror {
         }
     }
 
+    /// Gives the texts of the distributions of a study's parameters.
+    fn jsons(&self, study: i64) -> impl Fn(&Param) -> String {
+        let known = self.studies.get(&study);
+        move |param| known.and_then(|known| known.json(param)).unwrap_or_else(|| param.distribution.to_json())
+    }
+
     /// The reference is the distribution of the study's first trial that has the name.
     fn check_param(&mut self, tx: &mut dyn Tx, study: i64, param: &Param) -> Result<(), Error> {
         let known = self.studies.get(&study).and_then(|mirrored| mirrored.references.get(&param.name));
         match (known, tx.dialect()) {
-            (Some((_, known)), _) => check_compatible(&param.name, &param.distribution, known),
+            (Some(known), _) => check_compatible(&param.name, &param.distribution, &known.distribution),
             (None, Dialect::Sqlite) => Ok(()),
             (None, Dialect::Postgres) => match read::reference(tx, study, &param.name)? {
                 Some(known) => check_compatible(&param.name, &param.distribution, &known),

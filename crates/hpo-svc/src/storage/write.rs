@@ -68,8 +68,14 @@ pub(super) fn lock_next_number(tx: &mut dyn Tx, study: i64) -> Result<i64, Error
     Ok(rows.first().map_or(Ok(0), |row| row.int(0))?)
 }
 
-/// Writes a trial and returns its id: the given one, or that of the database.
-pub(super) fn insert_trial(tx: &mut dyn Tx, study: i64, trial: &Trial, id: Option<i64>) -> Result<i64, Error> {
+/// Writes a trial and returns its id: the given one, or that of the database. `json` gives the texts of distributions.
+pub(super) fn insert_trial(
+    tx: &mut dyn Tx,
+    study: i64,
+    trial: &Trial,
+    id: Option<i64>,
+    json: impl Fn(&Param) -> String,
+) -> Result<i64, Error> {
     let (column, value) = if id.is_some() { ("trial_id, ", "$6, ") } else { ("", "") };
     let sql = format!(
         "INSERT INTO trials ({column}number, study_id, state, datetime_start, datetime_complete) \
@@ -83,7 +89,7 @@ pub(super) fn insert_trial(tx: &mut dyn Tx, study: i64, trial: &Trial, id: Optio
     let row: Vec<Value> = row.into_iter().chain(id.map(Value::from)).collect();
     let rows = tx.query(&sql, &row)?;
     let id = rows.first().map_or(Err(db::Error::Statement("no id for the new trial".into())), |row| row.int(0))?;
-    put_params(tx, id, &trial.params)?;
+    put_params(tx, id, &trial.params, json)?;
     put_values(tx, id, &trial.values)?;
     put_reports(tx, id, trial.intermediate.iter().map(|(step, value)| (*step, *value)))?;
     upsert_attributes(tx, Owner::TrialUser(id), &trial.user_attrs)?;
@@ -121,13 +127,12 @@ pub(super) fn lock_trial(tx: &mut dyn Tx, trial: i64) -> Result<(i64, i64, State
     Ok((row.int(0)?, row.int(1)?, read::state(row.text(2)?)?))
 }
 
-fn put_params(tx: &mut dyn Tx, trial: i64, params: &[Param]) -> Result<(), Error> {
+fn put_params(tx: &mut dyn Tx, trial: i64, params: &[Param], json: impl Fn(&Param) -> String) -> Result<(), Error> {
     if params.is_empty() {
         return Ok(());
     }
     let row = |param: &Param| -> Vec<Value> {
-        let json = param.distribution.to_json();
-        vec![trial.into(), param.name.as_str().into(), param.value.into(), json.into()]
+        vec![trial.into(), param.name.as_str().into(), param.value.into(), json(param).into()]
     };
     tx.execute_many(
         "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES ($1, $2, $3, $4) \
@@ -188,9 +193,15 @@ fn put_values(tx: &mut dyn Tx, trial: i64, values: &[f64]) -> Result<(), Error> 
     Ok(())
 }
 
-/// Writes the change of a trial that was found to be open, and to fit.
-pub(super) fn edit(tx: &mut dyn Tx, trial: i64, edit: &Edit, now: Timestamp) -> Result<(), Error> {
-    put_params(tx, trial, &edit.params)?;
+/// Writes the change of a trial that was found to be open, and to fit. `json` gives the texts of distributions.
+pub(super) fn edit(
+    tx: &mut dyn Tx,
+    trial: i64,
+    edit: &Edit,
+    now: Timestamp,
+    json: impl Fn(&Param) -> String,
+) -> Result<(), Error> {
+    put_params(tx, trial, &edit.params, json)?;
     put_reports(tx, trial, edit.reports.iter().copied())?;
     upsert_attributes(tx, Owner::TrialUser(trial), &edit.user_attrs)?;
     upsert_attributes(tx, Owner::TrialSystem(trial), &edit.system_attrs)?;

@@ -1,8 +1,7 @@
 //! The listener, its accept loop and the life of one connection: handshake, HTTP/1.1 or HTTP/2, age, drain, deadline.
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::body::Body;
-use http::{Request, Response};
+use http::Request;
 use hyper::{
     body::Incoming,
     rt::{Read, Write},
@@ -142,8 +141,8 @@ impl Acceptor {
             request.extensions_mut().insert(connection.clone());
             let (app, open) = (app.clone(), requests.begin());
             async move {
-                let answer = app.answer(request.map(Body::new)).await;
-                Ok::<Response<Body>, Infallible>(open.until_sent(answer))
+                let answer = app.answer(request).await;
+                Ok::<_, Infallible>(open.until_sent(answer))
             }
         });
         let builder = protocol();

@@ -7,17 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, body::Body};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::Code;
-use tower::Service as _;
+use tonic::{Code, Status, body::Body};
 use tracing::{Instrument as _, Span, field};
 
-use super::meters::{Meters, Method};
+use super::{
+    meters::{Meters, Method},
+    services::Services,
+};
 use crate::{
     status::{self, ErrorReason},
     telemetry,
@@ -35,15 +36,14 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     matches!(rest.first(), None | Some(b'+' | b';'))
 }
 
-/// Answers one call through the router of the services.
+/// Answers one call.
 pub(super) async fn call(
-    mut router: Router,
-    request: Request<Body>,
+    services: &Services,
+    request: Request<Incoming>,
     meters: Arc<Meters>,
     cut: CancellationToken,
-) -> Response<Body> {
+) -> Response<CallBody> {
     let method = meters.method(request.uri().path());
-    // What an exporter needs would be written for the log of every call.
     let span = match telemetry::exports() || request.headers().contains_key("traceparent") {
         true => tracing::info_span!(
             "rpc",
@@ -54,20 +54,21 @@ pub(super) async fn call(
             rpc.method = method.method,
             rpc.grpc.status_code = field::Empty,
         ),
-        false => tracing::info_span!("rpc", rpc.service = method.service, rpc.method = method.method),
+        // All that the log tells of a call is its method.
+        false => method.span(),
     };
     telemetry::set_remote_parent(&span, request.headers());
     let record = Record { start: Instant::now(), meters, method, span: span.clone(), done: false };
     let limit = timeout(request.headers());
+    let answer = services.call(&record.method.service, request.map(Body::new));
     // A handler that panics must not take down the other calls of the connection.
-    let answer = AssertUnwindSafe(router.call(request)).catch_unwind().instrument(span);
+    let answer = AssertUnwindSafe(answer).catch_unwind().instrument(span);
     let outcome = match limit {
         None => Some(answer.await),
         Some(limit) => tokio::time::timeout(limit, answer).await.ok(),
     };
     let response = match outcome {
-        Some(Ok(Ok(response))) => response,
-        Some(Ok(Err(never))) => match never {},
+        Some(Ok(response)) => response,
         Some(Err(_)) => status::Error::new(ErrorReason::Internal, "the call failed unexpectedly; see the server's log")
             .into_status()
             .into_http(),
@@ -79,19 +80,16 @@ pub(super) async fn call(
 }
 
 /// A call that is refused before it reaches a service.
-pub(super) fn refuse(reason: ErrorReason, message: &str) -> Response<Body> {
+pub(super) fn refuse<B: Default>(reason: ErrorReason, message: &str) -> Response<B> {
     status::Error::new(reason, message).into_status().into_http()
 }
 
-fn watch(response: Response<Body>, mut record: Record, cut: CancellationToken) -> Response<Body> {
+fn watch(response: Response<Body>, mut record: Record, cut: CancellationToken) -> Response<CallBody> {
     if let Some(code) = code(response.headers()) {
-        // A trailers-only answer: there is no body to watch.
+        // A trailers-only answer: nothing follows.
         record.finish(code);
-        return response;
     }
-    let (parts, inner) = response.into_parts();
-    let body = CallBody { inner, record, cut, waiting: None, frames_after_cut: 0, ended: false };
-    Response::from_parts(parts, Body::new(body))
+    response.map(|inner| CallBody { inner, record, cut, waiting: None, frames_after_cut: 0, ended: false })
 }
 
 fn code(headers: &HeaderMap) -> Option<Code> {
@@ -144,7 +142,7 @@ impl Drop for Record {
 
 /// An answer's body: passes everything on, and at the cut ends a stream that waits for more with UNAVAILABLE.
 /// A unary answer is ready as soon as there is a body, so it is never cut. Frames end where messages end.
-struct CallBody {
+pub(super) struct CallBody {
     inner: Body,
     record: Record,
     cut: CancellationToken,
@@ -154,22 +152,20 @@ struct CallBody {
 }
 
 impl CallBody {
-    fn shut_down(&mut self) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn shut_down(&mut self) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.ended = true;
         self.record.finish(Code::Unavailable);
         let mut trailers = HeaderMap::new();
-        Poll::Ready(Some(match status::shutting_down().add_header(&mut trailers) {
-            Ok(()) => Ok(Frame::trailers(trailers)),
-            Err(error) => Err(axum::Error::new(error)),
-        }))
+        let added = status::shutting_down().add_header(&mut trailers);
+        Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))))
     }
 }
 
 impl HttpBody for CallBody {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         if this.ended {
             return Poll::Ready(None);

@@ -8,6 +8,7 @@ use std::{
 
 use metrics::{Counter, Histogram, counter, histogram};
 use tonic::Code;
+use tracing::Span;
 
 const HANDLED: &str = "grpc_server_handled_total";
 const SECONDS: &str = "grpc_server_handling_seconds";
@@ -21,6 +22,7 @@ pub(crate) struct Meters(RwLock<HashMap<String, Arc<Method>>>);
 pub(super) struct Method {
     pub(super) service: String,
     pub(super) method: String,
+    span: OnceLock<Span>,
     metrics: OnceLock<Metrics>,
 }
 
@@ -69,7 +71,14 @@ impl Method {
     fn new(path: &str) -> Self {
         let mut parts = path.trim_start_matches('/').splitn(2, '/').map(str::to_owned);
         let (service, method) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        Self { service, method, metrics: OnceLock::new() }
+        Self { service, method, span: OnceLock::new(), metrics: OnceLock::new() }
+    }
+
+    /// What stands in the log beside all that a call of the method writes. The calls share it: to make one takes as long as a small
+    /// call.
+    pub(super) fn span(&self) -> Span {
+        let new = || tracing::info_span!(parent: None, "rpc", rpc.service = self.service, rpc.method = self.method);
+        self.span.get_or_init(new).clone()
     }
 
     fn path(&self) -> String {

@@ -24,6 +24,7 @@ mod options;
 mod peer;
 mod ready;
 mod run;
+mod services;
 pub mod signals;
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,6 @@ mod tls;
 
 use std::{
     collections::BTreeSet,
-    convert::Infallible,
     future::Future,
     net::SocketAddr,
     pin::Pin,
@@ -39,15 +39,12 @@ use std::{
 };
 
 use ::http::{Request, Response};
-use axum::{Router, body::Body, response::IntoResponse};
+use axum::{Router, body::Body};
+use http_body_util::Either;
+use hyper::body::Incoming;
 use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{
-    server::NamedService,
-    service::{Routes, RoutesBuilder},
-};
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tower::Service;
 
 pub use self::http::RenderMetrics;
 pub use connection::Listener;
@@ -55,10 +52,12 @@ pub use drain::Drain;
 pub use error::Error;
 pub use options::{ServerOptions, TlsOptions};
 pub use peer::{Lost, PeerConnection};
+pub use services::GrpcService;
 
 use crate::status::ErrorReason;
 use auth::Auth;
 use connection::{Acceptor, Stages};
+use services::Services;
 
 /// The result of a background task.
 pub type TaskResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
@@ -80,8 +79,7 @@ pub struct Server {
     options: ServerOptions,
     drain: Drain,
     listener: Option<Listener>,
-    grpc: RoutesBuilder,
-    services: BTreeSet<&'static str>,
+    grpc: Services,
     http: Router,
     metrics: Option<RenderMetrics>,
     tasks: Vec<(String, Task)>,
@@ -94,8 +92,7 @@ impl Server {
             options,
             drain: Drain::new(),
             listener: None,
-            grpc: Routes::builder(),
-            services: BTreeSet::new(),
+            grpc: Services::default(),
             http: Router::new(),
             metrics: None,
             tasks: Vec::new(),
@@ -128,14 +125,8 @@ impl Server {
 
     /// Adds a gRPC service; its health is told under its own name.
     #[must_use]
-    pub fn service<S>(mut self, service: S) -> Self
-    where
-        S: Service<Request<tonic::body::Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
-        S::Response: IntoResponse,
-        S::Future: Send + 'static,
-    {
-        self.services.insert(S::NAME);
-        self.grpc.add_service(service);
+    pub fn service(mut self, service: impl GrpcService) -> Self {
+        self.grpc.add(service);
         self
     }
 
@@ -180,15 +171,16 @@ impl Server {
 
         let (health, health_service) = tonic_health::server::health_reporter();
         let mut grpc = self.grpc;
-        grpc.add_service(health_service);
-        grpc.add_service(reflection().build_v1()?);
-        grpc.add_service(reflection().build_v1alpha()?);
+        let names = grpc.names().collect();
+        grpc.add(health_service);
+        grpc.add(reflection().build_v1()?);
+        grpc.add(reflection().build_v1alpha()?);
         let serving = Arc::new(AtomicBool::new(true));
         let shared = http::Shared { serving: serving.clone(), metrics: self.metrics };
         let stages = Stages::default();
         let app = App {
             auth: Auth::new(&options.tokens),
-            grpc: grpc.routes().prepare().into_axum_router(),
+            grpc,
             http: http::router(self.http, shared, options.message_bytes),
             upload_bytes: options.upload_bytes,
             meters: Arc::default(),
@@ -202,7 +194,7 @@ impl Server {
             stages: stages.clone(),
             tracker: TaskTracker::new(),
         };
-        let health = Health { reporter: health, names: self.services, serving };
+        let health = Health { reporter: health, names, serving };
         health.set(ServingStatus::Serving).await;
 
         let running = run::Running::new(options.clone(), self.drain.clone(), health, acceptor.clone());
@@ -237,22 +229,29 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 /// Everything behind the port.
 pub(crate) struct App {
     auth: Auth,
-    grpc: Router,
+    grpc: Services,
     http: Router,
     upload_bytes: u64,
     meters: Arc<meters::Meters>,
     cut: CancellationToken,
 }
 
+/// The body of an answer: that of a gRPC call, or another.
+type Answer = Either<grpc::CallBody, Body>;
+
 impl App {
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
         let is_grpc = grpc::is_grpc(request.headers());
-        match self.auth.check(request.uri().path(), request.headers()) {
+        let other = match self.auth.check(request.uri().path(), request.headers()) {
+            Ok(()) if is_grpc => {
+                let answer = grpc::call(&self.grpc, request, self.meters.clone(), self.cut.clone());
+                return answer.await.map(Either::Left);
+            }
+            Ok(()) => http::call(self.http.clone(), request.map(Body::new), self.upload_bytes).await,
             Err(message) if is_grpc => grpc::refuse(ErrorReason::Unauthenticated, message),
             Err(message) => http::unauthorized(message),
-            Ok(()) if is_grpc => grpc::call(self.grpc.clone(), request, self.meters.clone(), self.cut.clone()).await,
-            Ok(()) => http::call(self.http.clone(), request, self.upload_bytes).await,
-        }
+        };
+        other.map(Either::Right)
     }
 }
 

@@ -10,10 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::body::Body;
-use bytes::Bytes;
 use http::Response;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
 
 /// The connection that a request came over, in the request's extensions.
@@ -108,8 +106,8 @@ pub(super) struct OpenRequest(Requests);
 
 impl OpenRequest {
     /// Leaves it open until the answer is sent or given up.
-    pub(super) fn until_sent(self, answer: Response<Body>) -> Response<Body> {
-        answer.map(|body| Body::new(Answer { body, _request: self }))
+    pub(super) fn until_sent<B>(self, answer: Response<B>) -> Response<Answer<B>> {
+        answer.map(|body| Answer { body, _request: self })
     }
 }
 
@@ -121,16 +119,17 @@ impl Drop for OpenRequest {
     }
 }
 
-struct Answer {
-    body: Body,
+/// The body of an answer, with its request.
+pub(super) struct Answer<B> {
+    body: B,
     _request: OpenRequest,
 }
 
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
+impl<B: Body + Unpin> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -159,7 +158,7 @@ mod tests {
         drop(first);
         requests.counted().last = earlier;
         assert_eq!(requests.quiet(), Duration::ZERO, "another is open");
-        let answer = second.until_sent(Response::new(Body::empty()));
+        let answer = second.until_sent(Response::new(()));
         assert_eq!(requests.quiet(), Duration::ZERO, "its answer is not sent");
         drop(answer);
         assert!(requests.quiet() < Duration::from_secs(60), "since its end");

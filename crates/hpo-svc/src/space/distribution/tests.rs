@@ -170,6 +170,8 @@ fn choices_are_compatible_when_python_says_that_they_are_equal() {
     ] {
         assert!(!of(a).compatible(&of(b)) && of(a) != of(b), "{a} {b}");
     }
+    let from = |low: f64| Distribution::float(low, 1.0, false, None).unwrap();
+    assert!(from(-0.0) == from(0.0) && !from(-0.0).same_text(&from(0.0)) && from(0.5).same_text(&from(0.5)));
     let seed = of("[18446744073709551615, 1]");
     assert_eq!(
         seed.to_json(),

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use prost::Message as _;
+use quintet_proto::v1::{GetJobRequest, job_service_client::JobServiceClient};
 use tonic::{Code, Request};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_reflection::pb::{
@@ -37,6 +38,21 @@ async fn grpc_and_http_share_the_port() {
         let answer = http.get(format!("{}/nowhere", handle.url())).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::NOT_FOUND);
         assert!(answer.text().await.unwrap().contains("GET /nowhere is not served here"));
+    }
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_is_unimplemented() {
+    let (handle, _) = start(ServerOptions::default()).await;
+    let mut other = JobServiceClient::new(channel(handle.local_addr()).await);
+    let refused = other.get_job(GetJobRequest::default()).await.unwrap_err();
+    assert_eq!((refused.code(), status::reason_of(&refused)), (Code::Unimplemented, Some(ErrorReason::Unsupported)));
+    assert!(refused.message().contains("/quintet.v1.JobService/GetJob is not served here"), "{refused}");
+    let http = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    for path in ["quintet.v1.ConversionService/Nothing", "quintet.v1.ConversionService", ""] {
+        let call = http.post(format!("{}/{path}", handle.url())).header("content-type", "application/grpc");
+        assert_eq!(call.send().await.unwrap().headers()["grpc-status"], "12", "{path}");
     }
     handle.shutdown().await.unwrap();
 }
