@@ -54,10 +54,11 @@ fn server(postgres: Option<&PostgresServer>) -> Sandbox {
     sandbox
 }
 
-/// Runs a file of tests against the server, and gives what pytest says.
-fn pytest(sandbox: &Sandbox, file: &str) -> String {
+/// Runs a file of tests against the server, and gives what pytest says. `long_names`: its database takes them.
+fn pytest(sandbox: &Sandbox, file: &str, long_names: bool) -> String {
     let mut command = peer(&["-m", "pytest", "-q", "-p", "no:cacheprovider", file]);
-    let output = command.env("QUINTET_TEST_OPTUNA", address(sandbox)).output().unwrap();
+    command.env("QUINTET_TEST_OPTUNA", address(sandbox)).env("QUINTET_TEST_LONG_NAMES", long_names.to_string());
+    let output = command.output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
     told
@@ -65,7 +66,7 @@ fn pytest(sandbox: &Sandbox, file: &str) -> String {
 
 /// 59 tests of which the two that no map on a wire can pass are one skipped function.
 fn optunas_own_tests_pass(sandbox: &Sandbox) {
-    let told = pytest(sandbox, "tests/peers/optuna_storage.py");
+    let told = pytest(sandbox, "tests/peers/optuna_storage.py", false);
     assert!(told.contains("57 passed, 1 skipped"), "{told}");
 }
 
@@ -81,7 +82,7 @@ fn before_and_after_a_kill(postgres: Option<&PostgresServer>) {
 
 fn what_they_leave_open_holds(postgres: Option<&PostgresServer>) {
     let mut sandbox = server(postgres);
-    let told = pytest(&sandbox, "tests/peers/optuna_wire.py");
+    let told = pytest(&sandbox, "tests/peers/optuna_wire.py", postgres.is_none());
     assert!(!told.contains("skipped"), "{told}");
     // The study with the last ids is gone before the server is.
     let last = newest_then_deleted(&sandbox);

@@ -162,6 +162,30 @@ async fn a_running_trial_that_is_only_copied_is_nobodys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asked_for_a_trial_holds_it_when_a_helper_that_reported_ends() {
+    let served = serve(Patience { lost: SHORT, idle: LONG, idle_after: LONG }).await;
+    let [mut asked, mut helper] = [served.client(), served.client()];
+    let [trial, given_up] = [asked.create(None).await, asked.create(None).await];
+    helper.report(trial).await;
+    helper.suggest(given_up).await;
+    drop(helper);
+    served.others_fail().await;
+    assert_eq!((served.state(trial).await, served.state(given_up).await), (State::Running, State::Running));
+    asked.set_state(trial, TrialState::Complete).await;
+    drop(asked);
+    served.fails(given_up).await;
+    // A helper that goes on when nobody else is left holds it alone.
+    let [mut asked, mut helper] = [served.client(), served.client()];
+    let trial = asked.create(None).await;
+    helper.report(trial).await;
+    drop(asked);
+    served.others_fail().await;
+    assert_eq!(served.state(trial).await, State::Running);
+    drop(helper);
+    served.fails(trial).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_idle_is_not_a_client_that_died() {
     let idle_after = Duration::from_secs(2);
     let served = serve(Patience { lost: SHORT, idle: LONG, idle_after }).await;

@@ -1,9 +1,9 @@
 //! Frees the trials of clients that died. Optuna's storage proxy has no heartbeat, but a process that ends closes its connection.
 //!
 //! Whoever asks for, claims, suggests for or reports to a running trial holds it; whoever only adds one, as a copy of another study, does
-//! not. When the holder's connection has ended otherwise
-//! than by this server, and nobody has gone on with the trial within the time that [`Patience`] gives, the trial fails, so that no
-//! sampler steers around it for ever and no queue waits for it.
+//! not. When the connections of all its holders have ended otherwise than by this server, and nobody has gone on with the trial within
+//! the time that [`Patience`] gives, the trial fails, so that no sampler steers around it for ever and no queue waits for it. A process
+//! that asks for trials and has others report to them is such a holder as well.
 //!
 //! A connection that ends need not be a process that ends: gRPC's clients close one that has had no call for 30 minutes, and
 //! connect again for the next. Whoever trains for an hour without a report is such a client, so it gets much more time.
@@ -26,6 +26,9 @@ use crate::{
     study::{State, Trial},
     sweep::ATTR_ERROR,
 };
+
+/// Between attempts to read the store.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// How long clients may stay away before their running trials fail.
 #[derive(Clone, Copy, Debug)]
@@ -59,8 +62,8 @@ pub(super) struct Leases {
 
 #[derive(Debug, Default)]
 struct Held {
-    /// Holders by the id of the trial.
-    holders: HashMap<i64, PeerConnection>,
+    /// Holders by the id of the trial, the latest one last.
+    holders: HashMap<i64, Vec<PeerConnection>>,
     /// Ids of connections whose end somebody waits for.
     watched: HashSet<u64>,
     /// Trials that ran when this server started, as they were then, until somebody goes on with them.
@@ -81,7 +84,13 @@ impl Leases {
         let Some(peer) = peer.filter(|_| !self.patience.lost.is_zero()) else { return };
         let mut held = self.held();
         held.left.remove(&trial);
-        held.holders.insert(trial, peer.clone());
+        let holders = held.holders.entry(trial).or_default();
+        if holders.last().is_some_and(|last| last.id() == peer.id()) {
+            return;
+        }
+        // Somebody else goes on with what others have left.
+        holders.retain(|holder| holder.id() != peer.id() && !holder.is_lost());
+        holders.push(peer.clone());
         if held.watched.insert(peer.id()) {
             tokio::spawn(self.clone().watch(peer.clone()));
         }
@@ -92,11 +101,13 @@ impl Leases {
         self.patience.lost.is_zero() || self.held().holders.contains_key(&trial)
     }
 
-    /// Somebody wrote to a trial who need not be the one that works on it, such as a dashboard: it only counts when the holder's
-    /// connection has ended.
+    /// Somebody wrote to a trial who need not be the one that works on it, such as a dashboard: it only counts when the holders'
+    /// connections have ended.
     pub(super) fn touch(&self, trial: i64, peer: Option<&PeerConnection>) {
         let held = self.held();
-        let lost = held.left.contains_key(&trial) || held.holders.get(&trial).is_some_and(PeerConnection::is_lost);
+        let holders = held.holders.get(&trial);
+        let lost = holders.is_some_and(|holders| holders.iter().all(PeerConnection::is_lost));
+        let lost = lost || held.left.contains_key(&trial);
         drop(held);
         if lost {
             self.hold(trial, peer);
@@ -115,19 +126,20 @@ impl Leases {
         if self.patience.lost.is_zero() || self.patience.idle.is_zero() {
             return;
         }
-        match self.store.leased().await {
-            Ok(trials) => {
-                for trial in trials {
-                    // It may have been deleted since.
-                    let Ok(found) = self.store.trial(trial).await else { continue };
-                    let mut held = self.held();
-                    if !held.holders.contains_key(&trial) {
-                        held.left.insert(trial, found);
-                    }
-                }
+        let trials = loop {
+            match self.store.leased().await {
+                Ok(trials) => break trials,
+                // Another program may have the file locked.
+                Err(error) => tracing::error!(%error, "the trials of earlier clients cannot be read: trying again"),
             }
-            Err(error) => {
-                tracing::error!(%error, "the trials of earlier clients cannot be read: they are left running");
+            tokio::time::sleep(RETRY).await;
+        };
+        for trial in trials {
+            // It may have been deleted since.
+            let Ok(found) = self.store.trial(trial).await else { continue };
+            let mut held = self.held();
+            if !held.holders.contains_key(&trial) {
+                held.left.insert(trial, found);
             }
         }
         tokio::time::sleep(self.patience.idle).await;
@@ -149,8 +161,11 @@ impl Leases {
         let trials: Vec<i64> = {
             let mut held = self.held();
             held.watched.remove(&peer.id());
-            let theirs = held.holders.extract_if(|_, holder| holder.id() == peer.id());
-            theirs.map(|(trial, _)| trial).collect()
+            let left_by_all = held.holders.extract_if(|_, holders| {
+                holders.retain(|holder| holder.id() != peer.id());
+                holders.is_empty()
+            });
+            left_by_all.map(|(trial, _)| trial).collect()
         };
         if patience.is_some() {
             for trial in trials {

@@ -39,6 +39,7 @@ pub use self::leases::Patience;
 use self::{encode::Encoder, leases::Leases, parsed::Parsed};
 use crate::{
     after_trials::AfterTrials,
+    pyjson,
     storage::{Attributes, Edit, Error, NewTrial, Store, StudyAttributes},
     study::State,
 };
@@ -47,8 +48,6 @@ use crate::{
 const PAGE: usize = 256;
 /// Trials that are encoded in a fraction of a millisecond.
 const QUICK: usize = 256;
-/// Optuna's columns of names and keys hold so many characters.
-const LONGEST_NAME: usize = 512;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -97,7 +96,8 @@ impl OptunaStorage {
     }
 
     async fn set_study_attribute(&self, which: StudyAttributes, key: String, json: String) -> Result<(), Status> {
-        if let Err(problem) = check_name("key", &key) {
+        check_json("value", &json)?;
+        if let Err(problem) = self.check_name("key", &key) {
             let (StudyAttributes::User(study) | StudyAttributes::System(study)) = which;
             return Err(self.refuse_study(study, problem).await);
         }
@@ -126,11 +126,24 @@ impl OptunaStorage {
         edit: Edit,
         peer: Option<PeerConnection>,
     ) -> Result<(), Status> {
-        if let Err(problem) = check_name("key", key) {
+        if let Err(problem) = self.check_name("key", key) {
             return Err(self.refuse(trial, problem).await);
         }
         if self.edit(trial, edit).await? == Some(State::Running) {
             self.leases.touch(trial, peer.as_ref());
+        }
+        Ok(())
+    }
+
+    /// Refuses what a column of names does not take.
+    fn check_name(&self, field: &str, text: &str) -> Result<(), Status> {
+        let length = text.chars().count();
+        if let Some(most) = self.store.longest_name().filter(|most| length > *most) {
+            let problem = format!("has {length} characters; at most {most} are allowed");
+            return Err(status::invalid_field(field, problem));
+        }
+        if text.contains('\0') {
+            return Err(status::invalid_field(field, "holds a NUL character"));
         }
         Ok(())
     }
@@ -162,24 +175,16 @@ fn peer<T>(request: &Request<T>) -> Option<PeerConnection> {
     request.extensions().get().cloned()
 }
 
-/// What a column of names takes.
-fn check_name(field: &str, text: &str) -> Result<(), Status> {
-    let length = text.chars().count();
-    if length > LONGEST_NAME {
-        let problem = format!("has {length} characters; at most {LONGEST_NAME} are allowed");
-        return Err(status::invalid_field(field, problem));
-    }
-    if text.contains('\0') {
-        return Err(status::invalid_field(field, "holds a NUL character"));
-    }
-    Ok(())
+/// Refuses an attribute that no client could read back: it would make the whole study unreadable. What it says is the clients' own.
+fn check_json(field: &str, text: &str) -> Result<(), Status> {
+    pyjson::check(text).map_err(|problem| status::invalid_field(field, problem.to_string()))
 }
 
 #[tonic::async_trait]
 impl StorageService for OptunaStorage {
     async fn create_new_study(&self, request: Request<CreateNewStudyRequest>) -> Answer<CreateNewStudyReply> {
         let request = request.into_inner();
-        check_name("study_name", &request.study_name)?;
+        self.check_name("study_name", &request.study_name)?;
         let directions = request.directions.iter().map(|code| wire::direction(*code)).collect::<Result<Vec<_>, _>>()?;
         if directions.is_empty() {
             return Err(status::invalid_field("directions", "there is none; a study has at least one objective"));
@@ -271,11 +276,17 @@ impl StorageService for OptunaStorage {
         let new = match request.template_trial {
             Some(template) if !request.template_trial_is_none => {
                 let new = wire::new_trial(template)?;
+                for (field, attributes) in [("user", &new.user_attrs), ("system", &new.system_attrs)] {
+                    for (key, json) in attributes {
+                        check_json(&format!("template_trial.{field}_attributes[{key:?}]"), json)?;
+                    }
+                }
                 let params = new.params.iter().map(|param| ("params", &param.name));
                 let user = new.user_attrs.keys().map(|key| ("user_attributes", key));
                 let system = new.system_attrs.keys().map(|key| ("system_attributes", key));
                 let mut names = params.chain(user).chain(system);
-                let checked = names.try_for_each(|(field, key)| check_name(&format!("template_trial.{field}"), key));
+                let checked =
+                    names.try_for_each(|(field, key)| self.check_name(&format!("template_trial.{field}"), key));
                 if let Err(problem) = checked {
                     return Err(self.refuse_study(request.study_id, problem).await);
                 }
@@ -300,7 +311,8 @@ impl StorageService for OptunaStorage {
         // As in Optuna, a text that cannot be read is refused before anything is looked at.
         let distribution = self.distributions.distribution("distribution", request.distribution)?;
         let (name, value) = (request.param_name, request.param_value_internal);
-        let param = check_name("param_name", &name)
+        let param = self
+            .check_name("param_name", &name)
             .and_then(|()| wire::param("param_value_internal", name, value, distribution));
         let param = match param {
             Ok(param) => param,
@@ -359,6 +371,7 @@ impl StorageService for OptunaStorage {
     ) -> Answer<SetTrialUserAttributeReply> {
         let peer = peer(&request);
         let request = request.into_inner();
+        check_json("value", &request.value)?;
         let edit = Edit::user_attr(&request.key, request.value);
         self.set_trial_attribute(request.trial_id, &request.key, edit, peer).await?;
         Ok(Response::new(SetTrialUserAttributeReply {}))
@@ -370,6 +383,7 @@ impl StorageService for OptunaStorage {
     ) -> Answer<SetTrialSystemAttributeReply> {
         let peer = peer(&request);
         let request = request.into_inner();
+        check_json("value", &request.value)?;
         let edit = Edit::system_attr(&request.key, request.value);
         self.set_trial_attribute(request.trial_id, &request.key, edit, peer).await?;
         Ok(Response::new(SetTrialSystemAttributeReply {}))

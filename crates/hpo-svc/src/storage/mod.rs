@@ -213,6 +213,15 @@ impl Store {
         Ok(self.db.snapshot(path).await?)
     }
 
+    /// How many characters names of studies and parameters and keys of attributes may have: as many as Optuna's columns hold. SQLite
+    /// sets no limit.
+    pub fn longest_name(&self) -> Option<usize> {
+        match self.db.dialect() {
+            db::Dialect::Sqlite => None,
+            db::Dialect::Postgres => Some(512),
+        }
+    }
+
     /// The database itself, for the snapshots of backups.
     pub fn db(&self) -> &Db {
         &self.db

@@ -2,6 +2,7 @@
 
 mod placeholders;
 mod run;
+mod shell;
 mod validate;
 
 pub use placeholders::{Error, Kind, Placeholder, placeholders, substitute};

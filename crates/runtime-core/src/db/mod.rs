@@ -260,8 +260,9 @@ pub fn with_schema(url: &str, schema: &str) -> String {
 pub struct Db {
     target: Target,
     dialect: Dialect,
-    writer: writer::Writer,
+    /// Closed before the writer: whoever closes a SQLite database last empties its log, which takes a connection that may write.
     readers: Arc<Readers>,
+    writer: writer::Writer,
 }
 
 impl fmt::Debug for Db {
@@ -271,6 +272,7 @@ impl fmt::Debug for Db {
 }
 
 struct Readers {
+    dialect: Dialect,
     idle: std::sync::Mutex<Vec<Box<dyn Connection>>>,
     permits: Arc<Semaphore>,
 }
@@ -278,8 +280,10 @@ struct Readers {
 impl Drop for Readers {
     fn drop(&mut self) {
         let idle = std::mem::take(self.idle.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner));
-        // Closing a PostgreSQL connection blocks on its driver's runtime.
-        std::thread::spawn(move || drop(idle));
+        if self.dialect == Dialect::Postgres {
+            // Closing its connections blocks on the driver's runtime.
+            std::thread::spawn(move || drop(idle));
+        }
     }
 }
 
@@ -327,9 +331,9 @@ impl Db {
         })?;
         let reconnect = target.clone();
         let writer = writer::Writer::start(connection, Box::new(move || reconnect.reconnect(false)), lock);
-        let readers =
-            Arc::new(Readers { idle: std::sync::Mutex::default(), permits: Arc::new(Semaphore::new(READERS)) });
-        Ok(Self { target, dialect, writer, readers })
+        let permits = Arc::new(Semaphore::new(READERS));
+        let readers = Arc::new(Readers { dialect, idle: std::sync::Mutex::default(), permits });
+        Ok(Self { target, dialect, readers, writer })
     }
 
     /// The database behind.

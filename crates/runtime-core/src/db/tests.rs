@@ -232,6 +232,19 @@ async fn after_a_power_cut_all_up_to_the_last_synced_write_is_there_and_nothing_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_closed_database_is_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    for id in 0..5 {
+        let db = Db::open(&format!("sqlite://{}", path.display()), SCHEMA).unwrap();
+        db.write(insert(id, &format!("n{id}"))).await.unwrap();
+        db.read(|tx| tx.query("SELECT id FROM items", &[])).await.unwrap();
+        drop((db.clone(), db));
+        assert!(!std::path::Path::new(&format!("{}-wal", path.display())).exists(), "after {id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_quick_write_runs_on_the_callers_thread_on_sqlite_and_others_do_not() {
     on_both(async |url| {
         let db = Db::open(&url, SCHEMA).unwrap();

@@ -6,7 +6,7 @@ use std::{
     ops::ControlFlow,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError, TryLockError},
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -120,6 +120,22 @@ pub(super) struct Writer {
     /// Callers may run quick requests themselves: on SQLite, whose connection waits for nobody.
     shared: bool,
     queue: mpsc::Sender<Box<dyn Request>>,
+    /// Dropped after the queue.
+    _closing: Arc<Closing>,
+}
+
+/// The writer's thread, whose end closes the database. The last handle waits for it on SQLite: a process that ends before leaves the
+/// log behind, and whoever copies the file alone loses what that holds.
+struct Closing(Option<JoinHandle<()>>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        // The thread itself may hold the last handle, in a request.
+        if let Some(thread) = self.0.take().filter(|thread| thread.thread().id() != thread::current().id()) {
+            // Its panic has nothing more to spoil.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Writer {
@@ -129,16 +145,16 @@ impl Writer {
         let seat = Arc::new(Mutex::new(Seat { connection, connect, commits: Commits::default() }));
         let own = seat.clone();
         // Ends when the last handle is dropped: the channel closes, and with the thread go connection and lock.
-        thread::Builder::new()
-            .name("db-writer".into())
-            .spawn(move || {
-                let _lock = lock;
-                serve(&own, requests);
-                drop(own);
-            })
-            .map(drop)
-            .unwrap_or_else(|error| tracing::error!(%error, "cannot start the database writer"));
-        Self { seat, shared, queue }
+        let thread = thread::Builder::new().name("db-writer".into()).spawn(move || {
+            let _lock = lock;
+            serve(&own, requests);
+            drop(own);
+        });
+        if let Err(error) = &thread {
+            tracing::error!(%error, "cannot start the database writer");
+        }
+        let closing = Arc::new(Closing(thread.ok().filter(|_| shared)));
+        Self { seat, shared, queue, _closing: closing }
     }
 
     pub(super) async fn send(&self, request: Box<dyn Request>) {
