@@ -1,5 +1,7 @@
 //! `CreateSweep`: a sweep for one backbone becomes a job, and a plan of what it will do.
 
+use std::sync::Arc;
+
 use quintet_proto::v1::{
     CreateJobRequest, CreateSweepRequest, CreateSweepResponse, Job, JobSpec, SweepSpec, job_spec::Kind,
     sweep_spec::Trial as Work,
@@ -12,6 +14,7 @@ use tonic::Status;
 
 use crate::{
     storage::Store,
+    study::Trial,
     sweep::{Sweep, disagreement},
     sweep_plan::sweep_plan,
 };
@@ -109,6 +112,7 @@ pub(crate) async fn create(
         .map_err(|refused| in_fields_of_kind(refused, "sweep"))?;
     let name = sweep.study_name(&checked.content_hash);
     let study = store.find_study(&name).await?;
+    let none: &[Arc<Trial>] = &[];
     let trials = match &study {
         Some(study) => {
             if let Some(problem) = disagreement(study, &sweep) {
@@ -118,6 +122,14 @@ pub(crate) async fn create(
         }
         None => None,
     };
+    if let Some(transfer) = &sweep.transfer {
+        let found = transfer.trials(store, &name, &sweep.space, trials.as_deref().unwrap_or(none)).await?;
+        found.map_err(|wrong| {
+            status::invalid_argument(
+                wrong.into_iter().map(|v| violation(format!("spec.{}", v.field), v.description)).collect::<Vec<_>>(),
+            )
+        })?;
+    }
     // Before the job exists: it makes the study.
     let mut plan = sweep_plan(&sweep, &name, trials.as_deref());
     plan.warnings.extend(warnings);

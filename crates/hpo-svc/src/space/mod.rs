@@ -12,6 +12,7 @@ mod written;
 pub(crate) use distribution::grid_point;
 pub use distribution::{Distribution, DomainError};
 pub use value::ParamValue;
+pub(crate) use written::differences;
 
 /// A validated search space: at least one parameter, names unique.
 #[derive(Debug, Clone, PartialEq)]

@@ -68,7 +68,9 @@ impl ParamValue {
     /// `None` for lists and objects.
     pub fn from_proto(value: &types::Value) -> Option<Self> {
         use types::value::Kind;
-        Some(match value.kind.as_ref()? {
+        // A null that was JSON on its way has lost its kind.
+        let Some(kind) = &value.kind else { return Some(Self::Null) };
+        Some(match kind {
             Kind::NullValue(_) => Self::Null,
             Kind::BoolValue(value) => Self::Bool(*value),
             Kind::NumberValue(value) if value.fract() == 0.0 && value.abs() <= MAX_INTEGER as f64 => {

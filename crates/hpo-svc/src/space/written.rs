@@ -55,6 +55,28 @@ impl Space {
     }
 }
 
+/// In what a search space differs from another one, both as [`Space::to_json`] has them, whatever the order of their parameters.
+pub(crate) fn differences(theirs: &str, ours: &str) -> Vec<String> {
+    let (Ok(PyValue::Object(theirs)), Ok(PyValue::Object(ours))) = (PyValue::parse(theirs), PyValue::parse(ours))
+    else {
+        return if theirs == ours { Vec::new() } else { vec![format!("{theirs}, not {ours}")] };
+    };
+    let of = |space: &[(String, PyValue)], name: &str| {
+        space.iter().find(|(known, _)| known == name).map(|(_, distribution)| distribution.dump())
+    };
+    let mut found = Vec::new();
+    for (name, distribution) in &theirs {
+        match of(&ours, name) {
+            Some(own) if own == distribution.dump() => {}
+            Some(own) => found.push(format!("`{name}` is {}, not {own}", distribution.dump())),
+            None => found.push(format!("it has `{name}` as well")),
+        }
+    }
+    let missing = ours.iter().filter(|(name, _)| of(&theirs, name).is_none());
+    found.extend(missing.map(|(name, _)| format!("it has no `{name}`")));
+    found
+}
+
 /// The internal values that `a or b` names; a choice may itself hold the word.
 fn values_of(distribution: &Distribution, text: &str) -> Option<Vec<f64>> {
     let one = |text: &str| {
@@ -124,6 +146,20 @@ mod tests {
     #[test]
     fn a_space_comes_back_from_its_messages() {
         assert_eq!(Space::from_proto(&space().to_proto()).unwrap(), space());
+    }
+
+    #[test]
+    fn spaces_differ_by_their_parameters_and_not_by_the_order_of_them() {
+        let float = |high| Distribution::float(0.0, high, false, None).unwrap();
+        let of = |parameters: &[(&'static str, f64)]| {
+            Space::of(parameters.iter().map(|(name, high)| (*name, float(*high))).collect::<Vec<_>>()).to_json()
+        };
+        assert_eq!(differences(&of(&[("a", 1.0), ("b", 2.0)]), &of(&[("b", 2.0), ("a", 1.0)])), [""; 0]);
+        let found = differences(&of(&[("a", 1.0), ("b", 2.0)]), &of(&[("b", 3.0), ("c", 1.0)]));
+        assert_eq!(found.len(), 3);
+        assert_eq!((found[0].as_str(), found[2].as_str()), ("it has `a` as well", "it has no `c`"));
+        assert!(found[1].starts_with("`b` is {") && found[1].contains("\"high\": 2.0") && found[1].contains("3.0"));
+        assert_eq!(differences("?", "{}"), ["?, not {}"]);
     }
 
     #[test]

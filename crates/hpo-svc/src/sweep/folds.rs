@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn folds_come_back_from_their_trial() {
         let objectives = vec![Objective { metric: "f1".into(), direction: Direction::Maximize }];
-        let goals = Goals { objectives, constraints: Vec::new() };
+        let goals = Goals { objectives, constraints: Vec::new(), cost_metric: None };
         let mut trial = trial(0, State::Running, None);
         assert_eq!(folds(&trial), []);
         for (index, f1) in [0.5, 0.7].into_iter().enumerate() {

@@ -128,7 +128,11 @@ mod tests {
 
     fn goals(directions: &[Direction]) -> Goals {
         let objective = |(n, d): (usize, &Direction)| Objective { metric: format!("m{n}"), direction: *d };
-        Goals { objectives: directions.iter().enumerate().map(objective).collect(), constraints: Vec::new() }
+        Goals {
+            objectives: directions.iter().enumerate().map(objective).collect(),
+            constraints: Vec::new(),
+            cost_metric: None,
+        }
     }
 
     #[test]

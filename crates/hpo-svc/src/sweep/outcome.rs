@@ -74,6 +74,8 @@ pub struct Goals {
     pub objectives: Vec<Objective>,
     /// What must be kept.
     pub constraints: Vec<Constraint>,
+    /// The metric that is a trial's cost: without it the cost would have no limit.
+    pub cost_metric: Option<String>,
 }
 
 impl Goals {
@@ -98,11 +100,15 @@ impl Goals {
         };
         let values = self.objectives.iter().map(|objective| reported(&objective.metric));
         let excess = |bound: &Constraint| Ok((bound.metric.clone(), bound.excess(reported(&bound.metric)?)));
-        Ok(Outcome {
+        let outcome = Outcome {
             values: values.collect::<Result<_, String>>()?,
             constraints: self.constraints.iter().map(excess).collect::<Result<_, String>>()?,
             metrics: metrics.clone(),
-        })
+        };
+        match self.cost_metric.as_deref().map(reported) {
+            Some(Err(problem)) => Err(format!("the cost of the trial is not known: {problem}")),
+            _ => Ok(outcome),
+        }
     }
 }
 
@@ -150,7 +156,11 @@ mod tests {
     }
 
     fn goals(metric: &str, constraints: Vec<Constraint>) -> Goals {
-        Goals { objectives: vec![Objective { metric: metric.into(), direction: Direction::Maximize }], constraints }
+        Goals {
+            objectives: vec![Objective { metric: metric.into(), direction: Direction::Maximize }],
+            constraints,
+            cost_metric: None,
+        }
     }
 
     fn judge(job: &Job, metric: &str) -> Verdict {
@@ -184,6 +194,14 @@ mod tests {
         let Verdict::Complete(outcome) = verdict(&ok, &goals) else { panic!("not complete") };
         assert_eq!(outcome.values, [3.0, 0.5]);
         assert_eq!(outcome.constraints, [("latency".to_owned(), 2.0), ("size".to_owned(), -1.0)].into());
+        goals.cost_metric = Some("usd".into());
+        let problem = goals.outcome(&metrics_of(&ok)).unwrap_err();
+        assert!(
+            problem.contains("cost of the trial") && problem.contains("metric `usd` was not reported"),
+            "{problem}"
+        );
+        goals.cost_metric = Some("size".into());
+        assert_eq!(goals.outcome(&metrics_of(&ok)).unwrap(), outcome);
         goals.constraints.push(bound("memory", None, Some(1.0)));
         let missing = verdict(&ok, &goals);
         assert!(matches!(missing, Verdict::Fail(problem) if problem.starts_with("metric `memory` was not reported")));

@@ -76,7 +76,11 @@ pub fn plan(view: &View<'_>, pruner: &dyn Pruner) -> Decision {
     }
     let running = view.trials.iter().filter(|trial| own(trial) && !trial.state.finished()).count();
     let finished = view.trials.iter().filter(|trial| trial.state.finished()).count();
-    let left = view.limits.max_trials.saturating_sub(retry::counted(view.trials) + running);
+    // Those of other sweeps too: they come to an end, as a trial of whoever else works on the study may not.
+    let of_others =
+        |trial: &&Trial| trial.state == State::Running && trial.user_attrs.contains_key(ATTR_SWEEP) && !own(trial);
+    let elsewhere = view.trials.iter().filter(of_others).count();
+    let left = view.limits.max_trials.saturating_sub(retry::counted(view.trials) + running + elsewhere);
     let waiting = view.trials.iter().filter(|trial| trial.state == State::Waiting).count();
     // Queued trials are to be tried whatever the sampler has left.
     let new = view.remaining.map_or(left, |remaining| left.min(remaining.max(waiting)));
@@ -176,7 +180,7 @@ mod tests {
 
     fn goals() -> Goals {
         let objectives = vec![Objective { metric: "f1".into(), direction: Direction::Maximize }];
-        Goals { objectives, constraints: Vec::new() }
+        Goals { objectives, constraints: Vec::new(), cost_metric: None }
     }
 
     fn limits(max_trials: usize, max_parallel: usize) -> Limits {
@@ -222,6 +226,21 @@ mod tests {
         trials[1] = own(1, State::Pruned);
         assert_eq!(decide(&limits, &trials, 10).end, Some(End::Timeout));
         assert!(matches!(decide(&limits, &trials[1..], 10).end, Some(End::Failed(_))), "nothing completed");
+    }
+
+    #[test]
+    fn trials_that_other_sweeps_run_count_in_all_and_those_of_clients_when_they_end() {
+        let running = |number, whose: Option<&str>| {
+            let mut trial = trial(number, State::Running, None);
+            trial.user_attrs.extend(whose.map(|whose| (ATTR_SWEEP.to_owned(), whose.to_owned())));
+            trial
+        };
+        let mut trials = vec![own(0, State::Complete), own(1, State::Running), running(2, Some("\"other\""))];
+        assert_eq!(decide(&limits(5, 4), &trials, 0).start, 2);
+        trials.push(running(3, None));
+        assert_eq!(decide(&limits(5, 4), &trials, 0).start, 2);
+        trials[1] = own(1, State::Complete);
+        assert_eq!(decide(&limits(3, 4), &trials, 0).end, Some(End::MaxTrials));
     }
 
     #[test]

@@ -114,7 +114,11 @@ mod tests {
         second.user_attrs.insert(ATTR_ERROR.into(), "\"boom\"".into());
         let trials = [first, second];
         let objective = |metric: &str, direction| Objective { metric: metric.into(), direction };
-        let mut goals = Goals { objectives: vec![objective("f1", Direction::Maximize)], constraints: Vec::new() };
+        let mut goals = Goals {
+            objectives: vec![objective("f1", Direction::Maximize)],
+            constraints: Vec::new(),
+            cost_metric: None,
+        };
         let report = |goals: &Goals| super::report("s", "sqlite:////d/s.db", goals, &trials, 1.5);
         goals.objectives.push(objective("ms", Direction::Minimize));
         let front = report(&goals);

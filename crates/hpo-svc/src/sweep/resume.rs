@@ -15,6 +15,7 @@ use crate::{
     objective::metric_names,
     pruner::stopped_at,
     pyjson::dump_text,
+    space,
     storage::{self, Attributes},
     study::{Direction, State, Study, Trial},
 };
@@ -102,9 +103,13 @@ pub(crate) fn disagreement(study: &Study, sweep: &Sweep) -> Option<String> {
             ATTR_METRICS => (study.system_attrs.get(key), system.get(key)),
             _ => (study.user_attrs.get(key), user.get(key)),
         };
-        if let (Some(theirs), Some(ours)) = (theirs, ours)
-            && theirs != ours
-        {
+        let (Some(theirs), Some(ours)) = (theirs, ours) else { continue };
+        if key == ATTR_SPACE {
+            let found = space::differences(theirs, ours);
+            if !found.is_empty() {
+                differences.push(format!("its {what} is another one: {}", found.join("; ")));
+            }
+        } else if theirs != ours {
             differences.push(format!("its {what} is {theirs}, not {ours}"));
         }
     }

@@ -92,7 +92,8 @@ impl Sweep {
             sampler::from_proto(spec.sampler.as_ref(), space.as_ref(), objectives.len(), "sampler", &mut wrong);
         let pruner = pruner::from_proto(spec.pruner.as_ref(), "pruner", &mut wrong);
         let limits = limits(&spec, &mut wrong);
-        let goals = Goals { objectives, constraints: constraints(&spec, &mut wrong) };
+        let cost_metric = limits.max_cost.as_ref().and_then(|cost| cost.metric.clone());
+        let goals = Goals { objectives, constraints: constraints(&spec, &mut wrong), cost_metric };
         let n_splits = spec.k_fold.map(|folds| folds.n_splits);
         if let Some(count) = n_splits.filter(|count| !(2..=MAX_FOLDS).contains(count)) {
             wrong.push(violation("k_fold.n_splits", format!("{count} is not within 2 to {MAX_FOLDS}")));

@@ -165,6 +165,9 @@ impl<'de> Deserializer<'de> for Walk<'de> {
                 Scalar::Bool(value) => visitor.visit_bool(value),
                 Scalar::Int(value) => visitor.visit_i64(value),
                 Scalar::Uint(value) => visitor.visit_u64(value),
+                Scalar::Float(value) if !value.is_finite() => {
+                    Err(de::Error::custom(format!("is {}; a finite number is expected", self.0.value.form())))
+                }
                 Scalar::Float(value) => visitor.visit_f64(value),
                 Scalar::Text(text) => visitor.visit_borrowed_str(text),
             },

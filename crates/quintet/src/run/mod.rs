@@ -73,12 +73,15 @@ fn stopped(signal: Signal) -> Failure {
 
 async fn on(server: &Server, pipeline: &Pipeline, args: &RunArgs, interrupts: &mut Interrupts) -> Result<(), Failure> {
     let client = server.jobs();
+    let checked = async {
+        Box::pin(check::check(&client, pipeline)).await?;
+        Box::pin(plan::check(&server.connection, pipeline, args.check)).await
+    };
     tokio::select! {
-        checked = Box::pin(check::check(&client, pipeline)) => checked?,
+        checked = checked => checked?,
         signal = interrupts.next() => return Err(stopped(signal)),
     }
     if args.check {
-        Box::pin(plan::tell(&server.connection, pipeline)).await?;
         eprintln!("{}: {} stages, no problems", pipeline.file, pipeline.stages.len());
         return Ok(());
     }

@@ -28,19 +28,21 @@ pub(super) async fn of(connection: &Connection, job: &Job) -> Result<SweepPlan, 
     planned.plan.ok_or_else(|| Status::internal("the server has sent no plan"))
 }
 
-/// Shows the whole plan of each sweep of a pipeline that has been checked.
+/// Plans each sweep of a pipeline that has been checked, and with `show` shows the plans.
 ///
 /// # Errors
 /// Usage, when a sweep cannot do what it is to: its study is there with another search space.
-pub(super) async fn tell(connection: &Connection, pipeline: &Pipeline) -> Result<(), Failure> {
+pub(super) async fn check(connection: &Connection, pipeline: &Pipeline, show: bool) -> Result<(), Failure> {
     let jobs = not_yet(pipeline);
     let mut problems = Vec::new();
     for stage in pipeline.stages.iter().filter(|stage| stage.kind() == "sweep") {
         let job = stage.job(pipeline, &jobs).map_err(|error| Failure::usage(error.to_string()))?;
         match of(connection, &job).await {
-            Ok(plan) => eprint!("{}: {}", stage.name, whole(&plan)),
+            Ok(plan) if show => eprint!("{}: {}", stage.name, whole(&plan)),
+            Ok(_) => {}
             Err(status) if !violations_of(&status).is_empty() => problems.extend(located(pipeline, stage, &status)),
-            Err(status) => eprintln!("{}: there is no plan yet: {}", stage.name, status.message()),
+            Err(status) if show => eprintln!("{}: there is no plan yet: {}", stage.name, status.message()),
+            Err(_) => {}
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(Failure::usage(problems.join("\n"))) }

@@ -1,5 +1,6 @@
 //! Command jobs: a user's own program, supervised, logged and measured like a native engine.
 
+mod metrics_file;
 mod placeholders;
 mod run;
 mod shell;

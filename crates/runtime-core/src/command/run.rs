@@ -19,7 +19,10 @@ use quintet_proto::v1::{
 use tokio::{io::AsyncReadExt as _, process::Command};
 use tonic::Status;
 
-use super::placeholders::{Kind, substitute};
+use super::{
+    metrics_file,
+    placeholders::{Kind, substitute},
+};
 use crate::{
     client::{self, Connection},
     config::Secret,
@@ -32,8 +35,6 @@ use crate::{
 const METRICS_INTERVAL: Duration = Duration::from_millis(300);
 /// Time that the program has to end after SIGTERM.
 const STOP_GRACE: Duration = Duration::from_secs(8);
-/// Largest metrics file.
-const LARGEST_METRICS_FILE: u64 = 16 << 20;
 
 /// Runs the command of a job; an engine for [`crate::worker::run_launched`].
 ///
@@ -84,7 +85,7 @@ pub async fn run(context: &Context) -> WorkResult {
     check(status)
         .map_err(|failure| failure.leaving(Done { metrics: values.clone(), stopped: true, ..Done::default() }))?;
     if !spec.metrics_file.is_empty() {
-        values.extend(read_metrics_file(&folder.join(&spec.metrics_file))?);
+        values.extend(metrics_file::read(&folder.join(&spec.metrics_file))?);
     }
     if let Some(missing) = spec.required_metrics.iter().find(|name| !values.contains_key(*name)) {
         let logged: Vec<&str> = values.keys().map(String::as_str).collect();
@@ -214,24 +215,6 @@ fn check(status: ExitStatus) -> Result<(), Failure> {
             Err(Failure::user(ErrorReason::CommandFailed, format!("the program was ended by signal {signal}")))
         }
     }
-}
-
-fn read_metrics_file(path: &PathBuf) -> Result<BTreeMap<String, f64>, Failure> {
-    let bad = |text: String| Failure::user(ErrorReason::BadInput, format!("metrics file {}: {text}", path.display()));
-    let size = std::fs::metadata(path).map_err(|error| bad(error.to_string()))?.len();
-    if size > LARGEST_METRICS_FILE {
-        return Err(bad(format!("has {size} bytes; at most {LARGEST_METRICS_FILE} are read")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
-    let fields: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(&text).map_err(|error| bad(format!("is no JSON object: {error}")))?;
-    fields
-        .into_iter()
-        .map(|(key, value)| match value.as_f64() {
-            Some(number) => Ok((key, number)),
-            None => Err(bad(format!("{key:?} is {value}, not a number"))),
-        })
-        .collect()
 }
 
 /// Reads what the program logs to its tracking run and reports it as the attempt's metrics.
