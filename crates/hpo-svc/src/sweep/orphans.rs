@@ -26,7 +26,7 @@ use crate::{
 /// How often they are looked for.
 const PERIOD: Duration = Duration::from_secs(60);
 /// Who has started a trial so long after its sweep has ended is another program, which has taken it from the queue. Within it may also be
-/// a runner that had not heard of the end.
+/// a runner that had not heard of the end. A trial that has run for less belongs to no sweep that is long gone.
 const STRAGGLER: SignedDuration = SignedDuration::from_secs(60);
 
 /// The end of a sweep.
@@ -74,7 +74,7 @@ impl Runner {
             Err(storage::Error::NoTrial(_)) => return Ok(()),
             Err(error) => return Err(store_failure(error)),
         };
-        if !orphaned(&trial, end) {
+        if !orphaned(&trial, end, Timestamp::now()) {
             return Ok(());
         }
         if let Some(job) = trial.user_text(ATTR_JOB) {
@@ -111,9 +111,12 @@ async fn end_of(client: &JobClient, sweep: &str) -> Result<Option<End>, Failure>
 }
 
 /// Whether a running trial was started by its sweep, which has ended, and not by another program since.
-fn orphaned(trial: &Trial, sweep: &End) -> bool {
-    let last = sweep.at.and_then(|at| at.checked_add(STRAGGLER).ok());
-    trial.start.zip(last).is_none_or(|(start, last)| start <= last)
+fn orphaned(trial: &Trial, sweep: &End, now: Timestamp) -> bool {
+    let last = match sweep.at {
+        Some(at) => at.checked_add(STRAGGLER),
+        None => now.checked_sub(STRAGGLER),
+    };
+    trial.start.zip(last.ok()).is_none_or(|(start, last)| start <= last)
 }
 
 #[cfg(test)]
@@ -125,9 +128,12 @@ mod tests {
     fn who_takes_a_trial_long_after_its_sweep_keeps_it() {
         let sweep = End { at: Timestamp::from_second(1000).ok() };
         let started = |second| Trial { start: Timestamp::from_second(second).ok(), ..trial(0, State::Running, None) };
+        let now = Timestamp::from_second(10_000).unwrap();
+        let orphaned = |trial: &Trial, sweep: &End| orphaned(trial, sweep, now);
         assert!(orphaned(&started(900), &sweep) && orphaned(&started(1059), &sweep));
         assert!(!orphaned(&started(1061), &sweep));
-        assert!(orphaned(&started(9999), &End { at: None }), "nothing is known of a job that was deleted");
+        // Of a job that was deleted nothing is known.
+        assert!(orphaned(&started(9000), &End { at: None }) && !orphaned(&started(9999), &End { at: None }));
         assert!(orphaned(&trial(0, State::Running, None), &sweep));
     }
 }
