@@ -1,14 +1,12 @@
 //! What a study looks like in a terminal: its trials, the best ones, the course of the search and which parameters mattered.
 
-use std::collections::BTreeSet;
-
 use hpo_svc::{
     pareto,
     select::objective_names,
     study::{Direction, State, Study, Trial, best},
     sweep::{ATTR_ERROR, ATTR_JOB},
     view::{
-        importance::{Evaluator, Fanova, importances},
+        importance::{Error, Told, told},
         sparkline::{Glyphs, history},
     },
 };
@@ -19,9 +17,6 @@ use crate::report::table;
 
 /// Characters of the sparkline.
 const WIDTH: usize = 64;
-/// Completed trials from which a forest is grown for the importances, evenly spread over the study: the time grows faster than their
-/// number, and more of them hardly tell more.
-const FOREST: usize = 2000;
 
 /// The whole text.
 pub(super) fn text(study: &Study, trials: &[Trial], storage: &str) -> String {
@@ -36,7 +31,7 @@ pub(super) fn text(study: &Study, trials: &[Trial], storage: &str) -> String {
     }
     for (objective, name) in names.iter().enumerate() {
         let of = if names.len() > 1 { format!(" for {name}") } else { String::new() };
-        text += &mattered(&of, trials, &study.directions, objective, FOREST);
+        text += &mattered(&of, told(trials, &study.directions, objective));
     }
     if !storage.is_empty() {
         text += &format!("\noptuna.load_study(study_name={:?}, storage={storage:?})\n", study.name);
@@ -98,34 +93,23 @@ fn course(name: &str, trials: &[Trial], directions: &[Direction], objective: usi
     head + &format!("  {}\n  {}\n", course.values, course.best)
 }
 
-/// Which parameters mattered for an objective, as bars; a forest is grown from `most` trials.
-fn mattered(of: &str, trials: &[Trial], directions: &[Direction], objective: usize, most: usize) -> String {
-    let all: Vec<&Trial> = trials.iter().filter(|trial| trial.state == State::Complete).collect();
-    let complete = all.len();
-    if complete < 2 {
-        return String::new();
-    }
-    let evaluator = Evaluator::Fanova(Fanova { max_trials: Some(most), ..Fanova::default() });
-    let found = match importances(&evaluator, trials, directions, Some(objective)) {
-        Ok(found) => found,
+/// Which parameters mattered for an objective, as bars.
+fn mattered(of: &str, told: Result<Told, Error>) -> String {
+    let told = match told {
+        Ok(told) => told,
         Err(problem) => return format!("\nimportance of the parameters{of} (fANOVA)\n  {problem}\n"),
     };
+    let found = &told.importances;
     let width = found.iter().map(|importance| importance.name.chars().count()).max().unwrap_or_default();
     let mut text = String::new();
-    for importance in &found {
+    for importance in found {
         let bar = "#".repeat((importance.value * 40.0).round() as usize);
         text += &format!("  {:width$}  {:>4.0} %  {bar}\n", importance.name, importance.value * 100.0);
     }
-    // A forest is grown over what all trials have in common.
-    let mut others: BTreeSet<&str> = all.iter().flat_map(|trial| &trial.params).map(|p| p.name.as_str()).collect();
-    for importance in &found {
-        others.remove(importance.name.as_str());
+    if let Some(left_out) = told.left_out() {
+        text += &format!("  {left_out}\n");
     }
-    if !others.is_empty() {
-        let others = Vec::from_iter(others).join(", ");
-        text += &format!("  without {others}: not every trial has that, or not with the same domain\n");
-    }
-    let sample = if complete > most { format!(" of {most} of {complete} trials") } else { String::new() };
+    let sample = told.sample().map(|sample| format!(" of {sample}")).unwrap_or_default();
     if text.is_empty() { text } else { format!("\nimportance of the parameters{of} (fANOVA{sample})\n{text}") }
 }
 
@@ -146,6 +130,7 @@ mod tests {
     use hpo_svc::{
         space::{Distribution, ParamValue},
         study::Param,
+        view::importance::Importance,
     };
     use serde_json::json;
 
@@ -193,28 +178,31 @@ mod tests {
     }
 
     #[test]
-    fn of_very_many_trials_the_importances_are_those_of_an_even_sample() {
-        let text = mattered("", &trials(30, 1), &[Direction::Minimize], 0, 20);
+    fn of_very_many_trials_the_importances_are_those_of_a_sample() {
+        let importances = vec![Importance { name: "x".into(), value: 1.0 }];
+        let text = mattered("", Ok(Told { importances, complete: 30, grown_from: 20, ..Told::default() }));
         assert!(text.contains("(fANOVA of 20 of 30 trials)\n  x "), "{text}");
     }
 
     #[test]
     fn what_the_importances_do_not_tell_is_said() {
+        let mattered = |trials: &[Trial]| super::mattered("", told(trials, &[Direction::Minimize], 0));
         let mut same = trials(10, 1);
         same.iter_mut().for_each(|trial| trial.values = vec![0.5]);
-        let text = mattered("", &same, &[Direction::Minimize], 0, FOREST);
+        let text = mattered(&same);
         assert!(text.contains("(fANOVA)\n  there is nothing to explain: the values") && !text.contains('%'), "{text}");
         let mut conditional = trials(10, 1);
         conditional.iter_mut().step_by(2).for_each(|trial| drop(trial.params.pop()));
-        let text = mattered("", &conditional, &[Direction::Minimize], 0, FOREST);
+        let text = mattered(&conditional);
         assert!(
             text.contains("  x   100 %  ###")
                 && text.ends_with("  without kind: not every trial has that, or not with the same domain\n"),
             "{text}"
         );
         conditional.iter_mut().skip(1).step_by(2).for_each(|trial| drop(trial.params.remove(0)));
-        let text = mattered("", &conditional, &[Direction::Minimize], 0, FOREST);
+        let text = mattered(&conditional);
         assert!(text.contains("(fANOVA)\n  without kind, x: not every"), "{text}");
+        assert_eq!(mattered(&conditional[..1]), "", "one trial tells nothing");
     }
 
     #[test]

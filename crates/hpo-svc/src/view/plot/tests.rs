@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     space::{Distribution, ParamValue, Space},
     study::{Param, tests::trial},
+    view::importance::told,
 };
 
 /// Every tag is closed in order, and no number is NaN or infinite.
@@ -116,7 +117,11 @@ fn one_trial_and_sixty_are_drawn() {
         for objectives in 1..5 {
             let directions = vec![Direction::Minimize; objectives];
             each(&study(n, objectives, 3), &directions, &Options::default(), |kind, svg| {
-                let empty = (kind == Kind::Pareto && objectives == 1) || (kind == Kind::Intermediate && n == 1);
+                let empty = match kind {
+                    Kind::Pareto => objectives == 1,
+                    Kind::Intermediate | Kind::Importances => n == 1,
+                    Kind::History | Kind::Parallel | Kind::Slice => false,
+                };
                 assert_eq!(
                     svg.contains("yet.") || svg.contains("at least two"),
                     empty,
@@ -163,6 +168,66 @@ fn values_without_a_place_are_counted() {
     let logarithmic = Options { scaling: Scaling::Log, ..Options::default() };
     trials[2].values = vec![-1.0];
     check(&history(&trials, &[Direction::Minimize], &logarithmic));
+}
+
+/// The texts of a picture, as they are written.
+fn texts(svg: &str) -> Vec<String> {
+    let text = |text: &str| text.split_once('>').unwrap().1.split('<').next().unwrap().to_owned();
+    svg.split("<text ").skip(1).map(text).collect()
+}
+
+fn unit(name: &str, value: f64) -> Param {
+    Param { name: name.into(), value, distribution: Distribution::float(0.0, 1.0, false, None).unwrap() }
+}
+
+/// Trials of two objectives, of which each depends on one of the parameters.
+fn two_of_two() -> Vec<Trial> {
+    let make = |number: i64| {
+        let share = |factor: f64| (number as f64 * factor).fract();
+        let (x, y) = (share(0.618_033_988_749_895), share(0.414_213_562_373_095));
+        let mut made = trial(number, State::Complete, None);
+        made.values = vec![x, -y];
+        made.params = vec![unit("x", x), unit("y", y)];
+        made
+    };
+    (0..40).map(make).collect()
+}
+
+#[test]
+fn importances_are_those_of_the_table_for_each_objective() {
+    let trials = two_of_two();
+    let directions = [Direction::Minimize; 2];
+    let options = Options { names: vec!["loss".into(), "delay".into()], ..Options::default() };
+    let drawn = texts(&importances(&trials, &directions, &options));
+    let mut expected = Vec::new();
+    for (objective, name) in ["loss", "delay"].into_iter().enumerate() {
+        expected.push(name.to_owned());
+        for importance in told(&trials, &directions, objective).unwrap().importances {
+            expected.extend([importance.name, format!("{:.1} %", importance.value * 100.0)]);
+        }
+    }
+    let at = drawn.iter().position(|text| text == "loss").unwrap();
+    assert_eq!(drawn[at..], expected);
+    assert_eq!((&expected[1], &expected[6]), (&"x".to_owned(), &"y".to_owned()), "each has its own first parameter");
+    assert!(drawn.iter().any(|text| text.contains("by fANOVA")), "{drawn:?}");
+}
+
+#[test]
+fn short_names_of_parameters_stand_beside_their_bars() {
+    let drawn = texts(&importances(&two_of_two(), &[Direction::Minimize], &Options::default()));
+    assert!(["x", "y"].iter().all(|name| drawn.iter().any(|text| text == name)), "{drawn:?}");
+    assert!(!drawn.iter().any(|text| text.contains('…')), "{drawn:?}");
+}
+
+#[test]
+fn importances_say_what_they_leave_out_and_why_there_are_none() {
+    let mut trials = two_of_two();
+    trials[0].params.pop();
+    let svg = importances(&trials, &[Direction::Minimize], &Options::default());
+    assert!(svg.contains("without y: not every trial has that"), "{svg}");
+    trials.iter_mut().for_each(|trial| trial.values = vec![1.0]);
+    let svg = importances(&trials, &[Direction::Minimize], &Options::default());
+    assert!(svg.contains("there is nothing to explain"), "{svg}");
 }
 
 fn wild() -> impl Strategy<Value = Vec<Trial>> {
