@@ -39,13 +39,23 @@ fn texts_inside(svg: &str) {
         let (x, y) = (number("x=\""), number(" y=\""));
         let words = text.split_once('>').unwrap().1.split('<').next().unwrap();
         let words = words.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
-        let length = if text.contains("rotate") { 0.0 } else { svg::text_width(&words, number("font-size=\"")) };
-        let left = match attribute("text-anchor=\"") {
-            "start" => x,
-            "middle" => x - length / 2.0,
-            _ => x - length,
+        let length = svg::text_width(&words, number("font-size=\""));
+        let share_before = match attribute("text-anchor=\"") {
+            "start" => 0.0,
+            "middle" => 0.5,
+            _ => 1.0,
         };
-        assert!(left >= -2.0 && left + length <= width + 2.0, "`{words}` from {left} to {} of {width}", left + length);
+        // What is turned is read upwards, so that it begins at its lower end.
+        let (begin, most) = if text.contains("rotate") {
+            (y - length * (1.0 - share_before), height)
+        } else {
+            (x - length * share_before, width)
+        };
+        assert!(
+            begin >= -2.0 && begin + length <= most + 2.0,
+            "`{words}` from {begin} to {} of {most}",
+            begin + length
+        );
         assert!((0.0..=height).contains(&y), "`{words}` at {y} of {height}");
     }
 }
@@ -174,6 +184,42 @@ fn values_without_a_place_are_counted() {
 fn texts(svg: &str) -> Vec<String> {
     let text = |text: &str| text.split_once('>').unwrap().1.split('<').next().unwrap().to_owned();
     svg.split("<text ").skip(1).map(text).collect()
+}
+
+#[test]
+fn every_choice_of_a_dozen_can_be_read() {
+    let words =
+        ["adam", "adamw", "sgd", "rmsprop", "adagrad", "adadelta", "lamb", "lion", "lars", "nadam", "radam", "lbfgs"];
+    let choices: Vec<ParamValue> = words.iter().map(|word| ParamValue::Text((*word).into())).collect();
+    let choice = Distribution::categorical(choices).unwrap();
+    let make = |number: i64| {
+        let mut made = trial(number, State::Complete, Some(number as f64));
+        let params = ["a", "b", "c", "d"].map(|name| Param {
+            name: name.into(),
+            value: (number % 12) as f64,
+            distribution: choice.clone(),
+        });
+        made.params = params.to_vec();
+        made
+    };
+    let trials: Vec<Trial> = (0..12).map(make).collect();
+    for plot in [slice, parallel] {
+        let svg = plot(&trials, &[Direction::Minimize], &Options::default());
+        check(&svg);
+        texts_inside(&svg);
+        let drawn = texts(&svg);
+        for word in words {
+            assert_eq!(drawn.iter().filter(|text| *text == word).count(), 4, "{word}: {drawn:?}");
+        }
+    }
+    let two = Distribution::categorical(vec![ParamValue::Bool(true), ParamValue::Bool(false)]).unwrap();
+    let flag = |trial: &Trial| {
+        let flag = Param { name: "flag".into(), value: (trial.number % 2) as f64, distribution: two.clone() };
+        Trial { params: vec![flag], ..trial.clone() }
+    };
+    let flags: Vec<Trial> = trials.iter().map(flag).collect();
+    let svg = slice(&flags, &[Direction::Minimize], &Options::default());
+    assert_eq!(svg.matches("rotate").count(), 1, "labels that fit are not turned, only the name of the other axis is");
 }
 
 fn unit(name: &str, value: f64) -> Param {
