@@ -71,17 +71,12 @@ fn best_trial(direction: Direction, trials: &[Trial]) -> String {
 /// Why there is no best trial, and which one came closest to the bounds.
 fn none_is_best(trials: &[Trial]) -> String {
     let complete = || trials.iter().filter(|trial| trial.state == State::Complete);
-    let completed = match complete().count() {
-        0 => return "\nno trial has completed\n".into(),
-        1 => "1 trial has completed; it".to_owned(),
-        count => format!("{count} trials have completed; each"),
-    };
     let broken = complete().filter_map(|trial| Some((trial.violation().filter(|by| *by > 0.0)?, trial.number)));
     let least = broken.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(by, number)| {
         let by = table::number(by);
         format!("the least violation is that of trial {number}: {by}\n")
     });
-    format!("\n{completed} breaks a constraint or has no value\n{}", least.unwrap_or_default())
+    format!("\n{}\n{}", table::none_is_best(complete().count()), least.unwrap_or_default())
 }
 
 /// The history of an objective.
