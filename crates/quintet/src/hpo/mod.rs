@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod best;
+mod brief;
 mod files;
 mod plots;
 mod png;

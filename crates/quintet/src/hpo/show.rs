@@ -2,9 +2,9 @@
 
 use hpo_svc::{
     pareto,
-    select::objective_names,
+    select::{broken, objective_names},
     study::{Direction, State, Study, Trial, best},
-    sweep::{ATTR_ERROR, ATTR_JOB},
+    sweep::{ATTR_ERROR, ATTR_JOB, Control, EndedEarly, ended_early},
     view::{
         importance::{Error, Told, told},
         sparkline::{Glyphs, history},
@@ -12,15 +12,22 @@ use hpo_svc::{
 };
 use serde_json::{Map, Value};
 
-use super::lines;
+use super::{brief::brief, lines};
 use crate::report::table;
 
 /// Characters of the sparkline.
 const WIDTH: usize = 64;
+/// Characters between two columns.
+const GAP: usize = 2;
+/// A note has as many characters as a terminal has left, these at least;
+const LEAST_NOTE: usize = 80;
+/// in a file or a pipe it has so many at most.
+const LONGEST_NOTE: usize = 400;
 
 /// The whole text.
 pub(super) fn text(study: &Study, trials: &[Trial], storage: &str) -> String {
-    let mut text = lines(&trial_table(trials));
+    let terminal = comfy_table::Table::new().width();
+    let mut text = lines(&trial_table(trials, terminal.map(usize::from))) + &sweeps(study, trials);
     text += &match &study.directions[..] {
         [direction] => best_trial(*direction, trials),
         directions => front(directions, trials),
@@ -39,20 +46,53 @@ pub(super) fn text(study: &Study, trials: &[Trial], storage: &str) -> String {
     text
 }
 
-fn trial_table(trials: &[Trial]) -> comfy_table::Table {
-    let mut table = table::plain(["TRIAL", "STATE", "VALUE", "PARAMETERS", "JOB", "ERROR"]);
-    for trial in trials {
-        let text = |key: &str| trial.user_text(key).unwrap_or_default();
-        table.add_row([
+/// A row a trial; `terminal` is how wide that is, where there is one.
+fn trial_table(trials: &[Trial], terminal: Option<usize>) -> comfy_table::Table {
+    const HEADER: [&str; 6] = ["TRIAL", "STATE", "VALUE", "PARAMETERS", "JOB", "NOTE"];
+    let row = |trial: &Trial| {
+        let job = trial.user_text(ATTR_JOB).unwrap_or_default();
+        [
             trial.number.to_string(),
             trial.state.to_string(),
             values(trial),
             table::parameters(&parameters(trial)),
-            text(ATTR_JOB).trim_start_matches("jobs/").chars().take(8).collect(),
-            text(ATTR_ERROR).lines().next().unwrap_or_default().chars().take(80).collect(),
-        ]);
+            job.trim_start_matches("jobs/").chars().take(8).collect(),
+        ]
+    };
+    let rows: Vec<[String; 5]> = trials.iter().map(row).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].as_str()).chain([HEADER[column]]);
+        cells.map(|cell| cell.chars().count()).max().unwrap_or_default() + GAP
+    };
+    let mut table = table::plain(HEADER);
+    let left = |terminal: usize| terminal.saturating_sub((0..5).map(width).sum()).max(LEAST_NOTE);
+    let room = terminal.map_or(LONGEST_NOTE, left);
+    for (trial, row) in trials.iter().zip(rows) {
+        table.add_row(row.into_iter().chain([note(trial, room)]));
     }
     table
+}
+
+/// What is to be said of a trial: why it failed, or which constraints it breaks.
+fn note(trial: &Trial, room: usize) -> String {
+    let broken = if trial.state == State::Complete { broken(trial) } else { Vec::new() };
+    match trial.user_text(ATTR_ERROR) {
+        None if broken.is_empty() => String::new(),
+        None => brief(&format!("breaks {}", broken.join(", ")), room),
+        Some(error) => brief(&error, room),
+    }
+}
+
+/// What became of the study's sweeps, where the trials do not tell.
+fn sweeps(study: &Study, trials: &[Trial]) -> String {
+    let mut text = String::new();
+    if let Some(EndedEarly { sweep, why }) = ended_early(study, trials) {
+        text += &format!("\nthe sweep {} has ended: {why}\n", sweep.chars().take(8).collect::<String>());
+    }
+    if Control::of(study).paused() {
+        text += &format!("\nthe study's sweeps are paused: `quintet hpo resume {}` lets them go on\n", study.name);
+    }
+    text
 }
 
 fn values(trial: &Trial) -> String {
@@ -125,6 +165,7 @@ mod tests {
     use hpo_svc::{
         space::{Distribution, ParamValue},
         study::Param,
+        sweep::{ATTR_ENDED, ATTR_PAUSES},
         view::importance::Importance,
     };
     use serde_json::json;
@@ -170,6 +211,39 @@ mod tests {
         let bars: Vec<&str> = text.lines().filter(|line| line.contains(" %  ")).collect();
         assert!(bars.len() == 2 && bars[0].starts_with("  x   "), "{text}");
         assert!(text.ends_with("optuna.load_study(study_name=\"s\", storage=\"sqlite:////d\")\n"), "{text}");
+    }
+
+    #[test]
+    fn trials_tell_what_is_wrong_with_them() {
+        let mut noted = trials(3, 1);
+        noted[0].system_attrs.insert("constraints:size".into(), "2.5".into());
+        noted[0].system_attrs.insert("constraints:speed".into(), "-1.0".into());
+        noted[1].state = State::Fail;
+        let error = format!(
+            "BAD_INPUT: metrics file /data/work/{}/run/m.json: \"f1\" is \"abc\", not a number",
+            "0".repeat(32)
+        );
+        noted[1].user_attrs.insert(ATTR_ERROR.into(), format!("{error:?}"));
+        let short = "BAD_INPUT: metrics file …/m.json: \"f1\" is \"abc\", not a number";
+        for (terminal, told) in [(None, error.as_str()), (Some(60), short), (Some(300), error.as_str())] {
+            let text = lines(&trial_table(&noted, terminal));
+            let ends: Vec<&str> = text.lines().skip(1).collect();
+            assert!(ends[0].ends_with("  breaks the constraint size by 2.5"), "{text}");
+            assert!(ends[1].ends_with(&format!("  {told}")) && ends[2].ends_with("  01234567"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_that_rests_or_has_ended_early_says_so() {
+        let mut steered = study(&[Direction::Minimize]);
+        let (trials, now) = (trials(2, 1), "2026-01-01T00:00:00Z");
+        assert_eq!(sweeps(&steered, &trials), "");
+        let end = format!(r#"{{"sweep": "0123456789abcdef", "why": "the time is over", "at": "{now}"}}"#);
+        steered.user_attrs.insert(ATTR_ENDED.into(), end);
+        assert_eq!(sweeps(&steered, &trials), "\nthe sweep 01234567 has ended: the time is over\n");
+        steered.user_attrs.insert(ATTR_PAUSES.into(), format!(r#"[["{now}", null]]"#));
+        let text = text(&steered, &trials, "");
+        assert!(text.contains("\nthe study's sweeps are paused: `quintet hpo resume s` lets them go on\n"), "{text}");
     }
 
     #[test]
