@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution, distribution_to_json
-from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
+from optuna.importance import FanovaImportanceEvaluator
 from optuna.importance._fanova import _evaluator as fanova
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -135,11 +135,6 @@ def importance_case(seed, name, directions, n, make):
         "name": name,
         "directions": directions,
         "trials": [trial_json(trial) for trial in study.get_trials()],
-        "ped_anova": importances(study, PedAnovaImportanceEvaluator()),
-        "ped_anova_global": importances(
-            study, PedAnovaImportanceEvaluator(target_quantile=0.25, evaluate_on_local=False)
-        ),
-        "ped_anova_region": importances(study, PedAnovaImportanceEvaluator(target_quantile=0.2, region_quantile=0.6)),
         "fanova": forests(study, target),
     }
     plain = fanova._SearchSpaceTransform

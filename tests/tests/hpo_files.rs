@@ -61,6 +61,11 @@ fn a_study_goes_from_optuna_to_us_and_back_and_is_equal_in_every_trial() {
     assert_eq!(optuna(&["compare", &theirs, NAME, &ours, NAME]), "20");
     let refused = hpo(&sandbox, &["export", NAME, &ours]).unwrap_err();
     assert!(refused.contains("exists"), "{refused}");
+    let deep = path(&folder, "new/folder/ours.csv");
+    hpo(&sandbox, &["export", NAME, &deep]).unwrap();
+    assert!(Path::new(&deep).is_file());
+    let refused = hpo(&sandbox, &["export", NAME, "/proc/ours.json"]).unwrap_err();
+    assert!(refused.contains("/proc: ") && !refused.contains(".export-"), "{refused}");
 
     // Its dashboard serves both.
     assert_eq!(dashboard(&[&ours, NAME]), "20");

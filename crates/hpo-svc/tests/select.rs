@@ -121,7 +121,7 @@ async fn the_best_of_two_backbones_is_chosen_by_metric_and_latency() {
     assert_eq!(house.client.get_best_config(missing).await.unwrap_err().code(), Code::NotFound);
     house.study("empty", &[]).await;
     let empty = GetBestConfigRequest { study: "empty".into(), ..GetBestConfigRequest::default() };
-    assert_eq!(house.client.get_best_config(empty).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(house.client.get_best_config(empty).await.unwrap_err().code(), Code::FailedPrecondition);
     house.server.shutdown().await.unwrap();
 }
 

@@ -251,6 +251,9 @@ pub(crate) enum HpoCommand {
         /// Draws history, parallel, slice, importances, pareto or intermediate into a file; may be given several times
         #[arg(long, value_name = "[KIND=]FILE.svg|png")]
         plot: Vec<String>,
+        /// The objective of history, parallel and slice, by its name [default: the first one]
+        #[arg(long, value_name = "METRIC", requires = "plot")]
+        objective: Option<String>,
         #[command(flatten)]
         target: Target,
     },
@@ -381,6 +384,7 @@ mod tests {
             &["quintet", "jobs", "logs", "ab", "--attempt", "0"],
             &["quintet", "predict", "model", "texts.txt"],
             &["quintet", "predict", "model", "texts.txt", "--out", "a.jsonl", "--format", "xml"],
+            &["quintet", "hpo", "show", "s", "--objective", "f1"],
             &["quintet", "hpo", "best"],
             &["quintet", "hpo", "best", "s", "--latency", "3"],
             &["quintet", "hpo", "best", "s", "--metric", "f1", "--weight", "f1=1"],

@@ -190,6 +190,10 @@ fn progress(job: &Job) -> String {
     if let Some(best) = progress.best {
         text = format!("{text}, best {}", table::number(best));
     }
+    // A sweep says so in its own words.
+    if progress.message.split(", ").any(|part| part == "paused") {
+        text += ", paused";
+    }
     text
 }
 
@@ -313,5 +317,24 @@ async fn logs(client: &JobClient, mut request: StreamLogsRequest) -> Result<(), 
                 backoff.pause().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quintet_proto::v1::Progress;
+
+    use super::*;
+
+    #[test]
+    fn a_paused_sweep_is_told_in_the_list() {
+        let progress = |message: &str| {
+            let (done, total, unit) = (3.0, 8.0, "trials".to_owned());
+            let progress =
+                Progress { done, total, unit, best: Some(0.5), message: message.into(), ..Progress::default() };
+            super::progress(&Job { state: JobState::Running.into(), progress: Some(progress), ..Job::default() })
+        };
+        assert_eq!(progress("best f1 0.5 (trial 1), paused, 0 running"), "3/8 trials, best 0.5000, paused");
+        assert_eq!(progress("best f1 0.5 (trial 1), 2 running"), "3/8 trials, best 0.5000");
     }
 }

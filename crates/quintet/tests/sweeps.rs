@@ -64,10 +64,14 @@ fn a_sweep_is_planned_run_checked_and_its_best_chosen_by_metric_or_speed() {
         "{told}"
     );
 
+    assert!(told.contains(" hpo show chosen --data-dir "), "{told}");
+
     let hpo = |args: &[&str], code| {
         let args: Vec<&str> = ["hpo"].iter().chain(args).chain(&["--data-dir", "d"]).copied().collect();
         ended(&run(folder, &args), code)
     };
+    let (shown, _) = hpo(&["show", "chosen"], 0);
+    assert!(shown.contains(" has ended: every combination of the grid was tried\n"), "{shown}");
     let (shown, _) = hpo(&["best", "chosen"], 0);
     assert!(shown.contains("TRIAL") && shown.contains("F1") && shown.contains("chosen"), "{shown}");
     assert!(
@@ -113,6 +117,10 @@ fn a_sweep_is_planned_run_checked_and_its_best_chosen_by_metric_or_speed() {
 
     let (valid, _) = hpo(&["validate", "chosen", "--min-completed", "3"], 0);
     assert!(valid.starts_with("3 COMPLETE\nbest: chosen trial ") && valid.ends_with("valid\n"), "{valid}");
+    let (jobs, _) = ended(&run(folder, &["jobs", "list", "--kind", "sweep", "-o", "json", "--data-dir", "d"]), 0);
+    let jobs: Value = serde_json::from_str(&jobs).unwrap();
+    let (valid, _) = hpo(&["validate", "chosen", "--job", &jobs[0]["uid"].as_str().unwrap()[..12]], 0);
+    assert!(valid.ends_with("valid\n"), "{valid}");
     let (counts, problems) = hpo(&["validate", "chosen", "--min-completed", "9", "--metric", "recall"], 1);
     assert!(!counts.contains("valid"), "{counts}");
     assert!(problems.contains("study `chosen` is not valid:\n  3 trials have completed"), "{problems}");

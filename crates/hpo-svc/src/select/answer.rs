@@ -12,14 +12,14 @@ const NAMED: usize = 10;
 /// The chosen trial, by the index of its study and its number, and the answer but for that trial.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` when the request does not fit to the studies, `NOT_FOUND` when no trial has completed, `FAILED_PRECONDITION`
-/// when none of those that have may be chosen.
+/// `INVALID_ARGUMENT` when the request does not fit to the studies, `FAILED_PRECONDITION` when no trial has completed, or none of those
+/// that have may be chosen.
 pub fn answer(request: &Request, studies: &[Whole]) -> Result<((usize, i64), GetBestConfigResponse), Status> {
     let (rule, candidates) = gather(request, studies).map_err(status::invalid_argument)?;
     let choice = choose(&candidates, &rule).map_err(|nothing| refusal(&nothing, &candidates, &rule, studies))?;
     let Choice { ranked, reasons } = choice;
     let Some(chosen) = ranked.first().map(|chosen| &candidates[chosen.at]) else {
-        return Err(status::not_found("best trial", &named_studies(studies)));
+        return Err(refusal(&Nothing::Completed, &candidates, &rule, studies));
     };
     let place = studies.iter().position(|(study, _)| study.name == *chosen.study).unwrap_or_default();
     let chosen = (place, chosen.number);
@@ -68,10 +68,21 @@ fn some(names: &[String]) -> String {
     }
 }
 
+/// That nothing can be chosen yet: the studies are there, their results are not.
+fn none_completed(studies: &[Whole]) -> String {
+    let names: Vec<String> = studies.iter().map(|(study, _)| format!("`{}`", study.name)).collect();
+    let of = format!("{} {}", if names.len() == 1 { "study" } else { "studies" }, names.join(", "));
+    match studies.iter().map(|(_, trials)| trials.len()).sum() {
+        0 => format!("{of}: there is no trial yet"),
+        1_usize => format!("{of}: the only trial has not completed"),
+        count => format!("{of}: none of the {count} trials has completed"),
+    }
+}
+
 fn refusal(nothing: &Nothing, candidates: &[Candidate], rule: &Rule, studies: &[Whole]) -> Status {
     let subject = named_studies(studies);
     let message = match nothing {
-        Nothing::Completed => return status::not_found("best trial", &subject),
+        Nothing::Completed => none_completed(studies),
         Nothing::NoLatency(at) => {
             let trials: Vec<String> = at.iter().map(|at| resource(&candidates[*at])).collect();
             let mut there: Vec<String> = studies.iter().flat_map(|(study, trials)| known(study, trials)).collect();

@@ -269,7 +269,8 @@ fn objective_losses(study: &Study, trial: &Trial) -> Vec<f64> {
     }
 }
 
-fn broken(trial: &Trial) -> Vec<String> {
+/// The constraints that the trial breaks, in words.
+pub fn broken(trial: &Trial) -> Vec<String> {
     let constraints = trial.constraints().into_iter().filter(|(_, excess)| *excess > 0.0);
     constraints.map(|(name, excess)| format!("the constraint {name} by {}", short(excess))).collect()
 }

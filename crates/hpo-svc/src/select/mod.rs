@@ -17,7 +17,7 @@ pub(crate) mod tests;
 
 pub use answer::answer;
 pub use choose::{Candidate, Choice, Excluded, Judged, Nothing, choose};
-pub use gather::{Request, Whole, gather};
+pub use gather::{Request, Whole, broken, gather};
 pub use measure::{Measure, known, objective_names};
 pub(crate) use reasons::{short, why};
 pub use rule::{Rule, Speed};

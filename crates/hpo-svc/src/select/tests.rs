@@ -163,8 +163,16 @@ fn latencies_may_be_measured_elsewhere() {
 
 #[test]
 fn nothing_to_choose_is_told_with_its_reason() {
-    let empty = vec![(study("a", F1), vec![Arc::new(trial(0, State::Fail, None))])];
-    assert_eq!(ask(GetBestConfigRequest::default(), &empty).unwrap_err().code(), Code::NotFound);
+    let failed = |count: i64| (0..count).map(|number| Arc::new(trial(number, State::Fail, None))).collect();
+    for (count, message) in [
+        (0, "study `a`: there is no trial yet"),
+        (1, "study `a`: the only trial has not completed"),
+        (4, "study `a`: none of the 4 trials has completed"),
+    ] {
+        let refused = ask(GetBestConfigRequest::default(), &[(study("a", F1), failed(count))]).unwrap_err();
+        // The study exists: that nothing is found would be the wrong complaint.
+        assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, message));
+    }
     let none = GetBestConfigRequest { latency_metric: "seconds".into(), ..Default::default() };
     let refused = ask(none, &three()).unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);

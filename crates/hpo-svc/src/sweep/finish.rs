@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use jiff::Timestamp;
 use quintet_proto::v1::{Directive, JobState};
 use runtime_core::{
     status::ErrorReason,
@@ -10,7 +11,7 @@ use runtime_core::{
 use tokio::time::timeout;
 
 use super::{
-    ATTR_CLOSING, End, Verdict,
+    ATTR_CLOSING, ATTR_ENDED, End, Verdict,
     refit::Refitted,
     report,
     runner::{Inbox, News, Run, store_failure},
@@ -32,19 +33,22 @@ const CANCEL_GRACE: Duration = Duration::from_secs(20);
 impl Run {
     /// Ends the sweep, unless it was extended meanwhile: then `None`.
     pub(super) async fn end(&mut self, end: End, inbox: &mut Inbox) -> Result<Option<Done>, Failure> {
-        match end {
-            End::MaxTrials => self.context.log("all trials have ended"),
-            End::Timeout => self.context.log("the time is over"),
-            End::Cost => self.context.log("max_cost is spent"),
-            End::NoProgress => self.context.log("too many trials in a row brought nothing new"),
-            End::Exhausted => self.context.log("every combination of the grid was tried"),
-            End::Failed(problem) => return Err(Failure::user(ErrorReason::JobFailed, problem)),
+        if let End::Failed(problem) = &end {
+            // The sweep fails for its trials, whatever becomes of the note.
+            if let Err(failure) = self.keep_end(&end).await {
+                self.context.log(format_args!("the study does not tell why: {failure}"));
+            }
+            return Err(Failure::user(ErrorReason::JobFailed, problem.clone()));
         }
+        self.context.log(end.why());
         self.update().await?;
         match self.refit(inbox).await? {
             // What was learnt while the refit ran may have ended the search otherwise, or extended it.
             Refitted::Report(refit) => match self.is_over().await? {
-                true => self.done(false, refit).await.map(Some),
+                true => {
+                    self.keep_end(&end).await?;
+                    self.done(false, refit).await.map(Some)
+                }
                 false => Ok(None),
             },
             Refitted::Stopped(result) => result.map(Some),
@@ -65,7 +69,16 @@ impl Run {
 
     pub(super) async fn set_closing(&self, closing: bool) -> Result<(), Failure> {
         let sweep = if closing { dump_text(&self.job.uid) } else { "null".to_owned() };
-        let attributes = Attributes::from([(ATTR_CLOSING.to_owned(), sweep)]);
+        self.set_attribute(ATTR_CLOSING, sweep).await
+    }
+
+    /// Keeps with the study why its sweep ends.
+    async fn keep_end(&self, end: &End) -> Result<(), Failure> {
+        self.set_attribute(ATTR_ENDED, end.to_json(&self.job.uid, Timestamp::now())).await
+    }
+
+    async fn set_attribute(&self, key: &str, json: String) -> Result<(), Failure> {
+        let attributes = Attributes::from([(key.to_owned(), json)]);
         let study = StudyAttributes::User(self.study.id);
         self.runner.store.set_study_attributes(study, attributes).await.map_err(store_failure)
     }

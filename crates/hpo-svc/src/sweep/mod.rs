@@ -2,6 +2,7 @@
 
 mod apply;
 mod control;
+mod ended;
 mod ending;
 mod finish;
 mod folds;
@@ -20,6 +21,7 @@ mod trials;
 
 pub use apply::{BACKBONE, Part, trial_spec};
 pub use control::{ATTR_CLOSING, ATTR_MAX_TRIALS, ATTR_PAUSES, Control, Extension};
+pub use ended::{ATTR_ENDED, EndedEarly, ended_early};
 pub use folds::{ATTR_FOLDS, Fold, Metrics, folds};
 pub use limits::{Cost, Limits, NoProgress};
 pub use outcome::{Constraint, Goals, Outcome, Verdict, verdict};

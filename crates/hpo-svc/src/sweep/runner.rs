@@ -25,6 +25,7 @@ use crate::{
     history::History,
     pareto::best_trials,
     sampler::Request,
+    select::short,
     storage::{self, Edit, Store},
     study::{Study, Trial},
 };
@@ -312,7 +313,7 @@ impl Run {
         }
         match (&self.sweep.goals.objectives[..], best.and_then(|trial| Some((trial.number, trial.value()?)))) {
             ([objective], Some((number, value))) => {
-                message = format!("best {} {value:.6} (trial {number}), {message}", objective.metric);
+                message = format!("best {} {} (trial {number}), {message}", objective.metric, short(value));
             }
             ([_], None) => {}
             _ => {

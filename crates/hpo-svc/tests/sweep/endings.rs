@@ -5,7 +5,7 @@ use std::time::Duration;
 use hpo_svc::{
     storage::{Attributes, NewTrial},
     study::State,
-    sweep::ATTR_SWEEP,
+    sweep::{ATTR_SWEEP, ended_early},
 };
 use jiff::Timestamp;
 use quintet_proto::v1::{self, DeleteStudyRequest, ExtendSweepRequest, JobState, hpo_service_client::HpoServiceClient};
@@ -107,6 +107,9 @@ async fn what_ended_a_sweep_does_not_end_its_extension_at_once() {
     spec.max_cost = 1.0;
     spec.cost_metric = "ms".into();
     house.run(spec, "dear").await;
+    let study = house.store.find_study("dear").await.unwrap().unwrap();
+    let ended = ended_early(&study, &house.store.trials(study.id).await.unwrap());
+    assert_eq!(ended.unwrap().why, "max_cost is spent");
     let refused = client.extend_sweep(extend("dear", 100)).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
     assert!(refused.message().contains("max_cost of jobs/") && refused.message().contains("`dear`"), "{refused}");

@@ -5,13 +5,14 @@ use quintet_proto::v1::{
     Candidate, Direction, GetBestConfigRequest, GetBestConfigResponse, Scoring, ValidateSweepRequest,
     ValidateSweepResponse,
 };
+use runtime_core::client::JobClient;
 use serde_json::Value;
 
 use super::{Client, bare, lines};
 use crate::{
     cli::{Format, Target},
     failure::Failure,
-    jobs::{print, write},
+    jobs::{find, print, write},
     report::table,
 };
 
@@ -69,7 +70,7 @@ pub(crate) struct ValidateArgs {
     /// A metric that every completed trial must have, beside the objectives
     #[arg(long, value_name = "METRIC")]
     pub(crate) metric: Option<String>,
-    /// The job of the sweep, which must have succeeded
+    /// The job of the sweep, by its id or the beginning of it, which must have succeeded
     #[arg(long, value_name = "JOB")]
     pub(crate) job: Option<String>,
     /// How to print
@@ -162,13 +163,16 @@ fn note(candidate: &Candidate) -> String {
 }
 
 /// Says whether a study may be relied on.
-pub(super) async fn validate(mut client: Client, args: &ValidateArgs) -> Result<(), Failure> {
-    let job = args.job.as_ref().map(|job| format!("jobs/{}", job.strip_prefix("jobs/").unwrap_or(job)));
+pub(super) async fn validate(mut client: Client, jobs: &JobClient, args: &ValidateArgs) -> Result<(), Failure> {
+    let job = match &args.job {
+        Some(job) => find(jobs, job).await?,
+        None => String::new(),
+    };
     let request = ValidateSweepRequest {
         study: resource(&args.study),
         min_completed_trials: args.min_completed,
         metric: args.metric.clone().unwrap_or_default(),
-        job: job.unwrap_or_default(),
+        job,
     };
     let answer = client.validate_sweep(request).await?.into_inner();
     match args.output {

@@ -55,9 +55,11 @@ pub(super) fn check_target(file: &Path) -> Result<(), Failure> {
 /// The server's, or a file that cannot be written.
 pub(super) async fn export(mut client: Client, study: &str, file: &Path) -> Result<(), Failure> {
     let (study, trials) = whole(&mut client, study).await?;
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(file)?;
     let fail = |error: std::io::Error| Failure::failed(format!("{}: {error}", file.display()));
-    let draft = tempfile::Builder::new().prefix(".export-").tempdir_in(folder).map_err(fail)?;
+    // The error itself names a draft that nobody knows.
+    let refused = |error: std::io::Error| Failure::failed(format!("{}: {}", folder.display(), error.kind()));
+    let draft = tempfile::Builder::new().prefix(".export-").tempdir_in(folder).map_err(refused)?;
     let path = draft.path().join("study");
     match kind(file)? {
         Kind::Json => std::fs::write(&path, to_json(&study, &trials).to_string()).map_err(fail)?,
@@ -74,6 +76,16 @@ pub(super) async fn export(mut client: Client, study: &str, file: &Path) -> Resu
         }
     }
     std::fs::rename(&path, file).map_err(fail)
+}
+
+/// The folder that a file is to lie in, made where there is none.
+///
+/// # Errors
+/// It cannot be made.
+pub(super) fn folder_of(file: &Path) -> Result<&Path, Failure> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let fail = |error: std::io::Error| Failure::failed(format!("{}: {error}", folder.display()));
+    std::fs::create_dir_all(folder).map(|()| folder).map_err(fail)
 }
 
 fn database(file: &Path, error: &hpo_svc::storage::Error) -> Failure {
@@ -145,4 +157,20 @@ async fn of_database(file: &Path, study: Option<&str>) -> Result<(Study, Vec<Tri
         .ok_or_else(|| Failure::usage(format!("{}: name one of its studies with --study: {all}", file.display())))?;
     let trials = store.trials(found.id).await.map_err(wrong)?;
     Ok((found.clone(), trials.iter().map(|trial| Trial::clone(trial)).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_made_for_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("new/folder/study.json");
+        assert!(folder_of(&file).unwrap().is_dir());
+        assert_eq!(folder_of(Path::new("study.json")).unwrap(), Path::new("."));
+        std::fs::write(&file, "").unwrap();
+        let refused = folder_of(&file.join("study.json")).unwrap_err();
+        assert!(refused.message.starts_with(&file.display().to_string()), "{refused:?}");
+    }
 }

@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod best;
+mod brief;
 mod files;
 mod plots;
 mod png;
@@ -57,9 +58,11 @@ pub(crate) async fn hpo(command: HpoCommand) -> Result<(), Failure> {
     let client = HpoServiceClient::new(server.connection.clone()).max_decoding_message_size(MAX_MESSAGE);
     let result = match &command {
         HpoCommand::List { .. } => list(client).await,
-        HpoCommand::Show { study, output, .. } => show(client, study, *output, &plots).await,
+        HpoCommand::Show { study, output, objective, .. } => {
+            show(client, study, *output, &plots, objective.as_deref()).await
+        }
         HpoCommand::Best(args) => best::best(client, args).await,
-        HpoCommand::Validate(args) => best::validate(client, args).await,
+        HpoCommand::Validate(args) => best::validate(client, &server.jobs(), args).await,
         HpoCommand::Space { study, form, output, .. } => space::print(client, study, *form, *output).await,
         HpoCommand::Export { study, file, .. } => files::export(client, study, file).await,
         HpoCommand::Import { file, study, name, .. } => {
@@ -95,7 +98,13 @@ async fn list(mut client: Client) -> Result<(), Failure> {
     }
 }
 
-async fn show(mut client: Client, study: &str, output: Format, plots: &[plots::Plot]) -> Result<(), Failure> {
+async fn show(
+    mut client: Client,
+    study: &str,
+    output: Format,
+    plots: &[plots::Plot],
+    objective: Option<&str>,
+) -> Result<(), Failure> {
     let name = format!("studies/{}", bare(study));
     let found = client.get_study(GetStudyRequest { name: name.clone() }).await?.into_inner();
     if output != Format::Table {
@@ -104,10 +113,11 @@ async fn show(mut client: Client, study: &str, output: Format, plots: &[plots::P
     }
     if output == Format::Table || !plots.is_empty() {
         let (study, trials) = whole(&mut client, study).await?;
+        let objective = plots::objective(&study, objective)?;
         if output == Format::Table {
             write(&show::text(&study, &trials, &found.storage))?;
         }
-        plots::draw(plots, &study, &trials)?;
+        plots::draw(plots, &study, &trials, objective)?;
     }
     Ok(())
 }

@@ -1,31 +1,33 @@
 //! What a study looks like in a terminal: its trials, the best ones, the course of the search and which parameters mattered.
 
-use std::collections::BTreeSet;
-
 use hpo_svc::{
     pareto,
-    select::objective_names,
+    select::{broken, objective_names},
     study::{Direction, State, Study, Trial, best},
-    sweep::{ATTR_ERROR, ATTR_JOB},
+    sweep::{ATTR_ERROR, ATTR_JOB, Control, EndedEarly, ended_early},
     view::{
-        importance::{Evaluator, Fanova, importances},
+        importance::{Error, Told, told},
         sparkline::{Glyphs, history},
     },
 };
 use serde_json::{Map, Value};
 
-use super::lines;
+use super::{brief::brief, lines};
 use crate::report::table;
 
 /// Characters of the sparkline.
 const WIDTH: usize = 64;
-/// Completed trials from which a forest is grown for the importances, evenly spread over the study: the time grows faster than their
-/// number, and more of them hardly tell more.
-const FOREST: usize = 2000;
+/// Characters between two columns.
+const GAP: usize = 2;
+/// A note has as many characters as a terminal has left, these at least;
+const LEAST_NOTE: usize = 80;
+/// in a file or a pipe it has so many at most.
+const LONGEST_NOTE: usize = 400;
 
 /// The whole text.
 pub(super) fn text(study: &Study, trials: &[Trial], storage: &str) -> String {
-    let mut text = lines(&trial_table(trials));
+    let terminal = comfy_table::Table::new().width();
+    let mut text = lines(&trial_table(trials, terminal.map(usize::from))) + &sweeps(study, trials);
     text += &match &study.directions[..] {
         [direction] => best_trial(*direction, trials),
         directions => front(directions, trials),
@@ -36,7 +38,7 @@ pub(super) fn text(study: &Study, trials: &[Trial], storage: &str) -> String {
     }
     for (objective, name) in names.iter().enumerate() {
         let of = if names.len() > 1 { format!(" for {name}") } else { String::new() };
-        text += &mattered(&of, trials, &study.directions, objective, FOREST);
+        text += &mattered(&of, told(trials, &study.directions, objective));
     }
     if !storage.is_empty() {
         text += &format!("\noptuna.load_study(study_name={:?}, storage={storage:?})\n", study.name);
@@ -44,20 +46,53 @@ pub(super) fn text(study: &Study, trials: &[Trial], storage: &str) -> String {
     text
 }
 
-fn trial_table(trials: &[Trial]) -> comfy_table::Table {
-    let mut table = table::plain(["TRIAL", "STATE", "VALUE", "PARAMETERS", "JOB", "ERROR"]);
-    for trial in trials {
-        let text = |key: &str| trial.user_text(key).unwrap_or_default();
-        table.add_row([
+/// A row a trial; `terminal` is how wide that is, where there is one.
+fn trial_table(trials: &[Trial], terminal: Option<usize>) -> comfy_table::Table {
+    const HEADER: [&str; 6] = ["TRIAL", "STATE", "VALUE", "PARAMETERS", "JOB", "NOTE"];
+    let row = |trial: &Trial| {
+        let job = trial.user_text(ATTR_JOB).unwrap_or_default();
+        [
             trial.number.to_string(),
             trial.state.to_string(),
             values(trial),
             table::parameters(&parameters(trial)),
-            text(ATTR_JOB).trim_start_matches("jobs/").chars().take(8).collect(),
-            text(ATTR_ERROR).lines().next().unwrap_or_default().chars().take(80).collect(),
-        ]);
+            job.trim_start_matches("jobs/").chars().take(8).collect(),
+        ]
+    };
+    let rows: Vec<[String; 5]> = trials.iter().map(row).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].as_str()).chain([HEADER[column]]);
+        cells.map(|cell| cell.chars().count()).max().unwrap_or_default() + GAP
+    };
+    let mut table = table::plain(HEADER);
+    let left = |terminal: usize| terminal.saturating_sub((0..5).map(width).sum()).max(LEAST_NOTE);
+    let room = terminal.map_or(LONGEST_NOTE, left);
+    for (trial, row) in trials.iter().zip(rows) {
+        table.add_row(row.into_iter().chain([note(trial, room)]));
     }
     table
+}
+
+/// What is to be said of a trial: why it failed, or which constraints it breaks.
+fn note(trial: &Trial, room: usize) -> String {
+    let broken = if trial.state == State::Complete { broken(trial) } else { Vec::new() };
+    match trial.user_text(ATTR_ERROR) {
+        None if broken.is_empty() => String::new(),
+        None => brief(&format!("breaks {}", broken.join(", ")), room),
+        Some(error) => brief(&error, room),
+    }
+}
+
+/// What became of the study's sweeps, where the trials do not tell.
+fn sweeps(study: &Study, trials: &[Trial]) -> String {
+    let mut text = String::new();
+    if let Some(EndedEarly { sweep, why }) = ended_early(study, trials) {
+        text += &format!("\nthe sweep {} has ended: {why}\n", sweep.chars().take(8).collect::<String>());
+    }
+    if Control::of(study).paused() {
+        text += &format!("\nthe study's sweeps are paused: `quintet hpo resume {}` lets them go on\n", study.name);
+    }
+    text
 }
 
 fn values(trial: &Trial) -> String {
@@ -76,17 +111,12 @@ fn best_trial(direction: Direction, trials: &[Trial]) -> String {
 /// Why there is no best trial, and which one came closest to the bounds.
 fn none_is_best(trials: &[Trial]) -> String {
     let complete = || trials.iter().filter(|trial| trial.state == State::Complete);
-    let completed = match complete().count() {
-        0 => return "\nno trial has completed\n".into(),
-        1 => "1 trial has completed; it".to_owned(),
-        count => format!("{count} trials have completed; each"),
-    };
     let broken = complete().filter_map(|trial| Some((trial.violation().filter(|by| *by > 0.0)?, trial.number)));
     let least = broken.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(by, number)| {
         let by = table::number(by);
         format!("the least violation is that of trial {number}: {by}\n")
     });
-    format!("\n{completed} breaks a constraint or has no value\n{}", least.unwrap_or_default())
+    format!("\n{}\n{}", table::none_is_best(complete().count()), least.unwrap_or_default())
 }
 
 /// The history of an objective.
@@ -98,34 +128,23 @@ fn course(name: &str, trials: &[Trial], directions: &[Direction], objective: usi
     head + &format!("  {}\n  {}\n", course.values, course.best)
 }
 
-/// Which parameters mattered for an objective, as bars; a forest is grown from `most` trials.
-fn mattered(of: &str, trials: &[Trial], directions: &[Direction], objective: usize, most: usize) -> String {
-    let all: Vec<&Trial> = trials.iter().filter(|trial| trial.state == State::Complete).collect();
-    let complete = all.len();
-    if complete < 2 {
-        return String::new();
-    }
-    let evaluator = Evaluator::Fanova(Fanova { max_trials: Some(most), ..Fanova::default() });
-    let found = match importances(&evaluator, trials, directions, Some(objective)) {
-        Ok(found) => found,
+/// Which parameters mattered for an objective, as bars.
+fn mattered(of: &str, told: Result<Told, Error>) -> String {
+    let told = match told {
+        Ok(told) => told,
         Err(problem) => return format!("\nimportance of the parameters{of} (fANOVA)\n  {problem}\n"),
     };
+    let found = &told.importances;
     let width = found.iter().map(|importance| importance.name.chars().count()).max().unwrap_or_default();
     let mut text = String::new();
-    for importance in &found {
+    for importance in found {
         let bar = "#".repeat((importance.value * 40.0).round() as usize);
         text += &format!("  {:width$}  {:>4.0} %  {bar}\n", importance.name, importance.value * 100.0);
     }
-    // A forest is grown over what all trials have in common.
-    let mut others: BTreeSet<&str> = all.iter().flat_map(|trial| &trial.params).map(|p| p.name.as_str()).collect();
-    for importance in &found {
-        others.remove(importance.name.as_str());
+    if let Some(left_out) = told.left_out() {
+        text += &format!("  {left_out}\n");
     }
-    if !others.is_empty() {
-        let others = Vec::from_iter(others).join(", ");
-        text += &format!("  without {others}: not every trial has that, or not with the same domain\n");
-    }
-    let sample = if complete > most { format!(" of {most} of {complete} trials") } else { String::new() };
+    let sample = told.sample().map(|sample| format!(" of {sample}")).unwrap_or_default();
     if text.is_empty() { text } else { format!("\nimportance of the parameters{of} (fANOVA{sample})\n{text}") }
 }
 
@@ -146,6 +165,8 @@ mod tests {
     use hpo_svc::{
         space::{Distribution, ParamValue},
         study::Param,
+        sweep::{ATTR_ENDED, ATTR_PAUSES},
+        view::importance::Importance,
     };
     use serde_json::json;
 
@@ -193,28 +214,64 @@ mod tests {
     }
 
     #[test]
-    fn of_very_many_trials_the_importances_are_those_of_an_even_sample() {
-        let text = mattered("", &trials(30, 1), &[Direction::Minimize], 0, 20);
+    fn trials_tell_what_is_wrong_with_them() {
+        let mut noted = trials(3, 1);
+        noted[0].system_attrs.insert("constraints:size".into(), "2.5".into());
+        noted[0].system_attrs.insert("constraints:speed".into(), "-1.0".into());
+        noted[1].state = State::Fail;
+        let error = format!(
+            "BAD_INPUT: metrics file /data/work/{}/run/m.json: \"f1\" is \"abc\", not a number",
+            "0".repeat(32)
+        );
+        noted[1].user_attrs.insert(ATTR_ERROR.into(), format!("{error:?}"));
+        let short = "BAD_INPUT: metrics file …/m.json: \"f1\" is \"abc\", not a number";
+        for (terminal, told) in [(None, error.as_str()), (Some(60), short), (Some(300), error.as_str())] {
+            let text = lines(&trial_table(&noted, terminal));
+            let ends: Vec<&str> = text.lines().skip(1).collect();
+            assert!(ends[0].ends_with("  breaks the constraint size by 2.5"), "{text}");
+            assert!(ends[1].ends_with(&format!("  {told}")) && ends[2].ends_with("  01234567"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_that_rests_or_has_ended_early_says_so() {
+        let mut steered = study(&[Direction::Minimize]);
+        let (trials, now) = (trials(2, 1), "2026-01-01T00:00:00Z");
+        assert_eq!(sweeps(&steered, &trials), "");
+        let end = format!(r#"{{"sweep": "0123456789abcdef", "why": "the time is over", "at": "{now}"}}"#);
+        steered.user_attrs.insert(ATTR_ENDED.into(), end);
+        assert_eq!(sweeps(&steered, &trials), "\nthe sweep 01234567 has ended: the time is over\n");
+        steered.user_attrs.insert(ATTR_PAUSES.into(), format!(r#"[["{now}", null]]"#));
+        let text = text(&steered, &trials, "");
+        assert!(text.contains("\nthe study's sweeps are paused: `quintet hpo resume s` lets them go on\n"), "{text}");
+    }
+
+    #[test]
+    fn of_very_many_trials_the_importances_are_those_of_a_sample() {
+        let importances = vec![Importance { name: "x".into(), value: 1.0 }];
+        let text = mattered("", Ok(Told { importances, complete: 30, grown_from: 20, ..Told::default() }));
         assert!(text.contains("(fANOVA of 20 of 30 trials)\n  x "), "{text}");
     }
 
     #[test]
     fn what_the_importances_do_not_tell_is_said() {
+        let mattered = |trials: &[Trial]| super::mattered("", told(trials, &[Direction::Minimize], 0));
         let mut same = trials(10, 1);
         same.iter_mut().for_each(|trial| trial.values = vec![0.5]);
-        let text = mattered("", &same, &[Direction::Minimize], 0, FOREST);
+        let text = mattered(&same);
         assert!(text.contains("(fANOVA)\n  there is nothing to explain: the values") && !text.contains('%'), "{text}");
         let mut conditional = trials(10, 1);
         conditional.iter_mut().step_by(2).for_each(|trial| drop(trial.params.pop()));
-        let text = mattered("", &conditional, &[Direction::Minimize], 0, FOREST);
+        let text = mattered(&conditional);
         assert!(
             text.contains("  x   100 %  ###")
                 && text.ends_with("  without kind: not every trial has that, or not with the same domain\n"),
             "{text}"
         );
         conditional.iter_mut().skip(1).step_by(2).for_each(|trial| drop(trial.params.remove(0)));
-        let text = mattered("", &conditional, &[Direction::Minimize], 0, FOREST);
+        let text = mattered(&conditional);
         assert!(text.contains("(fANOVA)\n  without kind, x: not every"), "{text}");
+        assert_eq!(mattered(&conditional[..1]), "", "one trial tells nothing");
     }
 
     #[test]

@@ -80,22 +80,45 @@ fn sweep(sweep: &Sweep) -> String {
             let _ = write!(text, "\nbest {} {} (trial {})", sweep.metric, number(best.value), best.number);
             let _ = write!(text, "\n{}", parameters(&best.parameters));
         }
-        None if sweep.objectives.len() > 1 => {
+        None if !sweep.pareto_front.is_empty() => {
             let metrics: Vec<&str> = sweep.objectives.iter().map(|objective| objective.metric.as_str()).collect();
             let numbers: Vec<String> = sweep.pareto_front.iter().map(i64::to_string).collect();
             let _ = write!(text, "\nPareto front of {}: trials {}", metrics.join(", "), numbers.join(", "));
         }
-        None => text.push_str("\nno trial completed"),
+        None => {
+            let _ = write!(text, "\n{}", none_is_best(count("COMPLETE")));
+        }
     }
     if let Some(refit) = &sweep.refit {
-        let _ = write!(text, "\nrefit {} {}", refit.job, values(&refit.metrics));
+        let _ = write!(text, "\nrefit {}{}", refit.job, of_objectives(sweep, &refit.metrics));
     }
     text
 }
 
-/// `name value`, joined by commas.
-fn values(metrics: &BTreeMap<String, f64>) -> String {
-    metrics.iter().map(|(name, value)| format!("{name} {}", number(*value))).collect::<Vec<_>>().join(", ")
+/// Why none of a sweep's trials is the best.
+pub(crate) fn none_is_best(completed: usize) -> String {
+    let completed = match completed {
+        0 => return "no trial has completed".into(),
+        1 => "1 trial has completed; it".to_owned(),
+        count => format!("{count} trials have completed; each"),
+    };
+    format!("{completed} breaks a constraint or has no value")
+}
+
+/// What the objectives came to, and how much else was reported: a training has dozens of metrics.
+fn of_objectives(sweep: &Sweep, metrics: &BTreeMap<String, f64>) -> String {
+    let mut names: Vec<&str> = sweep.objectives.iter().map(|objective| objective.metric.as_str()).collect();
+    if names.is_empty() {
+        names.push(&sweep.metric);
+    }
+    let mut parts: Vec<String> =
+        names.iter().filter_map(|name| Some(format!("{name} {}", number(*metrics.get(*name)?)))).collect();
+    match (metrics.len() - parts.len(), parts.is_empty()) {
+        (0, _) => {}
+        (count, true) => parts.push(format!("{count} metrics")),
+        (count, false) => parts.push(format!("{count} more metrics")),
+    }
+    if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) }
 }
 
 /// `name = value`, joined by commas.
@@ -239,7 +262,13 @@ pub(crate) fn duration(seconds: f64) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::{super::assemble, *};
+    use super::{
+        super::{
+            assemble,
+            document::{Objective, Refit},
+        },
+        *,
+    };
 
     #[test]
     fn one_table_tells_everything() {
@@ -277,6 +306,45 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_sweep_without_a_best_trial_says_why() {
+        let mut told = assemble::stage("sweep", &assemble::tests::sweep_job(), &assemble::tests::sweep_job()).unwrap();
+        let mut without = told.sweep.take().unwrap();
+        without.best = None;
+        let end = |sweep: &Sweep| super::sweep(sweep).lines().nth(1).unwrap_or_default().to_owned();
+        assert_eq!(end(&without), "1 trial has completed; it breaks a constraint or has no value");
+        without.trials[1].state = "COMPLETE".into();
+        assert_eq!(end(&without), "2 trials have completed; each breaks a constraint or has no value");
+        let second = Objective { metric: "ms".into(), direction: "MINIMIZE".into() };
+        without.objectives = vec![Objective { metric: "f1".into(), ..second.clone() }, second];
+        assert!(end(&without).starts_with("2 trials have completed"), "an empty front is none");
+        without.pareto_front = vec![1];
+        assert_eq!(end(&without), "Pareto front of f1, ms: trials 1");
+        without.trials.clear();
+        without.pareto_front.clear();
+        assert_eq!(end(&without), "no trial has completed");
+    }
+
+    #[test]
+    fn a_refit_tells_its_objective_and_how_much_more_there_is() {
+        let job = assemble::tests::sweep_job();
+        let mut sweep = assemble::stage("sweep", &job, &job).unwrap().sweep.unwrap();
+        let metrics = |count: usize| (0..count).map(|index| (format!("m{index}"), 0.5));
+        let mut refit = Refit { trial: 0, job: "jobs/7".into(), metrics: metrics(44).collect(), outputs: [].into() };
+        refit.metrics.insert("f1".into(), 0.75);
+        let mut end = |refit: &Refit| {
+            sweep.refit = Some(refit.clone());
+            super::sweep(&sweep).lines().last().unwrap_or_default().to_owned()
+        };
+        assert_eq!(end(&refit), "refit jobs/7: f1 0.7500, 44 more metrics");
+        refit.metrics.retain(|name, _| name == "f1");
+        assert_eq!(end(&refit), "refit jobs/7: f1 0.7500");
+        refit.metrics = metrics(2).collect();
+        assert_eq!(end(&refit), "refit jobs/7: 2 metrics");
+        refit.metrics.clear();
+        assert_eq!(end(&refit), "refit jobs/7");
     }
 
     #[test]

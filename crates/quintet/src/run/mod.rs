@@ -267,7 +267,11 @@ async fn further(server: &Server, document: &Document) {
         eprintln!("  MLFLOW_TRACKING_URI={url} mlflow runs list --experiment-id {id}");
     }
     let sweeps = document.stages.iter().filter_map(|stage| stage.sweep.as_ref());
-    for sweep in sweeps.filter(|sweep| !sweep.storage.is_empty()) {
+    for sweep in sweeps {
+        eprintln!("  {program} hpo show {} {flag}", sweep.study);
+        if sweep.storage.is_empty() {
+            continue;
+        }
         eprintln!("  optuna trials --study-name {} --storage {}", sweep.study, sweep.storage);
     }
     for stage in &document.stages {

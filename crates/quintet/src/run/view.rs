@@ -215,10 +215,12 @@ fn time_left(progress: &Progress, elapsed: Duration, from: f64) -> Option<Durati
 }
 
 fn text(progress: &Progress, left: Option<Duration>) -> String {
+    // A sweep names its best value with the metric and the trial.
+    let best = progress.best.filter(|_| !progress.message.starts_with("best "));
     let parts = [
         (!progress.phase.is_empty()).then(|| progress.phase.clone()),
         Some(amount(progress)).filter(|text| !text.is_empty()),
-        progress.best.map(|best| format!("best {}", table::number(best))),
+        best.map(|best| format!("best {}", table::number(best))),
         left.map(|left| format!("{} left", table::duration(left.as_secs_f64()))),
         (!progress.message.is_empty() && progress.message != progress.phase).then(|| progress.message.clone()),
     ];
@@ -242,6 +244,8 @@ mod tests {
         let left = time_left(&progress, Duration::from_secs(60), 1.0);
         assert_eq!(left, Some(Duration::from_secs(150)));
         assert_eq!(text(&progress, left), "3/8 trials · best 0.8125 · 2 min 30 s left · 2 running");
+        let named = Progress { message: "best f1 0.8125 (trial 2), 2 running".into(), ..progress.clone() };
+        assert_eq!(text(&named, None), "3/8 trials · best f1 0.8125 (trial 2), 2 running", "the best is told once");
         assert_eq!(time_left(&progress, Duration::from_secs(60), 3.0), None, "no pace yet");
         assert_eq!(text(&Progress::default(), None), "");
         assert_eq!(amount(&Progress { done: 5.0, unit: "runs".into(), ..Progress::default() }), "5 runs");

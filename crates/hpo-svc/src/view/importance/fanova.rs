@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     space::Distribution,
-    study::{Direction, State, Trial},
+    study::{State, Trial},
     view::course::spread,
 };
 
@@ -39,17 +39,7 @@ impl Default for Fanova {
 
 impl Fanova {
     /// Importances before they are made shares of 1.
-    pub(super) fn evaluate(
-        &self,
-        trials: &[Trial],
-        directions: &[Direction],
-        objective: Option<usize>,
-    ) -> Result<Vec<Importance>, Error> {
-        let objective = match (objective, directions.len()) {
-            (Some(objective), _) => objective,
-            (None, 0 | 1) => 0,
-            (None, objectives) => return Err(Error::ChooseObjective { objectives }),
-        };
+    pub(super) fn evaluate(&self, trials: &[Trial], objective: usize) -> Result<Vec<Importance>, Error> {
         let complete: Vec<&Trial> = trials.iter().filter(|trial| trial.state == State::Complete).collect();
         let some = spread(complete.len(), self.max_trials.unwrap_or(usize::MAX));
         let complete: Vec<&Trial> = some.into_iter().map(|index| complete[index]).collect();

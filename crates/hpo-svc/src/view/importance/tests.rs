@@ -16,39 +16,17 @@ fn cases() -> Vec<(Value, Vec<Direction>, Vec<Trial>)> {
     golden["cases"].as_array().unwrap().iter().map(case).collect()
 }
 
-#[test]
-fn ped_anova_is_that_of_optuna() {
-    let mut compared = 0;
-    for (case, directions, trials) in cases() {
-        let defaults = PedAnova::default();
-        for (key, settings) in [
-            ("ped_anova", defaults),
-            ("ped_anova_global", PedAnova { target_quantile: 0.25, evaluate_on_local: false, ..defaults }),
-            ("ped_anova_region", PedAnova { target_quantile: 0.2, region_quantile: 0.6, ..defaults }),
-        ] {
-            let ours = importances(&Evaluator::PedAnova(settings), &trials, &directions, None).unwrap();
-            assert_eq!(ours.len(), case[key].as_object().unwrap().len());
-            for Importance { name, value } in ours {
-                let theirs = case[key][&name].as_f64().unwrap();
-                assert!((value - theirs).abs() < 1e-8, "{} {key} {name}: {value} and {theirs}", case["name"]);
-                compared += 1;
-            }
-        }
-    }
-    assert!(compared >= 3 * 6 * 3, "{compared}");
-}
-
 /// Forests draw other random numbers than scikit-learn's: the mean over some seeds may differ by four standard errors of both means,
 /// and by half a point for what the seeds of one side do not show (scikit-learn computes in single precision).
 #[test]
 fn fanova_is_that_of_optuna_within_the_noise_of_its_forests() {
     const SEEDS: u64 = 6;
     for (case, directions, trials) in cases() {
-        let objective = (directions.len() > 1).then_some(1);
+        let objective = usize::from(directions.len() > 1);
         for (key, transform_log) in [("fanova", false), ("fanova_log", true)] {
             let run = |seed| {
                 let settings = Fanova { seed, transform_log, ..Fanova::default() };
-                importances(&Evaluator::Fanova(settings), &trials, &directions, objective).unwrap()
+                importances(&settings, &trials, &directions, objective).unwrap()
             };
             let runs: Vec<Vec<Importance>> = (0..SEEDS).map(run).collect();
             let theirs = case[key].as_object().unwrap();
@@ -84,35 +62,25 @@ fn with(number: i64, value: f64, params: &[(&str, f64, Distribution)]) -> Trial 
 }
 
 #[test]
-fn what_cannot_be_told_apart_is_equal_to_the_one_and_nothing_to_the_other() {
+fn what_cannot_be_told_apart_is_not_explained() {
     let unit = Distribution::float(0.0, 1.0, false, None).unwrap();
-    let evaluators = [Evaluator::default(), Evaluator::Fanova(Fanova::default())];
-    let both = |trials: &[Trial]| {
-        let values = |evaluator: &Evaluator| -> Result<Vec<f64>, Error> {
-            let found = importances(evaluator, trials, &[Direction::Minimize], None)?;
-            assert!(found.windows(2).all(|pair| pair[0].name < pair[1].name), "{found:?}");
-            Ok(found.into_iter().map(|importance| importance.value).collect())
-        };
-        evaluators.each_ref().map(values)
-    };
-    assert_eq!(both(&[]), [Ok(vec![]), Ok(vec![])]);
-    let without = [trial(0, State::Complete, Some(1.0)), trial(1, State::Fail, None)];
-    assert_eq!(both(&without), [Ok(vec![]), Ok(vec![])]);
+    let found = |trials: &[Trial]| importances(&Fanova::default(), trials, &[Direction::Minimize], 0);
+    assert_eq!(found(&[]), Ok(vec![]));
+    assert_eq!(found(&[trial(0, State::Complete, Some(1.0)), trial(1, State::Fail, None)]), Ok(vec![]));
     let single = with(0, 1.0, &[("b", 0.5, unit.clone()), ("a", 0.5, unit.clone())]);
     let one = |number: i64| Trial { number, ..single.clone() };
     let same_parameters = |number: i64| Trial { values: vec![number as f64], ..one(number) };
     let same_values =
         |number: i64| with(number, 1.0, &[("b", 0.1, unit.clone()), ("a", 0.04 * number as f64, unit.clone())]);
     let infinite = |number: i64| Trial { values: vec![f64::INFINITY], ..one(number) };
-    let expected = [Ok(vec![0.5, 0.5]), Err(Error::NothingDiffers)];
-    assert_eq!(both(std::slice::from_ref(&single)), expected);
+    assert_eq!(found(std::slice::from_ref(&single)), Err(Error::NothingDiffers));
     for trials in [
         (0..20).map(one).collect::<Vec<Trial>>(),
         (0..20).map(same_parameters).collect(),
         (0..20).map(same_values).collect(),
         (0..20).map(infinite).collect(),
     ] {
-        assert_eq!(both(&trials), expected);
+        assert_eq!(found(&trials), Err(Error::NothingDiffers));
     }
 }
 
@@ -129,22 +97,36 @@ fn strange_values_do_no_harm() {
         })
         .collect();
     for transform_log in [false, true] {
-        for evaluator in [Evaluator::default(), Evaluator::Fanova(Fanova { transform_log, ..Fanova::default() })] {
-            let found = importances(&evaluator, &trials, &[Direction::Maximize], None).unwrap();
-            assert_eq!(found.len(), 2);
-            assert!(found.iter().all(|importance| (0.0..=1.0).contains(&importance.value)), "{found:?}");
-        }
+        let fanova = Fanova { transform_log, ..Fanova::default() };
+        let found = importances(&fanova, &trials, &[Direction::Maximize], 0).unwrap();
+        assert_eq!(found.len(), 2);
+        assert!(found.iter().all(|importance| (0.0..=1.0).contains(&importance.value)), "{found:?}");
     }
 }
 
 #[test]
-fn questions_without_an_answer_are_refused() {
+fn an_objective_that_does_not_exist_is_refused() {
     let two = [Direction::Minimize; 2];
-    let fanova = Evaluator::Fanova(Fanova::default());
-    assert_eq!(importances(&fanova, &[], &two, None), Err(Error::ChooseObjective { objectives: 2 }));
-    assert_eq!(importances(&fanova, &[], &two, Some(1)), Ok(vec![]));
-    assert_eq!(importances(&fanova, &[], &two, Some(2)), Err(Error::NoSuchObjective { objective: 2, objectives: 2 }));
-    let upside_down =
-        Evaluator::PedAnova(PedAnova { target_quantile: 0.5, region_quantile: 0.5, ..Default::default() });
-    assert!(matches!(importances(&upside_down, &[], &two, None), Err(Error::Quantiles { .. })));
+    assert_eq!(importances(&Fanova::default(), &[], &two, 1), Ok(vec![]));
+    let expected = Err(Error::NoSuchObjective { objective: 2, objectives: 2 });
+    assert_eq!(importances(&Fanova::default(), &[], &two, 2), expected);
+}
+
+#[test]
+fn what_is_shown_tells_of_what_it_was_made() {
+    let unit = Distribution::float(0.0, 1.0, false, None).unwrap();
+    let both = |number: i64| {
+        let x = number as f64 / 30.0;
+        with(number, x, &[("x", x, unit.clone()), ("rare", 0.5, unit.clone())])
+    };
+    let mut trials: Vec<Trial> = (0..30).map(both).collect();
+    trials[3].params.pop();
+    let minimize = [Direction::Minimize];
+    let shown = sampled(&trials, &minimize, 0, 20).unwrap();
+    assert_eq!(shown.sample().as_deref(), Some("20 of 30 trials"));
+    let all = told(&trials, &minimize, 0).unwrap();
+    assert_eq!((all.sample(), &all.importances[..]), (None, &[Importance { name: "x".into(), value: 1.0 }][..]));
+    let left_out = "without rare: not every trial has that, or not with the same domain";
+    assert_eq!(all.left_out().as_deref(), Some(left_out));
+    assert_eq!(told(&trials[..1], &minimize, 0), Ok(Told::default()), "one trial tells nothing");
 }

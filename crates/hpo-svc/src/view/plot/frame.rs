@@ -104,8 +104,32 @@ pub(super) struct Panel {
     pub(super) bottom: f64,
 }
 
-/// Room below a panel for the labels of its x axis and the axis' name.
+/// Room below a panel for the labels of its x axis and the axis' name, unless the labels are turned: see [`room_below`].
 pub(super) const BELOW: f64 = 46.0;
+/// Below the name of an x axis.
+const UNDER_NAME: f64 = 9.0;
+/// Labels that are turned are no longer than that,
+const TURNED_LENGTH: f64 = 120.0;
+/// and each takes so much of the axis.
+const TURNED_PITCH: f64 = 11.5;
+
+/// Whether the labels of choices have to be turned for each of them to have room below a panel of that width.
+fn turned(scale: &Scale, width: f64) -> bool {
+    let Scale::Category(labels) = scale else { return false };
+    let room = width / labels.len().max(1) as f64 - 4.0;
+    room < TURNED_LENGTH && labels.iter().any(|label| text_width(label, SMALL) > room)
+}
+
+/// Room below a panel of that width for the labels of its x axis and the axis' name.
+pub(super) fn room_below(scale: &Scale, width: f64) -> f64 {
+    match scale {
+        Scale::Category(labels) if turned(scale, width) => {
+            let longest = labels.iter().map(|label| text_width(label, SMALL)).fold(0.0, f64::max);
+            (6.0 + longest.min(TURNED_LENGTH) + 20.0 + UNDER_NAME).max(BELOW)
+        }
+        _ => BELOW,
+    }
+}
 
 /// Room to the left of a panel for the labels of a y axis, and for its name where it has one.
 pub(super) fn room_for_labels(scale: &Scale, height: f64, named: bool) -> f64 {
@@ -129,18 +153,26 @@ impl Panel {
         let width = self.right - self.left;
         let ticks = horizontal_ticks(scale, width);
         let slot = width / ticks.len().max(1) as f64;
+        let (room, down, font) = if turned(scale, width) {
+            (TURNED_LENGTH, 6.0, Font { angle: -90.0, ..label(Anchor::End) })
+        } else {
+            (slot.max(30.0) - 4.0, 17.0, label(Anchor::Middle))
+        };
         for tick in &ticks {
             let (x, _) = self.at(tick.place, 0.0);
             svg.line(&[(x, self.top), (x, self.bottom)], Stroke::new(GRID, 1.0));
-            let text = fit(&tick.label, SMALL, slot.max(30.0) - 4.0);
+            let text = fit(&tick.label, SMALL, room);
             let tip = if text == tick.label { "" } else { &tick.label };
-            svg.text((x, self.bottom + 17.0), &text, label(Anchor::Middle), tip);
+            // The middle of a turned line is a little to the left of its baseline.
+            let beside = if font.angle == 0.0 { 0.0 } else { 4.0 };
+            svg.text((x + beside, self.bottom + down), &text, font, tip);
         }
         svg.line(&[(self.left, self.bottom), (self.right, self.bottom)], Stroke::new(AXIS, 1.0));
         let font = Font { color: INK, ..label(Anchor::Middle) };
         let text = fit(name, SMALL, width);
         let tip = if text == name { "" } else { name };
-        svg.text((f64::midpoint(self.left, self.right), self.bottom + 37.0), &text, font, tip);
+        let down = room_below(scale, width) - UNDER_NAME;
+        svg.text((f64::midpoint(self.left, self.right), self.bottom + down), &text, font, tip);
     }
 
     /// The vertical axis with grid lines; without labels where a neighbour has them.
@@ -166,8 +198,8 @@ impl Panel {
 
 /// As many ticks as have room for their labels.
 fn horizontal_ticks(scale: &Scale, width: f64) -> Vec<Tick> {
-    if matches!(scale, Scale::Category(_)) {
-        return scale.ticks((width / 34.0) as usize);
+    if let Scale::Category(labels) = scale {
+        return scale.ticks(if turned(scale, width) { (width / TURNED_PITCH) as usize } else { labels.len() });
     }
     let most = ((width / 40.0) as usize).clamp(2, 12);
     let fits = |ticks: &Vec<Tick>| {

@@ -5,10 +5,7 @@
 
 use crate::{
     study::{Direction, State, Trial},
-    view::{
-        importance::{self, Evaluator},
-        table::objective_name,
-    },
+    view::table::objective_name,
 };
 
 mod frame;
@@ -86,7 +83,7 @@ pub enum Kind {
     Parallel,
     /// [`slice`]
     Slice,
-    /// [`importances`], by the default evaluator.
+    /// [`importances`]
     Importances,
     /// [`pareto`]
     Pareto,
@@ -123,11 +120,7 @@ pub fn draw(kind: Kind, trials: &[Trial], directions: &[Direction], options: &Op
         Kind::History => history(trials, directions, options),
         Kind::Parallel => parallel(trials, directions, options),
         Kind::Slice => slice(trials, directions, options),
-        Kind::Importances => {
-            // The default evaluator has no settings that could be wrong, and knows any number of objectives.
-            let found = importance::importances(&Evaluator::default(), trials, directions, None);
-            importances(&found.unwrap_or_default(), "PED-ANOVA", options)
-        }
+        Kind::Importances => importances(trials, directions, options),
         Kind::Pareto => pareto(trials, directions, options),
         Kind::Intermediate => intermediate(trials, directions, options),
     }

@@ -112,7 +112,9 @@ impl Frame {
     fn axis(&self, svg: &mut Svg, index: usize, scale: &Scale, name: &str) {
         let (x, _) = self.at(index, None);
         svg.line(&[(x, self.top), (x, self.bottom)], Stroke::new(AXIS, 1.4));
-        for tick in scale.ticks(((self.bottom - self.top) / 44.0) as usize) {
+        // Numbers can be thought between their marks, choices cannot.
+        let pitch = if matches!(scale, Scale::Category(_)) { 16.0 } else { 44.0 };
+        for tick in scale.ticks(((self.bottom - self.top) / pitch) as usize) {
             let (_, y) = self.at(index, Some(tick.place));
             svg.line(&[(x - 3.0, y), (x + 3.0, y)], Stroke::new(AXIS, 1.2));
             let text = fit(&tick.label, SMALL, self.gap.clamp(46.0, 110.0) - 14.0);

@@ -2,7 +2,7 @@
 
 use super::{
     Options, counted,
-    frame::{BELOW, MARGIN, Panel, header, nothing, room_for_labels, shade_bar},
+    frame::{BELOW, MARGIN, Panel, header, nothing, room_below, room_for_labels, shade_bar},
     left_out,
     palette::shade,
     scale::{Scale, Scaling, plain},
@@ -19,6 +19,8 @@ use crate::{
 const MAX_POINTS: usize = 1000;
 /// More panels than that are no picture any more.
 const MAX_PANELS: usize = 24;
+/// Between two panels.
+const BETWEEN: f64 = 26.0;
 
 /// A panel for each parameter of the COMPLETE trials, in the order in which they have them first; later trials are darker.
 pub fn slice(trials: &[Trial], directions: &[Direction], options: &Options) -> String {
@@ -47,16 +49,22 @@ pub fn slice(trials: &[Trial], directions: &[Direction], options: &Options) -> S
     let row_height = if rows == 1 { single - 60.0 } else { 250.0 };
     let height = 60.0 + row_height * rows as f64;
     let (mut svg, top) = header(width, height, title, &notes, &[]);
-    let row_height = (height - top) / rows as f64;
-    let labels = room_for_labels(&y, row_height - BELOW - 10.0, true);
+    let panel_height = (height - top) / rows as f64 - BELOW;
+    let labels = room_for_labels(&y, panel_height - 10.0, true);
     let bar = 70.0;
     let slot = (width - MARGIN - labels - bar) / columns as f64;
+    let axes: Vec<Option<Axis>> =
+        shown.iter().map(|name| Axis::of(name, drawn.iter().map(|(trial, _)| *trial))).collect();
+    // Choices whose labels are turned make the picture higher, not the panels smaller.
+    let rooms = axes.iter().flatten().map(|axis| room_below(&axis.scale, slot - BETWEEN));
+    let row_height = panel_height + rooms.fold(BELOW, f64::max);
+    svg.set_height(top + row_height * rows as f64);
     let range = (drawn.first().map_or(0, |(t, _)| t.number) as f64, drawn.last().map_or(0, |(t, _)| t.number) as f64);
-    for (index, name) in shown.iter().enumerate() {
+    for (index, (name, axis)) in shown.iter().zip(&axes).enumerate() {
+        let Some(x) = axis else { continue };
         let (row, column) = (index / columns, index % columns);
         let (left, row_top) = (MARGIN + labels + slot * column as f64, top + row_height * row as f64);
-        let panel = Panel { left, top: row_top, right: left + slot - 26.0, bottom: row_top + row_height - BELOW };
-        let Some(x) = Axis::of(name, drawn.iter().map(|(trial, _)| *trial)) else { continue };
+        let panel = Panel { left, top: row_top, right: left + slot - BETWEEN, bottom: row_top + panel_height };
         let objective = if column == 0 { options.name(options.objective, directions.len()) } else { String::new() };
         panel.y_axis(&mut svg, &y, &objective, column == 0);
         panel.x_axis(&mut svg, &x.scale, name);
@@ -68,7 +76,7 @@ pub fn slice(trials: &[Trial], directions: &[Direction], options: &Options) -> S
         }
     }
     if range.1 > range.0 {
-        let area = Rect { x: width - bar + 4.0, y: top, width: 12.0, height: (row_height - BELOW).min(160.0) };
+        let area = Rect { x: width - bar + 4.0, y: top, width: 12.0, height: panel_height.min(160.0) };
         shade_bar(&mut svg, area, &format!("#{}", range.1), &format!("#{}", range.0));
     }
     svg.finish()

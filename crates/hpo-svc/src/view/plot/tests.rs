@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     space::{Distribution, ParamValue, Space},
     study::{Param, tests::trial},
+    view::importance::told,
 };
 
 /// Every tag is closed in order, and no number is NaN or infinite.
@@ -38,13 +39,23 @@ fn texts_inside(svg: &str) {
         let (x, y) = (number("x=\""), number(" y=\""));
         let words = text.split_once('>').unwrap().1.split('<').next().unwrap();
         let words = words.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
-        let length = if text.contains("rotate") { 0.0 } else { svg::text_width(&words, number("font-size=\"")) };
-        let left = match attribute("text-anchor=\"") {
-            "start" => x,
-            "middle" => x - length / 2.0,
-            _ => x - length,
+        let length = svg::text_width(&words, number("font-size=\""));
+        let share_before = match attribute("text-anchor=\"") {
+            "start" => 0.0,
+            "middle" => 0.5,
+            _ => 1.0,
         };
-        assert!(left >= -2.0 && left + length <= width + 2.0, "`{words}` from {left} to {} of {width}", left + length);
+        // What is turned is read upwards, so that it begins at its lower end.
+        let (begin, most) = if text.contains("rotate") {
+            (y - length * (1.0 - share_before), height)
+        } else {
+            (x - length * share_before, width)
+        };
+        assert!(
+            begin >= -2.0 && begin + length <= most + 2.0,
+            "`{words}` from {begin} to {} of {most}",
+            begin + length
+        );
         assert!((0.0..=height).contains(&y), "`{words}` at {y} of {height}");
     }
 }
@@ -116,7 +127,11 @@ fn one_trial_and_sixty_are_drawn() {
         for objectives in 1..5 {
             let directions = vec![Direction::Minimize; objectives];
             each(&study(n, objectives, 3), &directions, &Options::default(), |kind, svg| {
-                let empty = (kind == Kind::Pareto && objectives == 1) || (kind == Kind::Intermediate && n == 1);
+                let empty = match kind {
+                    Kind::Pareto => objectives == 1,
+                    Kind::Intermediate | Kind::Importances => n == 1,
+                    Kind::History | Kind::Parallel | Kind::Slice => false,
+                };
                 assert_eq!(
                     svg.contains("yet.") || svg.contains("at least two"),
                     empty,
@@ -163,6 +178,102 @@ fn values_without_a_place_are_counted() {
     let logarithmic = Options { scaling: Scaling::Log, ..Options::default() };
     trials[2].values = vec![-1.0];
     check(&history(&trials, &[Direction::Minimize], &logarithmic));
+}
+
+/// The texts of a picture, as they are written.
+fn texts(svg: &str) -> Vec<String> {
+    let text = |text: &str| text.split_once('>').unwrap().1.split('<').next().unwrap().to_owned();
+    svg.split("<text ").skip(1).map(text).collect()
+}
+
+#[test]
+fn every_choice_of_a_dozen_can_be_read() {
+    let words =
+        ["adam", "adamw", "sgd", "rmsprop", "adagrad", "adadelta", "lamb", "lion", "lars", "nadam", "radam", "lbfgs"];
+    let choices: Vec<ParamValue> = words.iter().map(|word| ParamValue::Text((*word).into())).collect();
+    let choice = Distribution::categorical(choices).unwrap();
+    let make = |number: i64| {
+        let mut made = trial(number, State::Complete, Some(number as f64));
+        let params = ["a", "b", "c", "d"].map(|name| Param {
+            name: name.into(),
+            value: (number % 12) as f64,
+            distribution: choice.clone(),
+        });
+        made.params = params.to_vec();
+        made
+    };
+    let trials: Vec<Trial> = (0..12).map(make).collect();
+    for plot in [slice, parallel] {
+        let svg = plot(&trials, &[Direction::Minimize], &Options::default());
+        check(&svg);
+        texts_inside(&svg);
+        let drawn = texts(&svg);
+        for word in words {
+            assert_eq!(drawn.iter().filter(|text| *text == word).count(), 4, "{word}: {drawn:?}");
+        }
+    }
+    let two = Distribution::categorical(vec![ParamValue::Bool(true), ParamValue::Bool(false)]).unwrap();
+    let flag = |trial: &Trial| {
+        let flag = Param { name: "flag".into(), value: (trial.number % 2) as f64, distribution: two.clone() };
+        Trial { params: vec![flag], ..trial.clone() }
+    };
+    let flags: Vec<Trial> = trials.iter().map(flag).collect();
+    let svg = slice(&flags, &[Direction::Minimize], &Options::default());
+    assert_eq!(svg.matches("rotate").count(), 1, "labels that fit are not turned, only the name of the other axis is");
+}
+
+fn unit(name: &str, value: f64) -> Param {
+    Param { name: name.into(), value, distribution: Distribution::float(0.0, 1.0, false, None).unwrap() }
+}
+
+/// Trials of two objectives, of which each depends on one of the parameters.
+fn two_of_two() -> Vec<Trial> {
+    let make = |number: i64| {
+        let share = |factor: f64| (number as f64 * factor).fract();
+        let (x, y) = (share(0.618_033_988_749_895), share(0.414_213_562_373_095));
+        let mut made = trial(number, State::Complete, None);
+        made.values = vec![x, -y];
+        made.params = vec![unit("x", x), unit("y", y)];
+        made
+    };
+    (0..40).map(make).collect()
+}
+
+#[test]
+fn importances_are_those_of_the_table_for_each_objective() {
+    let trials = two_of_two();
+    let directions = [Direction::Minimize; 2];
+    let options = Options { names: vec!["loss".into(), "delay".into()], ..Options::default() };
+    let drawn = texts(&importances(&trials, &directions, &options));
+    let mut expected = Vec::new();
+    for (objective, name) in ["loss", "delay"].into_iter().enumerate() {
+        expected.push(name.to_owned());
+        for importance in told(&trials, &directions, objective).unwrap().importances {
+            expected.extend([importance.name, format!("{:.1} %", importance.value * 100.0)]);
+        }
+    }
+    let at = drawn.iter().position(|text| text == "loss").unwrap();
+    assert_eq!(drawn[at..], expected);
+    assert_eq!((&expected[1], &expected[6]), (&"x".to_owned(), &"y".to_owned()), "each has its own first parameter");
+    assert!(drawn.iter().any(|text| text.contains("by fANOVA")), "{drawn:?}");
+}
+
+#[test]
+fn short_names_of_parameters_stand_beside_their_bars() {
+    let drawn = texts(&importances(&two_of_two(), &[Direction::Minimize], &Options::default()));
+    assert!(["x", "y"].iter().all(|name| drawn.iter().any(|text| text == name)), "{drawn:?}");
+    assert!(!drawn.iter().any(|text| text.contains('…')), "{drawn:?}");
+}
+
+#[test]
+fn importances_say_what_they_leave_out_and_why_there_are_none() {
+    let mut trials = two_of_two();
+    trials[0].params.pop();
+    let svg = importances(&trials, &[Direction::Minimize], &Options::default());
+    assert!(svg.contains("without y: not every trial has that"), "{svg}");
+    trials.iter_mut().for_each(|trial| trial.values = vec![1.0]);
+    let svg = importances(&trials, &[Direction::Minimize], &Options::default());
+    assert!(svg.contains("there is nothing to explain"), "{svg}");
 }
 
 fn wild() -> impl Strategy<Value = Vec<Trial>> {
