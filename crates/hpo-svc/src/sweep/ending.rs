@@ -5,7 +5,7 @@ use quintet_proto::v1::Job;
 use runtime_core::worker::Failure;
 
 use super::{
-    ATTR_ERROR, ATTR_TRIAL_METRICS, Outcome, Verdict,
+    ATTR_CANCELLED, ATTR_ERROR, ATTR_TRIAL_METRICS, Outcome, Verdict,
     folds::{Fold, Metrics, folds, means, record},
     outcome::{metrics_of, verdict},
     retry,
@@ -109,6 +109,10 @@ impl Run {
             Verdict::Fail(error) => {
                 end.user_attrs.insert(ATTR_ERROR.into(), dump_text(error));
             }
+            Verdict::Cancelled(error) => {
+                end.user_attrs.insert(ATTR_ERROR.into(), dump_text(error));
+                end.user_attrs.insert(ATTR_CANCELLED.into(), "true".into());
+            }
         }
         match self.runner.store.edit(id, end, Timestamp::now()).await {
             Err(storage::Error::TrialFinished { .. } | storage::Error::NoTrial(_)) => return Ok(()),
@@ -125,7 +129,9 @@ impl Run {
         let outcome = match verdict {
             Verdict::Complete(outcome) => outcome,
             Verdict::Pruned => return self.context.log(format_args!("trial {number} PRUNED")),
-            Verdict::Fail(error) => return self.context.log(format_args!("trial {number} FAIL: {error}")),
+            Verdict::Fail(error) | Verdict::Cancelled(error) => {
+                return self.context.log(format_args!("trial {number} FAIL: {error}"));
+            }
         };
         let broken = outcome.constraints.iter().filter(|(_, excess)| **excess > 0.0);
         let broken: Vec<String> = broken.map(|(metric, by)| format!(", {metric} out of bounds by {by}")).collect();

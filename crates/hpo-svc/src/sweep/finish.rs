@@ -89,7 +89,7 @@ impl Run {
             // A trial that has just ended by itself needs no cancelling.
             let _ = Box::pin(self.client.cancel(&live.job, false, FAILED)).await;
         }
-        if let Err(failure) = self.settle(inbox, STOP_GRACE, FAILED).await {
+        if let Err(failure) = self.settle(inbox, STOP_GRACE, Verdict::Fail(FAILED.into())).await {
             self.context.log(format_args!("its trials could not all be ended: {failure}"));
         }
     }
@@ -108,18 +108,18 @@ impl Run {
             return Ok(stopped);
         }
         // The job service has cancelled the trials with the sweep.
-        self.settle(inbox, CANCEL_GRACE, "the sweep was cancelled").await?;
+        self.settle(inbox, CANCEL_GRACE, Verdict::Cancelled("the sweep was cancelled".into())).await?;
         self.done(true, None).await
     }
 
-    /// Waits for trials that were told to stop, and writes those off that do not.
-    async fn settle(&mut self, inbox: &mut Inbox, grace: Duration, why: &str) -> Result<(), Failure> {
+    /// Waits for trials that were told to stop, and ends those by that verdict that do not.
+    async fn settle(&mut self, inbox: &mut Inbox, grace: Duration, verdict: Verdict) -> Result<(), Failure> {
         let deadline = tokio::time::Instant::now() + grace;
         while !self.live.is_empty() {
             match tokio::time::timeout_at(deadline, inbox.recv()).await {
                 Ok(Some(News::Lost(number, _))) => {
                     let Some(live) = self.live.remove(&number) else { continue };
-                    self.finish_trial(number, live.id, Verdict::Fail(why.into())).await?;
+                    self.finish_trial(number, live.id, verdict.clone()).await?;
                 }
                 Ok(Some(news)) => self.handle(news).await?,
                 Ok(None) | Err(_) => break,
@@ -129,7 +129,7 @@ impl Run {
         // Those that did not stop in time, and one whose job was refused.
         self.update().await?;
         for trial in self.history.trials().iter().filter(|trial| self.owns(trial) && !trial.state.finished()) {
-            self.finish_trial(trial.number, trial.id, Verdict::Fail(why.into())).await?;
+            self.finish_trial(trial.number, trial.id, verdict.clone()).await?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::{
 /// When a sweep ends and how wide it runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Trials of the study in all; those that were repeated do not count.
+    /// Trials of the study in all; those that were repeated, or stopped with their sweep, do not count.
     pub max_trials: usize,
     /// Trials at the same time; at least 1.
     pub max_parallel: usize,

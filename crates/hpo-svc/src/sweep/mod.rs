@@ -42,6 +42,8 @@ pub const ATTR_JOB: &str = "quintet:job";
 pub const ATTR_TRIAL_METRICS: &str = "quintet:metrics";
 /// User attribute of a trial: why it failed, as JSON text.
 pub const ATTR_ERROR: &str = "quintet:error";
+/// User attribute of a trial, `true`: it failed because its sweep was stopped, and counts for none.
+pub const ATTR_CANCELLED: &str = "quintet:cancelled";
 /// User attribute of a study: its search space as an object of Optuna's distributions by name.
 pub const ATTR_SPACE: &str = "quintet:search_space";
 /// User attribute of a study: the pretrained model of its trials, as JSON text.

@@ -20,6 +20,8 @@ pub enum Verdict {
     Pruned,
     /// Why it failed.
     Fail(String),
+    /// Its sweep was stopped, which says nothing about it: it fails, and counts for none.
+    Cancelled(String),
 }
 
 /// What a trial has brought.
@@ -39,7 +41,7 @@ impl Verdict {
         match self {
             Self::Complete(_) => State::Complete,
             Self::Pruned => State::Pruned,
-            Self::Fail(_) => State::Fail,
+            Self::Fail(_) | Self::Cancelled(_) => State::Fail,
         }
     }
 }
@@ -134,7 +136,8 @@ pub fn verdict(job: &Job, goals: &Goals) -> Verdict {
                 text.push('\n');
                 text.push_str(line);
             }
-            Verdict::Fail(text)
+            let with_sweep = state == JobState::Cancelled && error.reason == ErrorReason::ParentCancelled.as_str();
+            if with_sweep { Verdict::Cancelled(text) } else { Verdict::Fail(text) }
         }
     }
 }
@@ -179,6 +182,8 @@ mod tests {
         assert_eq!(judge(&job(JobState::Cancelled, &[], error("PRUNED", "")), "f1"), Verdict::Pruned);
         let cancelled = job(JobState::Cancelled, &[], error("CANCELLED", ""));
         assert_eq!(judge(&cancelled, "f1"), Verdict::Fail("CANCELLED: m".into()));
+        let with_sweep = job(JobState::Cancelled, &[], error("PARENT_CANCELLED", ""));
+        assert_eq!(judge(&with_sweep, "f1"), Verdict::Cancelled("PARENT_CANCELLED: m".into()));
         let crashed = job(JobState::Failed, &[("f1", 1.0)], error("COMMAND_FAILED", &"line\n".repeat(30)));
         let Verdict::Fail(text) = judge(&crashed, "f1") else { panic!("not failed") };
         assert!(text.starts_with("COMMAND_FAILED: m\nline") && text.lines().count() == 1 + TAIL_LINES);

@@ -144,10 +144,8 @@ fn judge(view: &View<'_>, pruner: &dyn Pruner) -> Decision {
 
 /// The reason why the sweep's failures are too many.
 fn too_many_failed(view: &View<'_>) -> Option<String> {
-    let repeated = retry::repeated(view.trials);
     let own = |trial: &&Trial| trial.user_text(ATTR_SWEEP).as_deref() == Some(view.sweep);
-    let counts = |trial: &&Trial| trial.state.finished() && !repeated.contains(&trial.number);
-    let mut ended: Vec<&Trial> = view.trials.iter().filter(own).filter(counts).collect();
+    let mut ended: Vec<&Trial> = retry::counting(view.trials).filter(own).collect();
     let failed: Vec<&&Trial> = ended.iter().filter(|trial| trial.state == State::Fail).collect();
     let last = failed.iter().max_by_key(|trial| trial.complete)?;
     let error = last.user_text(ATTR_ERROR).unwrap_or_else(|| "no error was recorded".into());

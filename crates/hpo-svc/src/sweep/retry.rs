@@ -2,6 +2,7 @@
 
 use std::{borrow::Borrow, collections::BTreeSet};
 
+use super::ATTR_CANCELLED;
 use crate::{
     pyjson::PyValue,
     queued,
@@ -32,11 +33,17 @@ pub(super) fn repeated<T: Borrow<Trial>>(trials: &[T]) -> BTreeSet<i64> {
     trials.iter().flat_map(|trial| history(trial.borrow())).collect()
 }
 
-/// How many trials have ended and were not repeated: those that count.
-pub(crate) fn counted<T: Borrow<Trial>>(trials: &[T]) -> usize {
+/// The trials that have ended, were not repeated and were not stopped with their sweep: those that count.
+pub(super) fn counting<T: Borrow<Trial>>(trials: &[T]) -> impl Iterator<Item = &Trial> {
     let repeated = repeated(trials);
-    let counts = |trial: &Trial| trial.state.finished() && !repeated.contains(&trial.number);
-    trials.iter().filter(|trial| counts((*trial).borrow())).count()
+    let cancelled = |trial: &Trial| trial.state == State::Fail && trial.user_attrs.contains_key(ATTR_CANCELLED);
+    let counts = move |trial: &&Trial| trial.state.finished() && !repeated.contains(&trial.number) && !cancelled(trial);
+    trials.iter().map(T::borrow).filter(counts)
+}
+
+/// How many trials count.
+pub(crate) fn counted<T: Borrow<Trial>>(trials: &[T]) -> usize {
+    counting(trials).count()
 }
 
 /// Numbers of the failed trials that are to be repeated now; `own` says which ones the sweep has made.
@@ -95,5 +102,8 @@ mod tests {
         assert_eq!(trials[3].system_attrs["retry_history"], "[0, 2]");
         assert_eq!(due(&trials, 2, |_| true), Vec::<i64>::new());
         assert_eq!(repeated(&trials), BTreeSet::from([0, 2]));
+        assert_eq!(counted(&trials), 2);
+        trials[3].user_attrs.insert(ATTR_CANCELLED.into(), "true".into());
+        assert_eq!(counted(&trials), 1);
     }
 }

@@ -269,6 +269,13 @@ async fn cancelling_a_sweep_ends_its_trials() {
     let trials = house.store.trials(study.id).await.unwrap();
     assert!(trials.iter().all(|trial| trial.state.finished()), "{trials:?}");
     assert!(house.children(&ended).await.iter().all(|child| child.end_time.is_some()));
+
+    // Those that it has stopped count for none.
+    let tried = trials.iter().filter(|trial| !trial.user_attrs.contains_key("quintet:cancelled")).count();
+    assert!(tried < trials.len(), "{trials:?}");
+    let more = i32::try_from(tried).unwrap() + 2;
+    let again = house.run(sweep("cancel", 0.0, 0.8, more), "again").await;
+    assert_eq!((again.state(), house.children(&again).await.len()), (JobState::Succeeded, 2), "{:?}", again.error);
     house.close().await;
 }
 
