@@ -135,9 +135,9 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct Target {
-    /// Server to use, such as http://127.0.0.1:7700; without it the services run in this process
-    #[arg(long, value_name = "URL", env = "QUINTET_SERVER", conflicts_with = "data_dir")]
-    pub(crate) server: Option<String>,
+    /// Server to use, such as http://127.0.0.1:7700 [default: $QUINTET_SERVER, else the services run in this process]
+    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
+    server: Option<String>,
     /// File with the token to show to the server; also the variable QUINTET_TOKEN
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
@@ -147,6 +147,14 @@ pub(crate) struct Target {
     /// Configuration file (TOML) [default: $QUINTET_CONFIG, else ./quintet.toml if it is there]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+impl Target {
+    /// The server to use; none to run the services in this process. A folder that was named goes before the variable.
+    pub(crate) fn server(&self) -> Option<String> {
+        let variable = || std::env::var("QUINTET_SERVER").ok().filter(|url| !url.is_empty());
+        self.server.clone().or_else(|| if self.data_dir.is_some() { None } else { variable() })
+    }
 }
 
 /// How to print.

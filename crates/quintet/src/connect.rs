@@ -35,21 +35,22 @@ impl Server {
     /// # Errors
     /// Usage for a wrong configuration or address, unreachable when nothing answers.
     pub(crate) async fn open(target: &Target, to_work: bool) -> Result<Self, Failure> {
+        let server = target.server();
         let config = load_config(target.config.as_deref(), |mut loader| {
             if let Some(folder) = &target.data_dir {
                 loader = loader.set("data_dir", folder.to_string_lossy());
             }
-            match (&target.server, to_work) {
+            match (&server, to_work) {
                 (None, true) => loader.set("listen", "127.0.0.1:0"),
                 (None, false) => loader.set("listen", "127.0.0.1:0").set("worker.enabled", "false"),
                 _ => loader,
             }
         })?;
         let telemetry = telemetry::init(&config, "quintet").map_err(|error| Failure::usage(error.to_string()))?;
-        let token = token(target, &config)?;
+        let token = token(target, &config, server.is_none())?;
         let data_dir = config.data_dir.clone();
-        let (url, embedded) = match &target.server {
-            Some(url) => (url.clone(), None),
+        let (url, embedded) = match server {
+            Some(url) => (url, None),
             None => {
                 let embedded = Box::pin(serve::Embedded::start(config)).await.map_err(|error| {
                     // A service that cannot be built says by itself what to do.
@@ -125,7 +126,7 @@ pub(crate) fn load_config(file: Option<&Path>, flags: impl FnOnce(Loader) -> Loa
     flags(loader).load().map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
 }
 
-fn token(target: &Target, config: &Config) -> Result<Option<Secret>, Failure> {
+fn token(target: &Target, config: &Config, embedded: bool) -> Result<Option<Secret>, Failure> {
     if let Some(file) = &target.token_file {
         let text =
             std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
@@ -139,5 +140,5 @@ fn token(target: &Target, config: &Config) -> Result<Option<Secret>, Failure> {
     }
     // An embedded server asks for its own tokens.
     let tokens = config.tokens().map_err(|error| Failure::usage(error.to_string()))?;
-    Ok(if target.server.is_none() { tokens.into_iter().next() } else { None })
+    Ok(if embedded { tokens.into_iter().next() } else { None })
 }

@@ -60,7 +60,7 @@ fn a_sweep_is_planned_run_checked_and_its_best_chosen_by_metric_or_speed() {
 
     let (_, told) = ended(&run(folder, &["run", "p.yaml", "--data-dir", "d"]), 0);
     assert!(
-        told.contains("sweep: new study chosen: 3 trials to run, 1 at a time, over 3 combinations of x, sampler grid"),
+        told.contains("sweep: new study chosen: f1 (maximized), 3 trials to run, 1 at a time, over 3 combinations of x, sampler grid"),
         "{told}"
     );
 

@@ -2,7 +2,10 @@
 
 use quintet_proto::{
     types::Duration,
-    v1::{CreateSweepRequest, Job, PlannedPart, SweepPlan, hpo_service_client::HpoServiceClient, job_spec::Kind},
+    v1::{
+        CreateSweepRequest, Direction, Job, Objective, PlannedPart, SweepPlan, hpo_service_client::HpoServiceClient,
+        job_spec::Kind,
+    },
 };
 use runtime_core::{client::Connection, status::violations_of};
 use serde_json::Value;
@@ -77,6 +80,14 @@ fn name(part: Option<&PlannedPart>) -> &str {
     part.map_or("", |part| part.name.as_str())
 }
 
+fn objectives(plan: &SweepPlan) -> String {
+    let objective = |objective: &Objective| {
+        let minimized = objective.direction() == Direction::Minimize;
+        format!("{} ({})", objective.metric, if minimized { "minimized" } else { "maximized" })
+    };
+    plan.objectives.iter().map(objective).collect::<Vec<_>>().join(", ")
+}
+
 /// One line for the plan, and one for what is to be known about it.
 pub(super) fn brief(plan: &SweepPlan) -> Vec<String> {
     let pruner = match name(plan.pruner.as_ref()) {
@@ -84,8 +95,9 @@ pub(super) fn brief(plan: &SweepPlan) -> Vec<String> {
         pruner => format!(", pruner {pruner}"),
     };
     let first = format!(
-        "{}: {} trials to run, {} at a time, over {} of {}, sampler {}{pruner}",
+        "{}: {}, {} trials to run, {} at a time, over {} of {}, sampler {}{pruner}",
         study(plan),
+        objectives(plan),
         plan.trials_to_run,
         plan.max_parallel_trials,
         size(plan),
@@ -122,19 +134,11 @@ fn part(part: Option<&PlannedPart>) -> String {
 
 /// Everything, a line each.
 fn whole(plan: &SweepPlan) -> String {
-    let objectives: Vec<String> = plan
-        .objectives
-        .iter()
-        .map(|objective| {
-            let minimized = objective.direction() == quintet_proto::v1::Direction::Minimize;
-            format!("{} ({})", objective.metric, if minimized { "minimized" } else { "maximized" })
-        })
-        .collect();
     let kind = if plan.dry_run { ", a dry run" } else { "" };
     let mut rows = vec![
         ("trials", format!("{} to run, {} at a time{kind}", plan.trials_to_run, plan.max_parallel_trials)),
         ("space", format!("{}: {}", size(plan), plan.parameters.join(", "))),
-        ("objective", objectives.join(", ")),
+        ("objective", objectives(plan)),
         ("sampler", part(plan.sampler.as_ref())),
         ("pruner", part(plan.pruner.as_ref())),
         (
@@ -156,7 +160,6 @@ fn whole(plan: &SweepPlan) -> String {
 
 #[cfg(test)]
 mod tests {
-    use quintet_proto::v1::Objective;
     use serde_json::json;
 
     use super::*;
@@ -180,8 +183,7 @@ mod tests {
             objectives: vec![Objective { metric: "f1".into(), direction: 0 }],
             ..SweepPlan::default()
         };
-        let first =
-            "study s goes on after 3 trials: 5 trials to run, 2 at a time, over 6 combinations of x, y, sampler tpe";
+        let first = "study s goes on after 3 trials: f1 (maximized), 5 trials to run, 2 at a time, over 6 combinations of x, y, sampler tpe";
         assert_eq!(brief(&plan), [first, "note: a; b"]);
         let text = whole(&plan);
         assert!(text.starts_with("study s goes on after 3 trials\n  trials     5 to run, 2 at a time\n"), "{text}");
