@@ -455,7 +455,7 @@ def test_what_no_column_holds_is_refused_and_leaves_nothing(storage, study):
         assert connect().get_study_id_from_name(key) == named
 
 
-@pytest.mark.parametrize("text", ["", "{bad", "1 2", "'a'", "[1,]", "nan"])
+@pytest.mark.parametrize("text", ["", "{bad", "1 2", "'a'", "[1,]", "nan", "01", "1.", '"\\u+123"', "[" * 200])
 def test_an_attribute_that_no_client_could_read_is_refused(storage, study, text):
     refused, stub, trial = grpc.StatusCode.INVALID_ARGUMENT, storage._stub, storage.create_new_trial(study)
     for owner, ids in (("Study", {"study_id": study}), ("Trial", {"trial_id": trial})):

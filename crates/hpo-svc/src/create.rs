@@ -1,7 +1,5 @@
 //! `CreateSweep`: a sweep for one backbone becomes a job, and a plan of what it will do.
 
-use std::sync::Arc;
-
 use quintet_proto::v1::{
     CreateJobRequest, CreateSweepRequest, CreateSweepResponse, Job, JobSpec, SweepSpec, job_spec::Kind,
     sweep_spec::Trial as Work,
@@ -42,13 +40,16 @@ fn prepare(request: &CreateSweepRequest) -> Result<(Sweep, Vec<String>), Vec<Fie
     spec.dry_run |= request.dry_run;
     let mut wrong = Vec::new();
     let warnings = put_backbone(&mut spec, &request.backbone, &mut wrong);
-    let sweep = Sweep::new(&spec).map_err(|found| {
-        wrong.extend(found.into_iter().map(|v| violation(format!("spec.{}", v.field), v.description)));
-    });
+    let sweep = Sweep::new(&spec).map_err(|found| wrong.extend(in_spec(found)));
     match sweep {
         Ok(sweep) if wrong.is_empty() => Ok((sweep, warnings)),
         _ => Err(wrong),
     }
+}
+
+/// Violations of the specification as fields of the request.
+fn in_spec(wrong: Vec<FieldViolation>) -> Vec<FieldViolation> {
+    wrong.into_iter().map(|v| violation(format!("spec.{}", v.field), v.description)).collect()
 }
 
 fn put_backbone(spec: &mut SweepSpec, backbone: &str, wrong: &mut Vec<FieldViolation>) -> Vec<String> {
@@ -112,7 +113,6 @@ pub(crate) async fn create(
         .map_err(|refused| in_fields_of_kind(refused, "sweep"))?;
     let name = sweep.study_name(&checked.content_hash);
     let study = store.find_study(&name).await?;
-    let none: &[Arc<Trial>] = &[];
     let trials = match &study {
         Some(study) => {
             if let Some(problem) = disagreement(study, &sweep) {
@@ -123,12 +123,12 @@ pub(crate) async fn create(
         None => None,
     };
     if let Some(transfer) = &sweep.transfer {
-        let found = transfer.trials(store, &name, &sweep.space, trials.as_deref().unwrap_or(none)).await?;
-        found.map_err(|wrong| {
-            status::invalid_argument(
-                wrong.into_iter().map(|v| violation(format!("spec.{}", v.field), v.description)).collect::<Vec<_>>(),
-            )
-        })?;
+        let none: &[Trial] = &[];
+        let found = match (&study, trials.as_deref()) {
+            (Some(study), Some(trials)) => transfer.left(store, study, &sweep.space, trials).await?.map(drop),
+            _ => transfer.trials(store, &name, &sweep.space, none).await?.map(drop),
+        };
+        found.map_err(|wrong| status::invalid_argument(in_spec(wrong)))?;
     }
     // Before the job exists: it makes the study.
     let mut plan = sweep_plan(&sweep, &name, trials.as_deref());

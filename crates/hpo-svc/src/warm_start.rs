@@ -119,21 +119,36 @@ impl Transfer {
         study: &Study,
         space: &Space,
     ) -> Result<Result<usize, Vec<FieldViolation>>, storage::Error> {
-        let (key, mark) = self.mark();
-        if study.system_attrs.get(&key) == Some(&mark) {
-            return Ok(Ok(0));
-        }
         let there = store.trials(study.id).await?;
-        let new = match self.trials(store, &study.name, space, &there).await? {
-            Ok(new) => new,
+        let new = match self.left(store, study, space, &there).await? {
+            Ok(Some(new)) => new,
+            Ok(None) => return Ok(Ok(0)),
             Err(wrong) => return Ok(Err(wrong)),
         };
         let count = new.len();
         for trial in new {
             store.create_trial(study.id, trial, Timestamp::now()).await?;
         }
-        store.set_study_attributes(StudyAttributes::System(study.id), Attributes::from([(key, mark)])).await?;
+        store.set_study_attributes(StudyAttributes::System(study.id), Attributes::from([self.mark()])).await?;
         Ok(Ok(count))
+    }
+
+    /// The trials that are still to be queued in a study that exists and has these; none when that is done.
+    ///
+    /// # Errors
+    /// As [`Transfer::trials`].
+    pub async fn left(
+        &self,
+        store: &Store,
+        study: &Study,
+        space: &Space,
+        there: &[impl Borrow<Trial>],
+    ) -> Result<Result<Option<Vec<NewTrial>>, Vec<FieldViolation>>, storage::Error> {
+        let (key, mark) = self.mark();
+        if study.system_attrs.get(&key) == Some(&mark) {
+            return Ok(Ok(None));
+        }
+        Ok(self.trials(store, &study.name, space, there).await?.map(Some))
     }
 
     /// The trials to queue in a study of that name, but for those that are `there` already.

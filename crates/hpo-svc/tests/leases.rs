@@ -174,6 +174,18 @@ async fn who_asked_for_a_trial_holds_it_when_a_helper_that_reported_ends() {
     asked.set_state(trial, TrialState::Complete).await;
     drop(asked);
     served.fails(given_up).await;
+    // A holder that is idle for ever is not one that has died, whatever becomes of the others.
+    let forever = serve(Patience { lost: SHORT, idle: Duration::ZERO, idle_after: Duration::from_millis(100) }).await;
+    let [mut asked, mut helper] = [forever.client(), forever.client()];
+    let trial = asked.create(None).await;
+    helper.report(trial).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    drop(helper);
+    asked.note(trial).await;
+    drop(asked);
+    forever.others_fail().await;
+    assert_eq!(forever.state(trial).await, State::Running);
+
     // A helper that goes on when nobody else is left holds it alone.
     let [mut asked, mut helper] = [served.client(), served.client()];
     let trial = asked.create(None).await;

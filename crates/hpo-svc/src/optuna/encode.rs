@@ -23,6 +23,8 @@ const DOUBLE: usize = 9;
 
 /// Parameters that an encoder keeps at most: to look for one among more would take longer than to write it.
 const MOST: usize = 32;
+/// Bytes of an entry that is kept at most.
+const LONGEST: usize = 4096;
 
 /// Encodes trials. What many of them share is made once.
 #[derive(Debug, Default)]
@@ -115,11 +117,14 @@ impl Encoder {
             None => {
                 let new = Shared::new(param);
                 new.put(param.value, out);
-                if self.params.len() == MOST {
-                    // Of another study, or every trial has its own range.
-                    self.params.clear();
+                if new.entry.len() > LONGEST {
+                    return;
                 }
-                self.params.push(new);
+                match self.params.len() < MOST {
+                    true => self.params.push(new),
+                    // That one is of another study, or every trial has its own range.
+                    false => self.params[place % MOST] = new,
+                }
             }
         }
     }

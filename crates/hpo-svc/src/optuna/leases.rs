@@ -161,11 +161,13 @@ impl Leases {
         let trials: Vec<i64> = {
             let mut held = self.held();
             held.watched.remove(&peer.id());
-            let left_by_all = held.holders.extract_if(|_, holders| {
+            // Whoever has not died may still be at work, whatever becomes of the others.
+            let left = held.holders.extract_if(|_, holders| {
+                let before = holders.len();
                 holders.retain(|holder| holder.id() != peer.id());
-                holders.is_empty()
+                holders.is_empty() || (patience.is_none() && holders.len() < before)
             });
-            left_by_all.map(|(trial, _)| trial).collect()
+            left.map(|(trial, _)| trial).collect()
         };
         if patience.is_some() {
             for trial in trials {

@@ -11,7 +11,7 @@ mod wire;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use jiff::Timestamp;
@@ -150,8 +150,11 @@ impl OptunaStorage {
 
     /// Encodes few trials, with what was kept of those before.
     fn encode<T>(&self, encode: impl FnOnce(&mut Encoder) -> T) -> T {
-        // What an encoder keeps is right at any time.
-        encode(&mut self.encoder.lock().unwrap_or_else(PoisonError::into_inner))
+        match self.encoder.try_lock() {
+            Ok(mut encoder) => encode(&mut encoder),
+            // A trial may be long: nobody waits for another one's.
+            Err(_) => encode(&mut Encoder::default()),
+        }
     }
 
     /// Why a write to a trial with a problem is refused: that there is no such trial, or that it has ended, comes before the problem.

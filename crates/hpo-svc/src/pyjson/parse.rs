@@ -4,7 +4,6 @@ use super::{ParseError, PyValue};
 
 /// Deeper nesting than this is refused rather than risking the stack.
 const MAX_DEPTH: usize = 128;
-pub(super) const TOO_DEEP: &str = "nested too deeply";
 
 /// Reads a text from its beginning.
 pub(super) struct Parser<'a> {
@@ -48,7 +47,7 @@ impl<'a> Parser<'a> {
 
     fn value(&mut self, depth: usize) -> Result<PyValue, ParseError> {
         if depth > MAX_DEPTH {
-            return Err(self.error(TOO_DEEP));
+            return Err(self.error("nested too deeply"));
         }
         self.space();
         let words = [

@@ -40,7 +40,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// What the trials that have ended cost, with all of their folds. A job without the metric costs nothing.
+    /// What the trials that have ended cost, with all of their folds. A job that has failed or was pruned without the metric costs nothing.
     pub fn spent<T: Borrow<Trial>>(&self, trials: &[T]) -> f64 {
         let ended = trials.iter().map(T::borrow).filter(|trial| trial.state.finished());
         ended.flat_map(|trial| self.of(trial)).filter(|cost| !cost.is_nan()).sum()

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+use quintet_proto::v1::JobState;
 use runtime_core::{
     client::JobClient,
     jobs::model::{is_terminal, job_name, millis},
@@ -14,7 +15,7 @@ use runtime_core::{
 };
 
 use super::{
-    ATTR_ERROR, ATTR_JOB, ATTR_SWEEP,
+    ATTR_CANCELLED, ATTR_ERROR, ATTR_JOB, ATTR_SWEEP,
     runner::{Runner, call_failure, store_failure},
 };
 use crate::{
@@ -33,6 +34,8 @@ const STRAGGLER: SignedDuration = SignedDuration::from_secs(60);
 struct End {
     /// When; `None`: its job was deleted since.
     at: Option<Timestamp>,
+    /// It was cancelled.
+    cancelled: bool,
 }
 
 impl Runner {
@@ -82,7 +85,10 @@ impl Runner {
             let _ = Box::pin(client.cancel(&job, false, "its sweep has ended")).await;
         }
         let problem = format!("its sweep {} has ended", job_name(sweep));
-        let told = Edit::user_attr(ATTR_ERROR, dump_text(&problem));
+        let mut told = Edit::user_attr(ATTR_ERROR, dump_text(&problem));
+        if end.cancelled {
+            told.user_attrs.insert(ATTR_CANCELLED.into(), "true".into());
+        }
         let end = Edit { state: Some(State::Fail), only: Some(State::Running), ..told };
         match self.store.edit(id, end, Timestamp::now()).await {
             Ok(true) => tracing::warn!(trial = id, "{problem}: the trial has failed"),
@@ -101,10 +107,11 @@ async fn end_of(client: &JobClient, sweep: &str) -> Result<Option<End>, Failure>
     match Box::pin(client.get(&job_name(sweep))).await {
         Ok(job) => {
             let at = job.end_time.as_ref().and_then(|at| Timestamp::from_millisecond(millis(at)).ok());
-            Ok(is_terminal(job.state()).then_some(End { at }))
+            let cancelled = job.state() == JobState::Cancelled;
+            Ok(is_terminal(job.state()).then_some(End { at, cancelled }))
         }
         Err(status) if matches!(status.code(), tonic::Code::NotFound | tonic::Code::InvalidArgument) => {
-            Ok(Some(End { at: None }))
+            Ok(Some(End { at: None, cancelled: false }))
         }
         Err(status) => Err(call_failure("looking for the sweep of a running trial", &status)),
     }
@@ -126,14 +133,15 @@ mod tests {
 
     #[test]
     fn who_takes_a_trial_long_after_its_sweep_keeps_it() {
-        let sweep = End { at: Timestamp::from_second(1000).ok() };
+        let sweep = End { at: Timestamp::from_second(1000).ok(), cancelled: false };
+        let deleted = End { at: None, cancelled: false };
         let started = |second| Trial { start: Timestamp::from_second(second).ok(), ..trial(0, State::Running, None) };
         let now = Timestamp::from_second(10_000).unwrap();
         let orphaned = |trial: &Trial, sweep: &End| orphaned(trial, sweep, now);
         assert!(orphaned(&started(900), &sweep) && orphaned(&started(1059), &sweep));
         assert!(!orphaned(&started(1061), &sweep));
         // Of a job that was deleted nothing is known.
-        assert!(orphaned(&started(9000), &End { at: None }) && !orphaned(&started(9999), &End { at: None }));
+        assert!(orphaned(&started(9000), &deleted) && !orphaned(&started(9999), &deleted));
         assert!(orphaned(&trial(0, State::Running, None), &sweep));
     }
 }

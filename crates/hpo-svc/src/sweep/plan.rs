@@ -86,7 +86,8 @@ pub fn plan(view: &View<'_>, pruner: &dyn Pruner) -> Decision {
     let new = view.remaining.map_or(left, |remaining| left.min(remaining.max(waiting)));
     let over = over(view);
     let end = match (running, left, &over) {
-        (0, 0, _) => Some(End::MaxTrials),
+        // What others run may come to nothing, or to the best.
+        (0, 0, _) if elsewhere == 0 => Some(End::MaxTrials),
         (0, _, Some(_)) => over.clone(),
         _ if view.paused => None,
         (0, ..) if new == 0 => Some(End::Exhausted),
@@ -238,7 +239,11 @@ mod tests {
         trials.push(running(3, None));
         assert_eq!(decide(&limits(5, 4), &trials, 0).start, 2);
         trials[1] = own(1, State::Complete);
-        assert_eq!(decide(&limits(3, 4), &trials, 0).end, Some(End::MaxTrials));
+        assert_eq!(decide(&limits(3, 4), &trials, 0), Decision::default(), "the other sweep may give up");
+        trials[2] = running(2, None);
+        assert_eq!(decide(&limits(2, 4), &trials, 0).end, Some(End::MaxTrials));
+        // Before anything has completed the others are waited for as well.
+        assert_eq!(decide(&limits(1, 4), &[running(0, Some("\"other\""))], 0), Decision::default());
     }
 
     #[test]

@@ -7,8 +7,8 @@ use quintet_proto::v1::{Objective, SweepPlan, SweepSpec, sweep_spec::Trial as Wo
 use crate::{
     objective,
     sampler::{Grid, Request},
-    study::Trial,
-    sweep::{Sweep, counted},
+    study::{State, Trial},
+    sweep::{ATTR_SWEEP, Sweep, counted},
 };
 
 mod settings;
@@ -23,9 +23,11 @@ pub fn sweep_plan(sweep: &Sweep, study: &str, trials: Option<&[Arc<Trial>]>) -> 
     let spec = &sweep.spec;
     let own: Vec<Trial> = trials.unwrap_or_default().iter().map(|trial| Trial::clone(trial)).collect();
     let finished = own.iter().filter(|trial| trial.state.finished()).count();
+    let at_work = |trial: &&Trial| trial.state == State::Running && trial.user_attrs.contains_key(ATTR_SWEEP);
+    let elsewhere = own.iter().filter(at_work).count();
     let left = match spec.dry_run {
         true => sweep.limits.max_trials,
-        false => sweep.limits.max_trials.saturating_sub(counted(&own)),
+        false => sweep.limits.max_trials.saturating_sub(counted(&own) + elsewhere),
     };
     let directions = sweep.goals.directions();
     let objective = |one: &objective::Objective| Objective {

@@ -3,8 +3,8 @@
 use quintet_proto::{
     types::Duration,
     v1::{
-        CreateSweepRequest, Direction, Job, Objective, PlannedPart, SweepPlan, hpo_service_client::HpoServiceClient,
-        job_spec::Kind,
+        CreateSweepRequest, Direction, Job, Objective, PlannedPart, SweepPlan, SweepSpec,
+        hpo_service_client::HpoServiceClient, job_spec::Kind,
     },
 };
 use runtime_core::{client::Connection, status::violations_of};
@@ -23,10 +23,8 @@ use crate::{
 /// # Errors
 /// The job is no sweep, or the server does not plan it: inputs that another stage makes may be missing, or it is an older one.
 pub(super) async fn of(connection: &Connection, job: &Job) -> Result<SweepPlan, Status> {
-    let Some(Kind::Sweep(spec)) = job.spec.as_ref().and_then(|spec| spec.kind.clone()) else {
-        return Err(Status::unimplemented("no sweep"));
-    };
-    let request = CreateSweepRequest { spec: Some(spec), validate_only: true, ..CreateSweepRequest::default() };
+    let Some(spec) = sweep_of(job) else { return Err(Status::unimplemented("no sweep")) };
+    let request = CreateSweepRequest { spec: Some(spec.clone()), validate_only: true, ..CreateSweepRequest::default() };
     let planned = HpoServiceClient::new(connection.clone()).create_sweep(request).await?.into_inner();
     planned.plan.ok_or_else(|| Status::internal("the server has sent no plan"))
 }
@@ -37,28 +35,49 @@ pub(super) async fn of(connection: &Connection, job: &Job) -> Result<SweepPlan, 
 /// Usage, when a sweep cannot do what it is to: its study is there with another search space.
 pub(super) async fn check(connection: &Connection, pipeline: &Pipeline, show: bool) -> Result<(), Failure> {
     let jobs = not_yet(pipeline);
-    let mut problems = Vec::new();
+    let (mut problems, mut earlier) = (Vec::new(), Vec::new());
     for stage in pipeline.stages.iter().filter(|stage| stage.kind() == "sweep") {
         let job = stage.job(pipeline, &jobs).map_err(|error| Failure::usage(error.to_string()))?;
         match of(connection, &job).await {
             Ok(plan) if show => eprint!("{}: {}", stage.name, whole(&plan)),
             Ok(_) => {}
-            Err(status) if !violations_of(&status).is_empty() => problems.extend(located(pipeline, stage, &status)),
-            Err(status) if show => eprintln!("{}: there is no plan yet: {}", stage.name, status.message()),
-            Err(_) => {}
+            Err(status) => {
+                let found = violations_of(&status).into_iter().filter(|(field, _)| !is_to_come(&job, field, &earlier));
+                let located = located(pipeline, stage, found);
+                if show && located.is_empty() {
+                    eprintln!("{}: there is no plan yet: {}", stage.name, status.message());
+                }
+                problems.extend(located);
+            }
         }
+        earlier.extend(sweep_of(&job).map(|spec| spec.study_name.clone()));
     }
     if problems.is_empty() { Ok(()) } else { Err(Failure::usage(problems.join("\n"))) }
 }
 
+fn sweep_of(job: &Job) -> Option<&SweepSpec> {
+    match job.spec.as_ref()?.kind.as_ref()? {
+        Kind::Sweep(spec) => Some(spec),
+        _ => None,
+    }
+}
+
+/// Whether a field of a sweep names a study that an earlier stage will make.
+fn is_to_come(job: &Job, field: &str, earlier: &[String]) -> bool {
+    let index = field.strip_prefix("spec.transfer.studies[").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
+    let transfer = sweep_of(job).and_then(|spec| spec.transfer.as_ref());
+    let study = transfer.zip(index).and_then(|(transfer, index): (_, usize)| transfer.studies.get(index));
+    study.is_some_and(|study| earlier.contains(study))
+}
+
 /// What a refusal names, with its place in the file.
-fn located(pipeline: &Pipeline, stage: &Stage, status: &Status) -> Vec<String> {
+fn located(pipeline: &Pipeline, stage: &Stage, violations: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let problem = |(field, description): (String, String)| {
         let below = field.strip_prefix("spec.").unwrap_or(&field);
         let (place, path) = stage.locate(&format!("sweep.{below}"));
         Problem::new(place, path, description).text(&pipeline.file)
     };
-    violations_of(status).into_iter().map(problem).collect()
+    violations.map(problem).collect()
 }
 
 fn bare(study: &str) -> &str {
@@ -160,9 +179,23 @@ fn whole(plan: &SweepPlan) -> String {
 
 #[cfg(test)]
 mod tests {
+    use quintet_proto::v1::{JobSpec, Transfer};
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_study_of_an_earlier_stage_is_to_come() {
+        let transfer = Transfer { studies: vec!["old".into(), "first".into()], n_trials: None };
+        let spec = SweepSpec { transfer: Some(transfer), ..SweepSpec::default() };
+        let job = Job { spec: Some(JobSpec { kind: Some(Kind::Sweep(spec)) }), ..Job::default() };
+        let earlier = ["first".to_owned()];
+        assert!(is_to_come(&job, "spec.transfer.studies[1]", &earlier));
+        for other in ["spec.transfer.studies[0]", "spec.transfer.studies[2]", "spec.transfer", "spec.study_name"] {
+            assert!(!is_to_come(&job, other, &earlier), "{other}");
+        }
+        assert!(!is_to_come(&Job::default(), "spec.transfer.studies[1]", &earlier));
+    }
 
     #[test]
     fn a_plan_is_told_in_two_lines_or_as_a_whole() {

@@ -9,6 +9,9 @@ const LARGEST: u64 = 16 << 20;
 /// What Python's `json` writes for numbers that JSON has not.
 const WORDS: [(&str, f64); 3] = [("NaN", f64::NAN), ("-Infinity", f64::NEG_INFINITY), ("Infinity", f64::INFINITY)];
 
+/// Stands before them in a text that JSON takes; a private character.
+const MARK: &str = "\u{f8ff}";
+
 /// Reads a file.
 ///
 /// # Errors
@@ -27,17 +30,18 @@ fn metrics(text: &str) -> Result<BTreeMap<String, f64>, String> {
     let fields: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&strict(text)).map_err(|error| format!("is no JSON object: {error}"))?;
     let number = |value: &serde_json::Value| {
-        let word = value.as_str().and_then(|text| WORDS.iter().find(|(word, _)| *word == text));
+        let word = value.as_str().and_then(|text| WORDS.iter().find(|(word, _)| text.strip_prefix(MARK) == Some(word)));
         value.as_f64().or_else(|| word.map(|(_, number)| *number))
     };
     let metric = |(key, value): (String, serde_json::Value)| match number(&value) {
+        _ if key.starts_with(MARK) => Err(format!("is no JSON object: {} stands for a name", &key[MARK.len()..])),
         Some(number) => Ok((key, number)),
         None => Err(format!("{key:?} is {value}, not a number")),
     };
     fields.into_iter().map(metric).collect()
 }
 
-/// The text with Python's words as texts.
+/// The text with Python's words as texts with a mark.
 fn strict(text: &str) -> String {
     let (mut strict, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(first) = rest.chars().next() {
@@ -57,7 +61,7 @@ fn strict(text: &str) -> String {
         };
         let (piece, after) = rest.split_at(length);
         match word {
-            Some(_) => strict.extend(["\"", piece, "\""]),
+            Some(_) => strict.extend(["\"", MARK, piece, "\""]),
             None => strict.push_str(piece),
         }
         rest = after;
@@ -85,6 +89,8 @@ mod tests {
         for (text, told) in [
             (r#"{"f1": "high"}"#, r#""f1" is "high", not a number"#),
             (r#"{"f1": null}"#, r#""f1" is null, not a number"#),
+            (r#"{"f1": "NaN"}"#, r#""f1" is "NaN", not a number"#),
+            ("{NaN: 1}", "is no JSON object: NaN stands for a name"),
             ("[1]", "is no JSON object"),
             (r#"{"f1": 0.5"#, "is no JSON object"),
             (r#"{"f1": "0.5"#, "is no JSON object"),

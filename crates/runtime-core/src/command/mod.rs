@@ -6,6 +6,6 @@ mod run;
 mod shell;
 mod validate;
 
-pub use placeholders::{Error, Kind, Placeholder, placeholders, substitute};
+pub use placeholders::{Error, Filled, Kind, Placeholder, placeholders, substitute};
 pub use run::run;
 pub use validate::validate;

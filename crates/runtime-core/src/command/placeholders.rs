@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::shell::Shell;
+use super::shell::{self, Shell};
 
 /// What a placeholder refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +52,12 @@ pub enum Error {
     /// A reference that has no value.
     #[error("{0} is not declared")]
     Undeclared(Placeholder),
+    /// A reference where the shell reads every character as it is, with a value that has more than plain ones.
+    #[error(
+        "{0} stands in a here-document whose delimiter is quoted, where only values of letters, digits and _-./:=@%+, can be filled in: \
+         leave the quotes away, or read it from an argument or a variable"
+    )]
+    Verbatim(Placeholder),
 }
 
 enum Part<'a> {
@@ -101,26 +107,48 @@ pub fn placeholders(command: &str) -> Result<Vec<Placeholder>, Error> {
     Ok(references.collect())
 }
 
+/// A command with its values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filled {
+    /// For the shell: a value that means something to it stands in a variable, to which the text refers.
+    pub command: String,
+    /// The variables that the command needs, with their values.
+    pub variables: Vec<(String, String)>,
+    /// For a person: each value as one word.
+    pub shown: String,
+}
+
 /// Puts values in the place of references, each as the shell reads it where it stands: outside of quotes as one word.
 ///
 /// # Errors
-/// A placeholder that cannot be read, or one for which `value` has none.
-pub fn substitute(command: &str, mut value: impl FnMut(&Placeholder) -> Option<String>) -> Result<String, Error> {
-    let mut text = String::new();
+/// A placeholder that cannot be read, one for which `value` has none, or one in a here-document with a quoted delimiter whose value
+/// means something to the shell.
+pub fn substitute(command: &str, mut value: impl FnMut(&Placeholder) -> Option<String>) -> Result<Filled, Error> {
+    let mut filled = Filled::default();
     let mut shell = Shell::new();
     for part in parts(command)? {
-        match part {
-            Part::Text(piece) => {
-                shell.read(piece);
-                text.push_str(piece);
-            }
+        let piece = match part {
+            Part::Text(piece) => piece.to_owned(),
             Part::Reference(placeholder) => {
-                let value = value(&placeholder).ok_or(Error::Undeclared(placeholder))?;
-                text.push_str(&shell.write(&value));
+                let value = value(&placeholder).ok_or_else(|| Error::Undeclared(placeholder.clone()))?;
+                filled.shown.push_str(&shell::quote(&value));
+                if !shell::is_plain(&value) {
+                    let variable = format!("QUINTET_VALUE_{}", filled.variables.len() + 1);
+                    let reference = shell.refer(&variable).ok_or(Error::Verbatim(placeholder))?;
+                    filled.command.push_str(&reference);
+                    filled.variables.push((variable, value));
+                    continue;
+                }
+                shell.read(&value);
+                filled.command.push_str(&value);
+                continue;
             }
-        }
+        };
+        shell.read(&piece);
+        filled.command.push_str(&piece);
+        filled.shown.push_str(&piece);
     }
-    Ok(text)
+    Ok(filled)
 }
 
 #[cfg(test)]
@@ -135,13 +163,24 @@ mod tests {
             found.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["${{search_space.lr}}", "${{inputs.data}}", "${{outputs.checkpoint}}"]
         );
-        let in_quotes = substitute("echo \"${{inputs.x}}\" ${{inputs.x}}", |_| Some("it's".into()));
-        assert_eq!(in_quotes.unwrap(), r#"echo "it's" 'it'\''s'"#);
-        let filled = substitute(command, |p| Some(format!("{}/{} x", p.kind, p.name)));
-        assert_eq!(
-            filled.unwrap(),
-            "train --lr 'search_space/lr x' --data 'inputs/data x' --out 'outputs/checkpoint x'"
-        );
+        let filled = substitute(command, |p| Some(format!("{}/{}", p.kind, p.name))).unwrap();
+        assert_eq!(filled.command, "train --lr search_space/lr --data inputs/data --out outputs/checkpoint");
+        assert_eq!((filled.shown, filled.variables), (filled.command, Vec::new()));
+    }
+
+    #[test]
+    fn what_means_something_to_a_shell_goes_into_variables() {
+        let filled = substitute("echo \"${{inputs.x}}\" ${{inputs.y}} ${{inputs.x}}", |p| {
+            Some(if p.name == "x" { "it's".into() } else { "1".into() })
+        });
+        let Filled { command, variables, shown } = filled.unwrap();
+        assert_eq!(command, r#"echo "${QUINTET_VALUE_1}" 1 "${QUINTET_VALUE_2}""#);
+        assert_eq!(shown, r#"echo "'it'\''s'" 1 'it'\''s'"#);
+        assert_eq!(variables, [1, 2].map(|n| (format!("QUINTET_VALUE_{n}"), "it's".to_owned())));
+        let verbatim = "python - <<'E'\nx = ${{inputs.x}}\nE\n";
+        assert_eq!(substitute(verbatim, |_| Some("1e-3".into())).unwrap().command, "python - <<'E'\nx = 1e-3\nE\n");
+        let refused = substitute(verbatim, |_| Some("a b".into())).unwrap_err();
+        assert!(refused.to_string().starts_with("${{inputs.x}} stands in a here-document"), "{refused}");
     }
 
     #[test]

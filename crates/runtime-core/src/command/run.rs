@@ -21,7 +21,7 @@ use tonic::Status;
 
 use super::{
     metrics_file,
-    placeholders::{Kind, substitute},
+    placeholders::{self, Filled, Kind, substitute},
 };
 use crate::{
     client::{self, Connection},
@@ -47,7 +47,7 @@ pub async fn run(context: &Context) -> WorkResult {
     let command = fill_in(context, &spec).await?;
     let folder = working_dir(context, &spec)?;
     let mut metrics = Metrics::open(context).await?;
-    context.log(format!("$ {command}"));
+    context.log(format!("$ {}", command.shown));
     let mut child = start(context, &spec, &command, &folder)?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let output = (child.stdout.take(), child.stderr.take());
@@ -94,11 +94,11 @@ pub async fn run(context: &Context) -> WorkResult {
         return Err(Failure::user(ErrorReason::MetricMissing, text));
     }
     context.progress(Progress { done: 1.0, total: 1.0, unit: "programs".into(), ..Progress::default() });
-    let report = serde_json::json!({ "command": command, "metrics": values, "parameters": spec.parameters });
+    let report = serde_json::json!({ "command": command.shown, "metrics": values, "parameters": spec.parameters });
     Ok(Done { metrics: values, report, stopped: false })
 }
 
-async fn fill_in(context: &Context, spec: &CommandSpec) -> Result<String, Failure> {
+async fn fill_in(context: &Context, spec: &CommandSpec) -> Result<Filled, Failure> {
     let mut inputs = HashMap::new();
     for (name, input) in &spec.inputs {
         let value = match &input.source {
@@ -120,7 +120,13 @@ async fn fill_in(context: &Context, spec: &CommandSpec) -> Result<String, Failur
         Kind::Outputs => outputs.get(&placeholder.name).cloned(),
         Kind::SearchSpace => spec.parameters.get(&placeholder.name).cloned(),
     });
-    filled.map_err(|error| Failure::user(ErrorReason::UndeclaredReference, format!("spec.command.command: {error}")))
+    filled.map_err(|error| {
+        let reason = match &error {
+            placeholders::Error::Verbatim(_) => ErrorReason::BadInput,
+            _ => ErrorReason::UndeclaredReference,
+        };
+        Failure::user(reason, format!("spec.command.command: {error}"))
+    })
 }
 
 fn working_dir(context: &Context, spec: &CommandSpec) -> Result<PathBuf, Failure> {
@@ -142,13 +148,13 @@ fn working_dir(context: &Context, spec: &CommandSpec) -> Result<PathBuf, Failure
 fn start(
     context: &Context,
     spec: &CommandSpec,
-    text: &str,
+    filled: &Filled,
     folder: &PathBuf,
 ) -> Result<tokio::process::Child, Failure> {
     let mut command = Command::new("/bin/sh");
     command
         .arg("-c")
-        .arg(text)
+        .arg(&filled.command)
         .current_dir(folder)
         .env_remove(environment::TOKEN)
         .env("PYTHONUNBUFFERED", "1")
@@ -166,7 +172,7 @@ fn start(
     if !context.job().experiment.is_empty() {
         command.env("MLFLOW_EXPERIMENT_NAME", &context.job().experiment);
     }
-    command.envs(&spec.environment);
+    command.envs(&spec.environment).envs(filled.variables.iter().map(|(name, value)| (name, value)));
     // SAFETY: prctl is async-signal-safe, and nothing else runs between fork and exec.
     unsafe {
         command.pre_exec(|| {

@@ -389,11 +389,13 @@ impl Db {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let readers = self.readers.clone();
-        let target = self.target.clone();
+        // All of it: the writer closes last, also when nobody waits for this any more.
+        let Self { target, readers, writer, .. } = self.clone();
         let permit = readers.permits.clone().acquire_owned().await.map_err(|_| Error::Closed)?;
         tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let (_writer, _permit) = (writer, permit);
+            // Dropped before them.
+            let readers = readers;
             let idle = readers.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
             let mut connection = match idle {
                 Some(connection) => connection,

@@ -44,6 +44,8 @@ impl Default for Tpe {
 
 /// Where Optuna's `TPESampler` announces parameters.
 const ANNOUNCED: &str = "tpe:relative_params";
+/// Scores that differ by less are the same: kernels are added up in the order of their trials, which differs from choice to choice.
+const SAME_SCORE: f64 = 1e-12;
 
 impl Sampler for Tpe {
     fn joint(&self, request: &Request<'_>, generator: &mut Generator) -> Joint {
@@ -195,14 +197,14 @@ impl Tpe {
         self.choose(&good, &bad, generator)
     }
 
-    /// Of candidates drawn from the good the one that is the least likely among the bad.
+    /// Of candidates drawn from the good the one that is the least likely among the bad; the first one of those that are so alike.
     fn choose(&self, good: &Mixture, bad: &Mixture, generator: &mut Generator) -> Vec<f64> {
         let points: Vec<Vec<f64>> = (0..self.n_ei_candidates.max(1)).map(|_| good.sample(generator)).collect();
         let (good, bad) = (good.log_densities(&points), bad.log_densities(&points));
         let mut best: Option<(f64, Vec<f64>)> = None;
         for ((good, bad), point) in good.into_iter().zip(bad).zip(points) {
             let score = good - bad;
-            if best.as_ref().is_none_or(|(other, _)| score > *other) {
+            if best.as_ref().is_none_or(|(other, _)| score > *other + SAME_SCORE) {
                 best = Some((score, point));
             }
         }
@@ -321,6 +323,28 @@ mod tests {
         space::{Condition, Space},
         study::{Direction, tests::trial},
     };
+
+    #[test]
+    fn of_choices_that_are_as_good_each_is_taken() {
+        let choices = ["a", "b", "c"].map(|name| ParamValue::Text(name.into())).to_vec();
+        let space = Space::of([("x", Distribution::categorical(choices).unwrap())]);
+        // One of the good and eight of the bad each; in which order, rounding would tell.
+        let bad = [0, 0, 0, 0, 1, 0, 0, 2, 2, 1, 0, 1, 1, 2, 0, 1, 2, 2, 1, 1, 2, 2, 1, 2];
+        let trials = [0, 1, 2].into_iter().chain(bad).enumerate().map(|(number, choice)| {
+            let mut trial = trial(number as i64, State::Complete, Some(number as f64));
+            let distribution = space.parameters()[0].distribution.clone();
+            trial.params = vec![Param { name: "x".into(), value: f64::from(choice), distribution }];
+            trial
+        });
+        let trials: Vec<Trial> = trials.collect();
+        let mut taken = [0; 3];
+        for seed in 0..300 {
+            let request =
+                Request { space: &space, directions: &[Direction::Minimize], trials: &trials, number: 27, seed };
+            taken[suggest(&Tpe::default(), &request, &[]).params[0].value as usize] += 1;
+        }
+        assert!(taken.iter().all(|count| *count > 60), "{taken:?}");
+    }
 
     #[test]
     fn a_group_is_modelled_together_where_it_exists() {
