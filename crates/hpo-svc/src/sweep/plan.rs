@@ -90,7 +90,7 @@ pub fn plan(view: &View<'_>, pruner: &dyn Pruner) -> Decision {
         (0, 0, _) if elsewhere == 0 => Some(End::MaxTrials),
         (0, _, Some(_)) => over.clone(),
         _ if view.paused => None,
-        (0, ..) if new == 0 => Some(End::Exhausted),
+        (0, 1.., _) if new == 0 => Some(End::Exhausted),
         _ => None,
     };
     let end = end.map(|end| {

@@ -3,11 +3,12 @@
 /// Folders of a path from which on only its last part is told.
 const FOLDERS: usize = 3;
 
-/// The first line, in at most `room` characters: when it is longer, paths lose their folders, and then the line its middle.
+/// The first line, in at most `room` characters: when it is longer, paths lose their folders, and then the line its middle. A terminal
+/// gets no orders.
 pub(super) fn brief(error: &str, room: usize) -> String {
-    let line = error.lines().next().unwrap_or_default();
+    let line: String = error.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
     if line.chars().count() <= room {
-        return line.to_owned();
+        return line;
     }
     let shorter = line.split(' ').map(last_part).collect::<Vec<_>>().join(" ");
     let chars: Vec<char> = shorter.chars().collect();
@@ -34,6 +35,11 @@ fn last_part(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_gets_no_orders() {
+        assert_eq!(brief("\u{1b}[2Jfailed\rso\nmore", 40), "[2Jfailedso");
+    }
 
     #[test]
     fn what_is_wrong_is_seen_whatever_stands_before_it() {

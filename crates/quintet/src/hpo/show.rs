@@ -87,6 +87,7 @@ fn note(trial: &Trial, room: usize) -> String {
 fn sweeps(study: &Study, trials: &[Trial]) -> String {
     let mut text = String::new();
     if let Some(EndedEarly { sweep, why }) = ended_early(study, trials) {
+        let why = brief(&why, LONGEST_NOTE);
         text += &format!("\nthe sweep {} has ended: {why}\n", sweep.chars().take(8).collect::<String>());
     }
     if Control::of(study).paused() {
