@@ -393,9 +393,8 @@ impl Db {
         let Self { target, readers, writer, .. } = self.clone();
         let permit = readers.permits.clone().acquire_owned().await.map_err(|_| Error::Closed)?;
         tokio::task::spawn_blocking(move || {
-            let (_writer, _permit) = (writer, permit);
-            // Dropped before them.
-            let readers = readers;
+            // Dropped from the last to the first.
+            let (_writer, _permit, readers) = (writer, permit, readers);
             let idle = readers.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
             let mut connection = match idle {
                 Some(connection) => connection,
