@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_seen_whatever_stands_before_it() {
-        let folder = "/data/work/be315cb6115e2e86bdf87d41596ccdc4/attempt-1/run";
+        let folder = "/srv/quintet/jobs/be315cb6115e2e86bdf87d41596ccdc4/attempt-1/run";
         let error = |problem: &str| format!("BAD_INPUT: metrics file {folder}/m.json: {problem}\nits log");
         for (problem, expected) in [
             (

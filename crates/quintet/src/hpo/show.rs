@@ -221,7 +221,7 @@ mod tests {
         noted[0].system_attrs.insert("constraints:speed".into(), "-1.0".into());
         noted[1].state = State::Fail;
         let error = format!(
-            "BAD_INPUT: metrics file /data/work/{}/run/m.json: \"f1\" is \"abc\", not a number",
+            "BAD_INPUT: metrics file /srv/quintet/jobs/{}/run/m.json: \"f1\" is \"abc\", not a number",
             "0".repeat(32)
         );
         noted[1].user_attrs.insert(ATTR_ERROR.into(), format!("{error:?}"));

@@ -127,26 +127,26 @@ pub fn substitute(command: &str, mut value: impl FnMut(&Placeholder) -> Option<S
     let mut filled = Filled::default();
     let mut shell = Shell::new();
     for part in parts(command)? {
-        let piece = match part {
-            Part::Text(piece) => piece.to_owned(),
+        match part {
+            Part::Text(piece) => {
+                shell.read(piece);
+                filled.command.push_str(piece);
+                filled.shown.push_str(piece);
+            }
             Part::Reference(placeholder) => {
                 let value = value(&placeholder).ok_or_else(|| Error::Undeclared(placeholder.clone()))?;
                 filled.shown.push_str(&shell::quote(&value));
-                if !shell::is_plain(&value) {
+                if shell::is_plain(&value) {
+                    shell.read(&value);
+                    filled.command.push_str(&value);
+                } else {
                     let variable = format!("QUINTET_VALUE_{}", filled.variables.len() + 1);
                     let reference = shell.refer(&variable).ok_or(Error::Verbatim(placeholder))?;
                     filled.command.push_str(&reference);
                     filled.variables.push((variable, value));
-                    continue;
                 }
-                shell.read(&value);
-                filled.command.push_str(&value);
-                continue;
             }
-        };
-        shell.read(&piece);
-        filled.command.push_str(&piece);
-        filled.shown.push_str(&piece);
+        }
     }
     Ok(filled)
 }
